@@ -1,0 +1,74 @@
+"""Sphinx configuration; `nox -s docs` builds, with every warning an error."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+from importlib import metadata
+
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+project = "amorsize"
+author = "The amorsize authors"
+project_copyright = f"2026, {author}"
+release = metadata.version("amorsize")
+version = release
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"amorsize {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+napoleon_numpy_docstring = False
+# Attributes become fields of the class; as entries of their own they would be described twice, here
+# and where autodoc finds the annotated field.
+napoleon_use_ivar = True
+
+# Prompts and outputs are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# References into other projects stay plain text: to resolve them takes inventories from the
+# network, and the build must do without. A reference to anything not listed here is an error.
+FOREIGN = [*sys.stdlib_module_names, "joblib", "matplotlib", "numpy", "psutil", "tqdm", "wrapt"]
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({'|'.join(map(re.escape, FOREIGN))})(\..*)?"),
+    (r"py:.*", "|".join(map(re.escape, dir(builtins)))),
+    # Type variables appear in signatures and have no page of their own.
+    (r"py:.*", r"(amorsize\.([a-z_]+\.)?)?_?[A-Z](_co|_contra)?"),
+    (r"py:.*", r"_?[A-Z]\.(args|kwargs)"),
+]
+
+
+def resolve_public_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element
+) -> Element | None:
+    """Lead a signature that names `amorsize._room.Name` to the page of `amorsize.Name`."""
+    private = re.fullmatch(r"amorsize\.(?:_\w+\.)+(\w+)", node.get("reftarget", ""))
+    if private is None or node.get("refdomain") != "py":
+        return None
+    return env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", f"amorsize.{private[1]}", node, contnode
+    )
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is above."""
+    app.connect("missing-reference", resolve_public_name)

@@ -1,0 +1,142 @@
+"""
+The one way to run anything: `nox` for all that must pass, `nox -l` for the list.
+
+Needs nothing but Python and nox; each session installs what `pyproject.toml` lists for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PLATFORMS = ("linux", "darwin", "win32")
+
+
+def runs(version: str) -> bool:
+    """
+    Say whether Python *version* can be started here.
+
+    It is started, not looked up: a version manager's `python3.12` may be on the path for a version
+    that is not active, and then only fails.
+    """
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return True
+    launchers = [["py", f"-{version}"]] if sys.platform == "win32" else []
+    for command in [[f"python{version}"], *launchers]:
+        if shutil.which(command[0]) is None:
+            continue
+        probe = [*command, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        try:
+            done = subprocess.run(probe, capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0 and done.stdout.strip() == version:
+            return True
+    return False
+
+
+# Only what is here is asked for: with CI=true, nox takes a missing interpreter for a failure.
+# Where no supported version exists, the Python that runs nox is tried: it may be newer.
+PYTHONS: list[str] = [v for v in nox.project.python_versions(PYPROJECT) if runs(v)] or [
+    f"{sys.version_info.major}.{sys.version_info.minor}"
+]
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group of `pyproject.toml`."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, spelling, and that the rooms stay apart."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", env={"PYTHONPATH": "src"})
+    session.run("codespell", "README.md", "docs", "noxfile.py", "pyproject.toml", "src", "tests")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy for three platforms, pyright, and the public surface as others see it."""
+    session.install(".", *group("typing"))
+    for platform in PLATFORMS:
+        session.run("mypy", "--platform", platform)
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "amorsize", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, and every example of README.md, docs/ and the docstrings."""
+    session.install(".", *group("tests"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html; a warning is an error."""
+    session.install(".", *group("docs"))
+    options = ["-n", "-W", "--keep-going", "--fresh-env", "-b", "html"]
+    session.run("sphinx-build", *options, *session.posargs, "docs", "docs/_build/html")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and, from it, wheel; install that in an empty environment and use it there."""
+    session.install(*group("package"))
+    with tempfile.TemporaryDirectory() as folder:
+        away = Path(folder)
+        session.run("python", "-m", "build", "--outdir", str(away / "dist"), str(ROOT))
+        (wheel,) = (away / "dist").glob("*.whl")
+        session.run("python", "-m", "venv", str(away / "env"))
+        python = str(away / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        smoke = shutil.copy(ROOT / "tests" / "smoke.py", away)
+        with session.chdir(away):
+            session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+            session.run(python, "-m", "pip", "check", external=True)
+            session.run(python, smoke, PYPROJECT["project"]["version"], external=True)
+            session.run(python, "-m", "amorsize", "demo", external=True)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Compare with the peers, and measure the figures that have a bar to meet."""
+    session.install(".", *group("bench"))
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Run the tests that kill workers and fill memory."""
+    session.install(".", *group("tests"))
+    session.run("python", "-m", "pytest", "-m", "faults", "tests", *session.posargs)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests and report the lines and branches that none reached, workers included."""
+    session.install(".", *group("coverage"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest versions of the dependencies that are promised to work."""
+    oldest = [line.replace(">=", "==") for line in PYPROJECT["project"]["dependencies"]]
+    session.install(".", *oldest, *group("tests"))
+    session.run("python", "-m", "pytest", *session.posargs)

@@ -1,0 +1,293 @@
+"""
+The joblib backend adapter: takes ``n_jobs`` and ``batch_size``, builds chunks, dispatches, orders, brings errors home.
+
+    run(task, plan facts) ──► fork:      Team      index ranges to forked workers                (_fork)
+                          ──► loky:      FlowTeam  pickled chunks through our joblib backend     (_futures, _local)
+                          ──► threading: FlowTeam  slices to threads                             (_futures)
+                          ──► others:    FlowTeam  pickled chunks through joblib's own backends  (_futures, _local)
+
+Never chooses: which backend, how many jobs and how large a chunk are given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amorsize import _function
+from amorsize._backend import _blas, _local, _ship, _worker
+from amorsize._backend._futures import Flow, FlowTeam, Threads
+from amorsize._backend._outcome import MISSING, Outcome
+from amorsize._types import FORK, LOKY, THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "MISSING",
+    "Outcome",
+    "Task",
+    "blockers",
+    "context",
+    "dumps_by_value",
+    "in_worker",
+    "make_call",
+    "run",
+    "shutdown",
+    "warm",
+]
+
+context = _local.context
+dumps_by_value = _ship.dumps_by_value
+in_worker = _worker.in_worker
+make_call = _ship.make_call
+
+
+@dataclass(slots=True)
+class Task:
+    """
+    One run: what to call on which items, and under which rules.
+
+    Attributes:
+        func: The undecorated function.
+        items: All items left; only indexed and sliced.
+        base: Index of the first in the caller's input.
+        star: Whether an item is unpacked into arguments.
+        kwargs: Constant keyword arguments.
+        importable: Whether workers can import the function by name.
+        n_jobs: Processes or threads computing at once.
+        batch_size: Exact size of chunks, or None.
+        caller_computes: Whether the caller is one of the ``n_jobs``.
+        item_s: Expected seconds per item.
+        batch_overhead_s: Seconds one chunk costs.
+        keep_going: Whether to go on after a failed item.
+        retries: How often an item whose worker died may run again.
+        timeout: Seconds one item may take, or None.
+        progress: Called with the items done so far.
+        initializer: Called once in each worker.
+        initargs: Its arguments.
+        backend: joblib's backend object, for external ones.
+    """
+
+    func: Callable[..., Any]
+    items: Sequence[Any]
+    base: int = 0
+    star: bool = False
+    kwargs: dict[str, Any] | None = None
+    importable: bool = False
+    n_jobs: int = 2
+    batch_size: int | None = None
+    caller_computes: bool = False
+    item_s: float = 0.001
+    batch_overhead_s: float = 100e-6
+    keep_going: bool = False
+    retries: int = 0
+    timeout: float | None = None
+    progress: Callable[[int], None] | None = None
+    initializer: Callable[..., Any] | None = None
+    initargs: tuple[Any, ...] = ()
+    backend: Any = None
+
+    @property
+    def call(self) -> Callable[[Any], Any]:
+        """The function of one item."""
+        return make_call(self.func, star=self.star, kwargs=self.kwargs)
+
+
+def blockers(func: Callable[..., Any]) -> dict[str, str]:
+    """Return why a backend that exists cannot be used for *func* now, by backend name."""
+    reasons = {}
+    if reason := fork_blocker(func):
+        reasons[FORK] = reason
+    if reason := _loky_blocker():
+        reasons[LOKY] = reason
+    return reasons
+
+
+def _loky_blocker() -> str:
+    if sys.platform == "emscripten":
+        return "this platform has no processes"
+    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
+        return "JOBLIB_MULTIPROCESSING=0"
+    if _semaphores() is not None:
+        return str(_semaphores())
+    if sys.is_finalizing():
+        return "the interpreter is shutting down"
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.current_process().daemon:
+        return "daemonic processes may not have children"
+    return ""
+
+
+_semaphore_problem: list[str | None] = []
+
+
+def _semaphores() -> str | None:
+    """Return why named semaphores cannot be had, None if they can; tried once."""
+    if not _semaphore_problem:
+        try:
+            import _multiprocessing  # noqa: PLC0415 - absent on some builds
+            import tempfile  # noqa: PLC0415 - only here
+
+            name = f"/amorsize-{os.getpid()}-{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing names them
+            lock = _multiprocessing.SemLock(0, 1, 1, name, True)
+            del lock
+            _semaphore_problem.append(None)
+        except (ImportError, OSError, AttributeError) as error:
+            _semaphore_problem.append(f"semaphores cannot be had: {error}")
+    return _semaphore_problem[0]
+
+
+def fork_blocker(func: Callable[..., Any]) -> str:
+    """Say why forking for *func* now could be told apart from the loop; empty if it could not."""
+    if sys.platform != "linux" or not hasattr(os, "fork"):
+        return "fork is only used on Linux"
+    if threading.current_thread() is not threading.main_thread():
+        return "not called from the main thread"
+    if reason := _blas.foreign_threads():
+        return reason
+    if names := _function.outside(func).unshareable:
+        return f"the function uses {', '.join(names)}, which two processes must not share"
+    if sys.is_finalizing():
+        return "the interpreter is shutting down"
+    return ""
+
+
+def warm() -> frozenset[str]:
+    """Return the backends whose workers are running."""
+    return frozenset({LOKY}) if _local.LOKY.is_warm() else frozenset()
+
+
+def run(backend: str, task: Task) -> Outcome:
+    """
+    Run a task on a backend.
+
+    Raises:
+        OSError: If the system refuses to start even one worker.
+        BaseException: What interrupts the caller.
+    """
+    if backend == FORK:
+        return _run_fork(task)
+    if backend == THREADS:
+        return _run_threads(task)
+    if backend == LOKY:
+        return _run_loky(task)
+    return _run_external(task, backend)
+
+
+def _run_fork(task: Task) -> Outcome:
+    from amorsize._backend._fork import Job, Team  # noqa: PLC0415 - does not exist on Windows
+
+    initialize = None
+    if task.initializer is not None:
+        initializer, initargs = task.initializer, task.initargs
+
+        def initialize() -> None:
+            initializer(*initargs)
+
+    share = max(1, _usable_cpus() // max(1, task.n_jobs))
+    job = Job(
+        call=task.call,
+        items=task.items,
+        base=task.base,
+        n_jobs=task.n_jobs,
+        caller_computes=task.caller_computes,
+        item_s=task.item_s,
+        batch_overhead_s=task.batch_overhead_s,
+        batch_size=task.batch_size,
+        keep_going=task.keep_going,
+        retries=task.retries,
+        timeout=task.timeout,
+        threads=share,
+        progress=task.progress,
+        initialize=initialize,
+    )
+    return Team(job).run()
+
+
+def _usable_cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
+    def pack(*, by_value: bool) -> _ship.Parcel:
+        initializer = None if task.initializer is None else (task.initializer, task.initargs)
+        return _ship.pack_function(
+            task.func,
+            star=task.star,
+            kwargs=task.kwargs,
+            importable=task.importable,
+            by_value=by_value,
+            initializer=initializer,
+            ambient=ambient,
+        )
+
+    flow = _bare_flow(task)
+    flow.parcel = pack(by_value=False)
+    flow.repack = lambda: pack(by_value=True)
+    flow.is_cold = is_cold
+    return flow
+
+
+def _bare_flow(task: Task) -> Flow:
+    return Flow(
+        call=task.call,
+        items=task.items,
+        base=task.base,
+        n_jobs=task.n_jobs,
+        item_s=task.item_s,
+        batch_overhead_s=task.batch_overhead_s,
+        batch_size=task.batch_size,
+        keep_going=task.keep_going,
+        retries=task.retries,
+        timeout=task.timeout,
+        caller_may_compute=task.timeout is None and not task.retries and task.initializer is None,
+        progress=task.progress,
+    )
+
+
+def _run_loky(task: Task) -> Outcome:
+    pool = _local.LOKY
+    is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
+    pool.ensure(task.n_jobs)
+    team = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), pool)
+    try:
+        outcome = team.run()
+    except BaseException:
+        pool.close(kill=True)  # interrupted: what still runs must not run on
+        raise
+    if outcome.deaths:
+        pool.restart()
+    return outcome
+
+
+def _run_threads(task: Task) -> Outcome:
+    threads = Threads(task.n_jobs)
+    try:
+        return FlowTeam(_bare_flow(task), threads).run()
+    finally:
+        threads.close()
+
+
+def _run_external(task: Task, name: str) -> Outcome:
+    with _local.External(task.backend, task.n_jobs, name) as cluster:
+        return FlowTeam(_flow(task, is_cold=False, ambient=False), cluster).run()
+
+
+def shutdown() -> None:
+    """End idle workers and wait for them."""
+    _local.LOKY.close()
+
+
+def after_fork_in_child() -> None:
+    """Forget the parent's workers: a forked copy of the program must not touch them."""
+    _local.LOKY.__init__()  # type: ignore[misc]  # the same object, as new: locks and executor belong to the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork_in_child)

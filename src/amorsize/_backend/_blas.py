@@ -1,0 +1,128 @@
+"""Finds the thread pools of numerical libraries in this process, counts their threads, and sets their share."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The variables that libraries read when they are first loaded; the list that loky sets in its workers.
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+# Suffixes and prefixes under which builds of OpenBLAS export its functions (those of NumPy's and SciPy's wheels first).
+_OPENBLAS_NAMES: Final = (
+    "scipy_openblas_{}64_",
+    "scipy_openblas_{}",
+    "openblas_{}64_",
+    "openblas_{}",
+)
+
+_found: tuple[int, list[Path]] = (-1, [])
+_functions: dict[tuple[str, str], Callable[..., int] | None] = {}
+
+
+def _libraries() -> list[Path]:
+    """Return the loaded libraries that keep threads; looked up again only when modules have been imported since."""
+    global _found  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
+    n_modules = len(sys.modules)
+    if _found[0] != n_modules:
+        paths: set[Path] = set()
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+                name = line.rpartition("/")[2]
+                if ".so" in name and any(
+                    word in name for word in ("openblas", "libgomp", "libiomp", "libomp", "mkl_rt")
+                ):
+                    paths.add(Path(line[line.index("/") :]))
+        _found = (n_modules, sorted(paths))
+    return _found[1]
+
+
+def _function(path: Path, *names: str) -> Callable[..., int] | None:
+    """Return the first of *names* that a loaded library exports."""
+    key = (str(path), names[0])
+    if key not in _functions:
+        _functions[key] = None
+        with contextlib.suppress(OSError):
+            library: Any = ctypes.CDLL(str(path))
+            for name in names:
+                if hasattr(library, name):
+                    _functions[key] = getattr(library, name)
+                    break
+    return _functions[key]
+
+
+def _openblas(path: Path, verb: str) -> Callable[..., int] | None:
+    return _function(path, *(name.format(verb) for name in _OPENBLAS_NAMES))
+
+
+def idle_threads() -> int:
+    """Return how many threads the loaded OpenBLAS libraries keep beside the main one when they are not stopped."""
+    total = 0
+    for path in _libraries():
+        if "openblas" in path.name and (get := _openblas(path, "get_num_threads")) is not None:
+            total += max(0, get() - 1)
+    return total
+
+
+def n_threads() -> int:
+    """Return the operating system threads of this process, 0 where that cannot be read."""
+    try:
+        return os.stat("/proc/self/task").st_nlink - 2
+    except OSError:
+        return 0
+
+
+def foreign_threads() -> str:
+    """Say which threads forbid a fork; empty if there are none but this one and OpenBLAS's idle ones."""
+    if threading.active_count() > 1:
+        others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+        return f"other threads are alive: {', '.join(others[:3])}"
+    count = n_threads()
+    if count == 0:
+        return "the number of threads cannot be read"
+    if count == 1 or count == 1 + idle_threads():
+        return ""
+    return f"{count - 1} threads of native libraries are alive"
+
+
+def prepare(share: int) -> Callable[[], None]:
+    """
+    Look up in the parent what gives loaded libraries, and those loaded later, *share* threads each.
+
+    Returns:
+        What the forked worker has to call.
+    """
+    calls = []
+    for path in _libraries():
+        if "openblas" in path.name:
+            setter = _openblas(path, "set_num_threads")
+        elif "mkl_rt" in path.name:
+            setter = _function(path, "MKL_Set_Num_Threads")
+        else:
+            setter = _function(path, "omp_set_num_threads")
+        if setter is not None:
+            calls.append(setter)
+
+    def apply() -> None:
+        for call in calls:
+            call(share)
+        for name in THREAD_VARIABLES:
+            os.environ[name] = str(share)
+
+    return apply

@@ -1,0 +1,705 @@
+"""
+Forked workers for one map: they see the inputs without pickling, take index ranges from a pipe, send results home.
+
+    caller                                         worker 1 .. w  (os.fork, one per slot)
+      │  tokens (start, stop)                            ▲
+      ├──────────► task pipe, shared by all ─────────────┤ reads one token, runs it in blocks of about 1 ms;
+      │                 ▲                                │ if the pipe is empty then, somebody is hungry: it puts
+      │                 └────── second half of a range ──┘ half of what it has left back into the pipe
+      │
+      │◄─────────── result pipe, one per worker ─────────  at the end of a range, and every 50 ms
+      │◄ ─ ─ ─ ─ ─  board, shared memory: who is at which item ─ ─ ─ ─ ─
+
+Why ranges in one pipe and not a queue per worker: nothing ever waits behind somebody's long item, and no worker needs
+the caller to find work, so the caller can compute too. Reading and writing 16 bytes of a pipe is atomic on Linux.
+
+Guarantees: an item is started at most once. What a dead worker had taken but not started is on the board, and is
+handed out again; what it was at is named. A worker that loses its caller ends by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import gc
+import mmap
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _cost as cost
+from amorsize import _schedule as schedule
+from amorsize._backend import _blas, _worker
+from amorsize._backend._outcome import MISSING, Outcome, describe_exit
+from amorsize._types import Span
+from amorsize.exceptions import ItemTimeout, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_TOKEN: Final = struct.Struct("=qq")
+_HEAD: Final = struct.Struct("=qqqdd")  # start, items, bytes that follow, begin, end (seconds of the monotonic clock)
+_END: Final = _TOKEN.pack(-1, -1)
+
+# Tokens posted at once: 16 bytes each, so they fit the 64 KiB of a pipe and a write never blocks.
+_MOST_TOKENS: Final = 3000
+
+# Bytes a result pipe is asked to hold, so that a worker can go on while the caller computes. 1 MiB is what Linux allows
+# everybody (/proc/sys/fs/pipe-max-size); where it is refused, the pipe stays as it is.
+_PIPE_BYTES: Final = 1 << 20
+
+# Seconds between two looks for what no message announces: overrun items, ranges lost with a worker killed while
+# it took them.
+_HOUSEKEEPING_S: Final = 0.5
+
+# Fields of a worker's slot on the board, 8 bytes each.
+_LO, _HI, _STOP, _SINCE_NS, _STATE, _SLOT = 0, 1, 2, 3, 4, 8
+_IDLE, _BUSY = 0, 1
+_NO_LIMIT: Final = (1 << 63) - 1
+
+clock = time.perf_counter
+
+
+@dataclass(slots=True)
+class Job:
+    """
+    What a team is to do.
+
+    Attributes:
+        call: The function of one item.
+        items: All items that are left; only ever indexed and sliced.
+        base: Index of the first of them in the caller's input.
+        n_jobs: Processes computing at once, the caller included if it takes part.
+        caller_computes: Whether it does.
+        item_s: Expected seconds per item.
+        batch_overhead_s: Seconds one chunk costs.
+        batch_size: Exact size of chunks, or None.
+        keep_going: Whether work goes on after a failure (``errors`` is not ``"raise"``).
+        retries: How often an item whose worker died may run again.
+        timeout: Seconds one item may take, or None.
+        threads: Threads each worker's numerical libraries get.
+        progress: Called with the items done so far.
+        initialize: Called once in each worker.
+    """
+
+    call: Callable[[Any], Any]
+    items: Sequence[Any]
+    base: int = 0
+    n_jobs: int = 2
+    caller_computes: bool = True
+    item_s: float = 0.001
+    batch_overhead_s: float = 100e-6
+    batch_size: int | None = None
+    keep_going: bool = False
+    retries: int = 0
+    timeout: float | None = None
+    threads: int = 1
+    progress: Callable[[int], None] | None = None
+    initialize: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: int
+    pid: int
+    results_fd: int
+    pid_fd: int
+    buffer: bytearray = field(default_factory=bytearray)
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Team:
+    """Workers forked for one job, and the caller's side of it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.n_items = len(job.items)
+        self.outcome = Outcome(job.base, self.n_items)
+        self.limit = self.n_items
+        self.workers: dict[int, _Worker] = {}
+        self.block = max(1, int(schedule.CHECK_S / max(job.item_s, 1e-9))) if job.timeout is None else 1
+        self.first_message_s: float | None = None
+        self.fork_s = 0.0
+        self.began = clock()
+        self._fds: list[int] = []
+        self._apply_threads = _blas.prepare(job.threads)
+        n_workers = job.n_jobs - 1 if job.caller_computes else job.n_jobs
+        self._n_slots = max(1, n_workers)
+        self._board_map = mmap.mmap(-1, 8 * (_SLOT * (self._n_slots + 1)))
+        self.board = memoryview(self._board_map).cast("q")
+        self.board[0] = _NO_LIMIT
+        self.task_r, self.task_w = self._pipe()
+        self.task_nb = os.open(f"/proc/self/fd/{self.task_r}", os.O_RDONLY | os.O_NONBLOCK)
+        self._fds.append(self.task_nb)
+        self._empty = select.poll()
+        self._empty.register(self.task_r, select.POLLIN)
+        self._poll = select.poll()
+
+    # -- setting up and tearing down ---------------------------------------------------------------------------------
+
+    def _pipe(self) -> tuple[int, int]:
+        read, write = os.pipe()
+        self._fds += [read, write]
+        return read, write
+
+    def start(self) -> None:
+        """Post the work and fork the workers."""
+        chunker = schedule.Chunker(self.job.n_jobs, self.job.item_s, self.job.batch_overhead_s, self.job.batch_size)
+        self._backlog: list[tuple[int, int]] = []
+        if self.job.batch_size is None:
+            position = 0
+            for size in chunker.sizes(self.n_items, _MOST_TOKENS):
+                self._backlog.append((position, position + size))
+                position += size
+        else:
+            step = self.job.batch_size
+            self._backlog = [(i, min(self.n_items, i + step)) for i in range(0, self.n_items, step)]
+        self._backlog.reverse()
+        self._post_backlog()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed or odd streams are the user's business
+                stream.flush()
+        for slot in range(self._n_slots):
+            self.fork(slot)
+
+    def _post_backlog(self) -> None:
+        """Write tokens, never more than the pipe can hold."""
+        while self._backlog and self._n_posted() < _MOST_TOKENS:
+            part = [self._backlog.pop() for _ in range(min(500, len(self._backlog)))]
+            os.write(self.task_w, b"".join(_TOKEN.pack(*token) for token in part))
+
+    def _n_posted(self) -> int:
+        size = fcntl.ioctl(self.task_r, 0x541B, b"\0\0\0\0")  # FIONREAD: bytes waiting in the pipe
+        return int.from_bytes(size, sys.byteorder) // _TOKEN.size
+
+    def fork(self, slot: int) -> None:
+        """
+        Start one worker in *slot*.
+
+        Raises:
+            OSError: If the system refuses another process or descriptor.
+        """
+        begin = clock()
+        base = _SLOT * (slot + 1)
+        self.board[base + _STATE] = _IDLE
+        for name in (_LO, _HI, _STOP):
+            self.board[base + name] = 0
+        with _no_interrupt():
+            read, write = os.pipe()
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(write, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
+            try:
+                pid = _fork()
+            except OSError:
+                os.close(read)
+                os.close(write)
+                raise
+            if pid == 0:
+                self._child(slot, read, write)
+            os.close(write)
+            os.set_blocking(read, False)
+            pid_fd = _pidfd(pid)
+            self.workers[read] = _Worker(slot, pid, read, pid_fd)
+            self._poll.register(read, select.POLLIN)
+            if pid_fd >= 0:
+                self._poll.register(pid_fd, select.POLLIN)
+        self.fork_s += clock() - begin
+
+    def close(self, *, kill: bool) -> None:
+        """End the workers, wait for them, and give every descriptor back."""
+        with _no_interrupt():
+            if kill:
+                for worker in self.workers.values():
+                    _kill(worker.pid)
+            else:
+                with contextlib.suppress(OSError):
+                    os.write(self.task_w, _END * (len(self.workers) + 1))
+            for worker in list(self.workers.values()):
+                _reap(worker.pid)
+                self._forget(worker)
+            for fd in self._fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._fds.clear()
+            self.board.release()
+            self._board_map.close()
+
+    def _forget(self, worker: _Worker) -> None:
+        del self.workers[worker.results_fd]
+        for fd in (worker.results_fd, worker.pid_fd):
+            if fd >= 0:
+                with contextlib.suppress(KeyError, OSError):
+                    self._poll.unregister(fd)
+                os.close(fd)
+
+    # -- the worker's side -------------------------------------------------------------------------------------------
+
+    def _child(self, slot: int, read: int, write: int) -> None:
+        """Be a worker; never returns."""
+        code = 1
+        try:
+            os.close(read)
+            os.close(self.task_nb)
+            for other in self.workers.values():
+                os.close(other.results_fd)
+                if other.pid_fd >= 0:
+                    os.close(other.pid_fd)
+            _settle()
+            self._apply_threads()
+            _worker.reseed()
+            if self.job.initialize is not None:
+                self.job.initialize()
+            self._serve(slot, write)
+            code = 0
+        except BrokenPipeError:
+            code = 0  # the caller is gone
+        except BaseException:  # noqa: BLE001 - a forked copy of the caller must not run on into the caller's code
+            with contextlib.suppress(BaseException):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def _serve(self, slot: int, write: int) -> None:
+        while True:
+            token = os.read(self.task_r, _TOKEN.size)
+            if len(token) < _TOKEN.size:
+                return
+            start, stop = _TOKEN.unpack(token)
+            if start < 0:
+                return
+            self._run_range(_SLOT * (slot + 1), write, start, stop)
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+
+    def _run_range(self, slot: int, write: int, start: int, stop: int) -> None:
+        board, job = self.board, self.job
+        board[slot + _STOP], board[slot + _LO], board[slot + _HI], board[slot + _STATE] = stop, start, start, _BUSY
+        results: list[Any] = []
+        failures: list[tuple[int, BaseException]] = []
+        current, sent_at = start, clock()
+        begin = sent_at
+        while current < stop and current < board[0]:
+            high = min(stop, current + self.block)
+            board[slot + _SINCE_NS] = time.monotonic_ns()
+            board[slot + _HI] = high
+            before = clock()
+            done, failed = _worker.run_block(job.call, job.items[current:high], keep_going=job.keep_going)
+            now = clock()
+            failures += [(len(results) + position, error) for position, error in failed]
+            results += done
+            current += len(done)
+            if failed and not _goes_on(failed, keep_going=job.keep_going):
+                break
+            if job.timeout is None and len(done) == self.block:
+                self.block = schedule.next_block(self.block, now - before, schedule.CHECK_S)
+            if now - sent_at >= cost.QUANTUM_S or job.timeout is not None:
+                begin = sent_at = self._send(slot, write, current - len(results), results, failures, begin)
+                results, failures = [], []
+            if stop - current > 1 and job.batch_size is None and not self._empty.poll(0):
+                middle = schedule.split(current, stop)
+                board[slot + _STOP] = middle
+                os.write(self.task_w, _TOKEN.pack(middle, stop))
+                stop = middle
+        if results:
+            self._send(slot, write, current - len(results), results, failures, begin)
+        board[slot + _STATE] = _IDLE
+
+    def _send(
+        self,
+        slot: int,
+        write: int,
+        start: int,
+        results: list[Any],
+        failures: list[tuple[int, BaseException]],
+        begin: float,
+    ) -> float:
+        """Send results home; returns the time it was done."""
+        n_results, end = len(results), clock()
+        data = _worker.pack(results, failures, start + self.job.base, _dumps)
+        head = _HEAD.pack(start, n_results, len(data), begin, end)
+        _write_all(write, head, data)
+        self.board[slot + _LO] = start + n_results
+        return clock()
+
+    # -- the caller's side -------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """
+        Do the job; the results, failures and measurements are in the outcome.
+
+        Raises:
+            BaseException: What interrupts the caller (KeyboardInterrupt). The function's own exceptions are values
+                in the outcome.
+        """
+        finished = False
+        try:
+            self.start()
+            if self.job.caller_computes:
+                self._compute()
+            while not self._is_done():
+                self._wait(_HOUSEKEEPING_S)
+                self._look_after()
+            finished = self.limit == self.n_items and not self.outcome.died
+        finally:
+            closing = clock()
+            self.close(kill=not finished)
+            self.outcome.close_s = clock() - closing
+        return self._measured()
+
+    def _is_done(self) -> bool:
+        if self.outcome.died and not self.job.keep_going and not self.job.retries:
+            return True
+        if self.limit < self.n_items:
+            return self.outcome.is_complete(self.limit)
+        return self.outcome.n_done >= self.n_items
+
+    def _compute(self) -> None:
+        """Work on ranges like a worker does, looking at the others' results in between."""
+        job, block = self.job, self.block
+        while (token := self._take()) is not None:
+            current, stop = token
+            begin, first = clock(), current
+            while current < min(stop, self.limit):
+                high = min(stop, self.limit, current + block)
+                before = clock()
+                done, failed = _worker.run_block(job.call, job.items[current:high], keep_going=job.keep_going)
+                now = clock()
+                self._accept(current, done, failed)
+                current += len(done)
+                if failed and not _goes_on(failed, keep_going=job.keep_going):
+                    break
+                block = schedule.next_block(block, now - before, schedule.CHECK_S)
+                self._wait(0)
+                if stop - current > 1 and job.batch_size is None and not self._empty.poll(0):
+                    middle = schedule.split(current, stop)
+                    os.write(self.task_w, _TOKEN.pack(middle, stop))
+                    stop = middle
+            end = clock()
+            self.outcome.spans.append(
+                Span(lane="caller", begin_s=begin, end_s=end, start=job.base + first, n_items=current - first)
+            )
+            if self._is_done():
+                return
+            self._look_after()
+
+    def _take(self) -> tuple[int, int] | None:
+        """Take one token without waiting; None if there is none, or nothing left to do."""
+        try:
+            token = os.read(self.task_nb, _TOKEN.size)
+        except BlockingIOError:
+            return None
+        start, stop = _TOKEN.unpack(token)
+        return start, stop
+
+    def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        self.outcome.put(start, results, failures)
+        if failures and not self.job.keep_going:
+            self._stop_at(start + failures[0][0])
+        if self.job.progress is not None:
+            self.job.progress(self.outcome.n_done)
+
+    def _stop_at(self, index: int) -> None:
+        """Forget the work at and after a failed item; what is before it must still be done."""
+        if index >= self.limit:
+            return
+        self.limit = index
+        self.board[0] = index
+        self._backlog = [(a, min(b, index)) for a, b in self._backlog if a < index]
+        kept = []
+        while (token := self._take()) is not None:
+            if token[0] < index:
+                kept.append((token[0], min(token[1], index)))
+        self._backlog += reversed(kept)
+        self._post_backlog()
+
+    def _wait(self, timeout_s: float) -> None:
+        """Take in what workers have sent; waits at most *timeout_s* for the first of it."""
+        if self.job.timeout is not None:
+            timeout_s = min(timeout_s, self._next_deadline_s())
+        for fd, _ in self._poll.poll(timeout_s * 1000):
+            worker = self.workers.get(fd)
+            if worker is not None:
+                self._receive(worker)
+            else:
+                for dead in [w for w in self.workers.values() if w.pid_fd == fd]:
+                    self._receive(dead)
+                    if dead.results_fd in self.workers:
+                        self._bury(dead)
+
+    def _receive(self, worker: _Worker) -> None:
+        """Read all that has arrived from a worker."""
+        while True:
+            try:
+                data = os.read(worker.results_fd, _PIPE_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                self._messages(worker)
+                self._bury(worker)
+                return
+            worker.buffer += data
+            self._messages(worker)
+
+    def _messages(self, worker: _Worker) -> None:
+        """Take whole messages off a worker's buffer."""
+        buffer, used = worker.buffer, 0
+        while len(buffer) - used >= _HEAD.size:
+            start, n_items, n_bytes, begin, end = _HEAD.unpack_from(buffer, used)
+            if len(buffer) - used - _HEAD.size < n_bytes:
+                break
+            if self.first_message_s is None:
+                self.first_message_s = begin - self.began
+            opened = clock()
+            with memoryview(buffer) as view, view[used + _HEAD.size : used + _HEAD.size + n_bytes] as part:
+                results, failures = _worker.unpack(part)
+            used += _HEAD.size + n_bytes
+            lane = f"worker {worker.slot + 1}"
+            self.outcome.spans.append(
+                Span(lane=lane, begin_s=begin, end_s=end, start=self.job.base + start, n_items=n_items)
+            )
+            self.outcome.received(n_items, n_bytes, end - begin, clock() - opened)
+            self._accept(start, results, failures)
+        del buffer[:used]
+
+    # -- when something is wrong -------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Do what no message announces: refill the pipe, end overrun items, hand out what was lost."""
+        if self._backlog:
+            self._post_backlog()
+        if self.job.timeout is not None:
+            self._end_overrun()
+        if (not self.workers and not self._is_done()) or self._is_stalled():
+            self._repost_missing()
+
+    def _is_stalled(self) -> bool:
+        """Tell whether nobody has work although some is missing: it was lost with a worker killed while taking it."""
+        if self._is_done() or self._n_posted() or not self.outcome.deaths:
+            return False
+        return all(self.board[_SLOT * (w.slot + 1) + _STATE] == _IDLE for w in self.workers.values())
+
+    def _repost_missing(self) -> None:
+        self._wait(0)
+        lost = set(self.outcome.suspects)
+        missing = [i for i in range(self.limit) if self.outcome.results[i] is MISSING and i not in lost]
+        if missing and not self.workers:
+            self.fork(0)
+        self._backlog += [(i, i + 1) for i in reversed(missing)]
+        self._post_backlog()
+        if not missing and lost:
+            self._settle_suspects()
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take note of a dead worker: what it was at, what it had not begun."""
+        slot = _SLOT * (worker.slot + 1)
+        low, high, stop = (self.board[slot + name] for name in (_LO, _HI, _STOP))
+        busy = self.board[slot + _STATE] == _BUSY
+        status = _reap(worker.pid)
+        self._forget(worker)
+        if self._is_done():
+            return
+        self.outcome.deaths += 1
+        in_flight = [i for i in range(low, high) if self.outcome.results[i] is MISSING] if busy else []
+        if busy and stop > high:
+            self._backlog.append((high, stop))
+        self._blame(in_flight, describe_exit(status))
+        if not self._is_done():
+            self._replace(worker.slot)
+
+    def _replace(self, slot: int) -> None:
+        with contextlib.suppress(OSError):  # no more processes to be had: the others go on
+            self.fork(slot)
+        self._post_backlog()
+
+    def _blame(self, in_flight: list[int], cause: str) -> None:
+        """Decide what becomes of items whose worker died."""
+        job, outcome = self.job, self.outcome
+        names = tuple(job.base + i for i in in_flight)
+        message = f"a worker died ({cause}) while it was at {_name_items(names)}"
+        error = WorkerDied(message, {}, names, cause)
+        outcome.died = outcome.died or (error if in_flight or not outcome.deaths else None)
+        again = [i for i in in_flight if outcome.attempts.get(i, 0) < job.retries]
+        for i in again:
+            outcome.attempts[i] = outcome.attempts.get(i, 0) + 1
+        outcome.suspects += again
+        for i in in_flight:
+            if i not in again:
+                self._accept(i, [error], [(0, error)])
+        if again and outcome.died is error:
+            outcome.died = None
+
+    def _settle_suspects(self) -> None:
+        """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
+        suspects, self.outcome.suspects = sorted(set(self.outcome.suspects)), []
+        for worker in list(self.workers.values())[1:]:
+            _kill(worker.pid)
+            _reap(worker.pid)
+            self._forget(worker)
+        if not self.workers:
+            self.fork(0)
+        self.block = 1
+        for i in suspects:
+            os.write(self.task_w, _TOKEN.pack(i, i + 1))
+            while self.outcome.results[i] is MISSING and i not in self.outcome.suspects:
+                self._wait(_HOUSEKEEPING_S)
+                if self.job.timeout is not None:
+                    self._end_overrun()
+                if not self.workers:
+                    self.fork(0)
+
+    def _next_deadline_s(self) -> float:
+        limit = self.job.timeout or 0.0
+        waits = [_HOUSEKEEPING_S]
+        now = time.monotonic_ns()
+        for worker in self.workers.values():
+            slot = _SLOT * (worker.slot + 1)
+            if self.board[slot + _STATE] == _BUSY:
+                waits.append(limit - (now - self.board[slot + _SINCE_NS]) / 1e9)
+        return max(0.001, min(waits))
+
+    def _end_overrun(self) -> None:
+        """Kill workers whose item takes longer than ``timeout``; the item fails, its worker is replaced."""
+        limit = self.job.timeout or 0.0
+        for worker in list(self.workers.values()):
+            slot = _SLOT * (worker.slot + 1)
+            busy = self.board[slot + _STATE] == _BUSY and self.board[slot + _LO] < self.board[slot + _HI]
+            elapsed_s = (time.monotonic_ns() - self.board[slot + _SINCE_NS]) / 1e9
+            if not busy or elapsed_s < limit:
+                continue
+            _kill(worker.pid)
+            _reap(worker.pid)
+            if worker.results_fd in self.workers:
+                self._drain(worker)
+            low, high, stop = (self.board[slot + name] for name in (_LO, _HI, _STOP))
+            self._forget(worker)
+            if stop > high:
+                self._backlog.append((high, stop))
+            for i in range(low, high):
+                if self.outcome.results[i] is MISSING:
+                    message = f"item {self.job.base + i} took longer than timeout={limit:g} s and was stopped"
+                    error = ItemTimeout(message, self.job.base + i)
+                    self._accept(i, [error], [(0, error)])
+            if not self._is_done():
+                self._replace(worker.slot)
+
+    def _drain(self, worker: _Worker) -> None:
+        """Read what a worker sent before it was killed."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(worker.results_fd, _PIPE_BYTES):
+                worker.buffer += data
+        self._messages(worker)
+
+    def _measured(self) -> Outcome:
+        """Add what the run tells about the costs of forking."""
+        outcome = self.outcome
+        outcome.start_each_s = self.fork_s / self._n_slots
+        if self.first_message_s is not None:
+            outcome.start_s = self.first_message_s + outcome.close_s
+        return outcome
+
+
+def _goes_on(failed: Sequence[tuple[int, BaseException]], *, keep_going: bool) -> bool:
+    return keep_going and all(isinstance(error, Exception) for _, error in failed)
+
+
+def _name_items(indices: tuple[int, ...]) -> str:
+    if not indices:
+        return "no item"
+    if len(indices) == 1:
+        return f"item {indices[0]}"
+    return f"items {indices[0]} to {indices[-1]}"
+
+
+def _dumps(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=5)
+
+
+def _fork() -> int:
+    """
+    Fork without CPython 3.12's warning about threads: the caller has made sure that there are none but OpenBLAS's,
+    which stop themselves for the fork.
+    """
+    if sys.version_info < (3, 12):
+        return os.fork()
+    import warnings  # noqa: PLC0415 - only here
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _settle() -> None:
+    """Make a fresh fork a worker: signals, garbage collector, flag."""
+    signal.set_wakeup_fd(-1)
+    # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # What exists now is never looked at by the collector again, so its pages stay shared with the caller.
+    gc.freeze()
+    _worker.mark_worker()
+    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+
+
+def _pidfd(pid: int) -> int:
+    """Return a descriptor that becomes readable when the process ends, -1 on kernels without."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(pid: int) -> int:
+    """Wait for a process; returns its wait status, 0 if somebody else has waited for it."""
+    while True:
+        try:
+            return os.waitpid(pid, 0)[1]
+        except InterruptedError:
+            continue
+        except ChildProcessError:
+            return 0
+
+
+def _write_all(fd: int, head: bytes, data: bytes) -> None:
+    """Write both parts whole."""
+    if len(head) + len(data) <= select.PIPE_BUF:
+        os.write(fd, head + data)
+        return
+    written = os.writev(fd, [head, data])
+    if written < len(head):
+        os.write(fd, head[written:])
+        written = len(head)
+    view = memoryview(data)[written - len(head) :]
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise

@@ -1,0 +1,222 @@
+"""
+The joblib side: a backend of ours with loky's workers, joblib's active context, and joblib's external backends.
+
+The only module that imports joblib, and only once a run needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._backend._blas import THREAD_VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Seconds after which idle loky workers leave by themselves; joblib's own figure.
+IDLE_S: Final = 300
+
+# joblib's backends that mean "processes of this machine", for which our own way of running them is taken.
+LOCAL_PROCESS_BACKENDS: Final = frozenset({"loky", "multiprocessing", "amorsize"})
+
+
+def context() -> tuple[str | None, int | None, Any]:
+    """
+    Read an active ``joblib.parallel_config``.
+
+    Returns:
+        ``"threading"``, ``"sequential"``, the name of an external backend, or None for local processes or no context;
+        the number of jobs it asks for, or None; and the external backend itself, or None.
+    """
+    parallel = sys.modules.get("joblib.parallel")
+    config = getattr(getattr(parallel, "_backend", None), "config", None)
+    if parallel is None or not config:
+        return None, None, None
+    backend, n_jobs = parallel.get_active_backend()
+    name = backend_name(backend)
+    if name == "sequential":
+        return None, 1, None
+    if name == "threading":
+        return name, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
+    if name in LOCAL_PROCESS_BACKENDS:
+        return None, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
+    return name, max(1, int(backend.effective_n_jobs(-1 if n_jobs is None else n_jobs))), backend
+
+
+def backend_name(backend: Any) -> str:
+    """Return joblib's registered name of a backend, or its class's name."""
+    known = {
+        "LokyBackend": "loky",
+        "MultiprocessingBackend": "multiprocessing",
+        "ThreadingBackend": "threading",
+        "SequentialBackend": "sequential",
+        "DaskDistributedBackend": "dask",
+        "RayBackend": "ray",
+        "SparkDistributedBackend": "spark",
+    }
+    kinds = [kind.__name__ for kind in type(backend).__mro__]
+    for name, kind in getattr(sys.modules.get("joblib.parallel"), "BACKENDS", {}).items():
+        if kind is type(backend):
+            return str(name)
+    return next((known[kind] for kind in kinds if kind in known), type(backend).__name__)
+
+
+class Loky:
+    """
+    Loky workers kept warm across calls and across changes of ``n_jobs``.
+
+    The pool only grows: a call with fewer jobs hands out fewer chunks at a time. Inner threads are pinned when the
+    pool starts, so that no change of ``n_jobs`` restarts it.
+    """
+
+    name = "loky"
+    is_local = True
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: Any = None
+        self._size = 0
+        self._pid = 0
+
+    def is_warm(self) -> bool:
+        """Tell whether workers are there."""
+        executor = self._executor
+        if executor is None or self._pid != os.getpid():
+            return False
+        return executor._flags.broken is None and not executor._flags.shutdown and bool(executor._processes)  # noqa: SLF001 - no public way to ask
+
+    def n_workers(self) -> int:
+        """Return how many workers the pool has."""
+        return self._size
+
+    def ensure(self, n_jobs: int) -> None:
+        """Have at least *n_jobs* workers, or have them starting."""
+        from joblib.externals import loky  # noqa: PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
+
+        with self._lock:
+            usable = self._executor is not None and self._pid == os.getpid()
+            if (
+                usable
+                and self._executor._flags.broken is None
+                and not self._executor._flags.shutdown
+                and self._size >= n_jobs
+            ):
+                return
+            if usable:
+                self._executor.shutdown(wait=False)
+            share = str(max(1, (os.cpu_count() or 1) // n_jobs))
+            env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
+            self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
+            self._size, self._pid = n_jobs, os.getpid()
+
+    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run *task* in a worker, then call *done* from the executor's thread."""
+        try:
+            future = self._executor.submit(task)
+        except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
+            done(None, error)
+            return
+
+        def finished(future: Any) -> None:
+            if future.cancelled():
+                done(None, RuntimeError("the task was cancelled"))
+                return
+            error = future.exception()
+            done(None if error is not None else future.result(), error)
+
+        future.add_done_callback(finished)
+
+    def broken(self, error: BaseException) -> str:
+        """Return loky's words where *error* means that workers died."""
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if not kinds & {"BrokenExecutor", "BrokenProcessPool", "TerminatedWorkerError", "ShutdownExecutorError"}:
+            return ""
+        text = " ".join(str(error).split())
+        return f"{type(error).__name__}: {text[:300]}"
+
+    def restart(self) -> None:
+        """Drop a broken pool; the next run starts another."""
+        self.close(kill=True)
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the workers and wait for them."""
+        with self._lock:
+            executor, self._executor, self._size = self._executor, None, 0
+            if executor is not None and self._pid == os.getpid():
+                with contextlib.suppress(Exception):  # whatever state it is in, it must go
+                    executor.shutdown(wait=True, kill_workers=kill)
+
+
+@dataclass(slots=True)
+class External:
+    """Carries tasks on a backend that joblib knows: Dask, Ray, Spark, or one the user has registered."""
+
+    backend: Any
+    n: int
+    name: str
+    is_local: bool = False
+
+    def __enter__(self) -> External:
+        with contextlib.suppress(TypeError):
+            self.backend.configure(n_jobs=self.n, parallel=_Quiet(self.n))
+        self.backend.start_call()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.backend.stop_call()
+
+    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run *task* on the backend, then call *done*."""
+        from joblib.parallel import BatchedCalls  # noqa: PLC0415 - joblib is there: its context is active
+
+        batch = BatchedCalls([(task, (), {})], (self.backend.get_nested_backend()[0], 1))
+
+        def finished(out: Any) -> None:
+            try:
+                value = self.backend.retrieve_result_callback(out)
+            except BaseException as error:  # noqa: BLE001 - the run decides
+                done(None, error)
+            else:
+                done(value[0], None)
+
+        try:
+            self.backend.submit(batch, callback=finished)
+        except Exception as error:  # noqa: BLE001 - a cluster that is gone: the run decides
+            done(None, error)
+
+    def n_workers(self) -> int:
+        """Return how many tasks run at once."""
+        return self.n
+
+    def broken(self, error: BaseException) -> str:
+        """Return words where *error* means that workers or the cluster are gone."""
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        lost = {
+            "KilledWorker",
+            "CancelledError",
+            "CommClosedError",
+            "RayActorError",
+            "WorkerCrashedError",
+            "RaySystemError",
+        }
+        lost |= {"BrokenExecutor", "FutureCancelledError", "ConnectionError", "OSError", "NodeDiedError"}
+        if not kinds & lost:
+            return ""
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@dataclass(slots=True)
+class _Quiet:
+    """The few attributes that joblib's backends read of a ``Parallel`` object."""
+
+    n_jobs: int
+    verbose: int = 0
+    _call_id: str = "amorsize"
+
+
+LOKY: Final = Loky()

@@ -1,0 +1,119 @@
+"""What a run brought home: results in order, failures, what died, and what it measured."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amorsize._types import Span
+    from amorsize.exceptions import WorkerDied
+
+
+class _Missing:
+    """Stands for a result that is not there yet."""
+
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Final = _Missing()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """
+    The results of items ``base`` to ``base + n_items``.
+
+    Attributes:
+        base: Index of the first item in the caller's input.
+        n_items: Items in it.
+        results: By position; MISSING until known, the exception where an item failed.
+        failures: Exceptions by position.
+        n_done: Results known, failures included.
+        died: The first death of a worker that cost items, if any.
+        deaths: Workers that died.
+        suspects: Positions to run again because their worker died.
+        attempts: How often each has been run again.
+        spans: Who did what when, in seconds of the monotonic clock.
+        start_s: Seconds until the first worker began, its end included; 0 if none did.
+        start_each_s: Seconds of the caller that starting one worker took.
+        close_s: Seconds that ending the workers took.
+        n_chunks: Messages with results.
+        n_bytes: Bytes in them.
+        busy_s: Seconds workers spent on items.
+        busy_items: Items they did.
+        open_s: Seconds the caller spent unpacking them.
+    """
+
+    base: int
+    n_items: int
+    results: list[Any] = field(default_factory=list)
+    failures: dict[int, BaseException] = field(default_factory=dict)
+    n_done: int = 0
+    died: WorkerDied | None = None
+    deaths: int = 0
+    suspects: list[int] = field(default_factory=list)
+    attempts: dict[int, int] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    start_s: float = 0.0
+    start_each_s: float = 0.0
+    close_s: float = 0.0
+    n_chunks: int = 0
+    n_bytes: int = 0
+    busy_s: float = 0.0
+    busy_items: int = 0
+    open_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.results = [MISSING] * self.n_items
+
+    def put(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        """Take in the results of neighbours, the first at position *start*."""
+        self.results[start : start + len(results)] = results
+        self.n_done += len(results)
+        for position, error in failures:
+            self.failures[start + position] = error
+
+    def received(self, n_items: int, n_bytes: int, busy_s: float, open_s: float) -> None:
+        """Add one message to the measurements."""
+        self.n_chunks += 1
+        self.n_bytes += n_bytes
+        self.busy_s += busy_s
+        self.busy_items += n_items
+        self.open_s += open_s
+
+    def is_complete(self, stop: int) -> bool:
+        """Tell whether everything before *stop* is known."""
+        return all(result is not MISSING for result in self.results[:stop])
+
+    def finished(self) -> dict[int, Any]:
+        """Return the results that are known, by index in the caller's input."""
+        return {
+            self.base + i: result
+            for i, result in enumerate(self.results)
+            if result is not MISSING and i not in self.failures
+        }
+
+
+def describe_exit(status: int | None) -> str:
+    """Say in words how a process ended, given its wait status."""
+    if status is None:
+        return "cause unknown"
+    if status & 0x7F:
+        number = status & 0x7F
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        hints = {
+            "SIGKILL": "killed by SIGKILL; the system does that when memory runs out",
+            "SIGSEGV": "crashed with SIGSEGV in native code",
+            "SIGABRT": "aborted with SIGABRT in native code",
+            "SIGBUS": "crashed with SIGBUS; a full /dev/shm or disk does that",
+        }
+        return hints.get(name, f"ended by {name}")
+    return f"ended by itself with exit code {(status >> 8) & 0xFF}"

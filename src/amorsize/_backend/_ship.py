@@ -1,0 +1,330 @@
+"""
+How a function reaches a worker that is not a fork: by name where the worker can import it, else by value, once.
+
+    caller                                       worker
+    Parcel ── pickled once per map ──────────►   opened once, kept while the bytes are the same
+      by name: module, qualified name, hash of the code, the current values of small globals it names
+      by value: cloudpickle
+    a parcel above 64 KiB lies in a temporary file, and only its path travels with each chunk
+
+A worker's module is a fresh import: before it runs a function by name it sets the small globals that differ from the
+caller's, and where the code differs (an edited or reloaded module) it answers :class:`StaleCode`, and the
+caller sends the function by value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import pickle
+import sys
+import tempfile
+import types
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Bytes of a parcel above which it goes through a file: below, sending it with each chunk costs less than a file does.
+_INLINE_BYTES: Final = 64 * 1024
+
+# Bytes of a global's value up to which it is compared and sent; larger ones are each worker's own copy.
+SMALL_BYTES: Final = 1024
+
+_SCALARS = (int, float, complex, bool, str, bytes, type(None))
+
+
+class StaleCode(Exception):  # noqa: N818 - a signal between worker and caller
+    """Tells the caller that the worker's module holds other code than the caller's."""
+
+
+def dumps_by_value(value: Any) -> bytes:
+    """Pickle with cloudpickle: functions without a name of their own and classes of ``__main__`` go by value."""
+    try:
+        import cloudpickle  # noqa: PLC0415 - imported only where plain pickle does not do
+    except ImportError:  # joblib before 1.6 carries its own
+        from joblib.externals import cloudpickle  # noqa: PLC0415 - as above
+    data: bytes = cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle plainly, by value where that fails."""
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
+        return dumps_by_value(value)
+    if b"__main__" in data:
+        return dumps_by_value(value)
+    return data
+
+
+def _is_small(value: Any, depth: int = 2) -> bool:
+    if isinstance(value, _SCALARS):
+        return not isinstance(value, str | bytes) or len(value) <= SMALL_BYTES
+    if isinstance(value, list | tuple | set | frozenset):
+        return depth > 0 and len(value) <= 50 and all(_is_small(v, depth - 1) for v in value)
+    if isinstance(value, dict):
+        pairs = [*value.keys(), *value.values()]
+        return depth > 0 and len(pairs) <= 100 and all(_is_small(v, depth - 1) for v in pairs)
+    return False
+
+
+def small_globals(found: types.FunctionType) -> dict[str, dict[str, Any]]:
+    """Return the small globals that a function and the helpers of its module name, by module."""
+    values: dict[str, Any] = {}
+    for helper in _function._helpers(found):  # noqa: SLF001 - one package
+        for name in helper.__code__.co_names:
+            if name in helper.__globals__ and _is_small(helper.__globals__[name]):
+                values[name] = helper.__globals__[name]
+    return {found.__module__: values} if values else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Ambience:
+    """
+    The state of the calling process that people expect a function to see: as of the call.
+
+    Attributes:
+        cwd: Current working directory, None where it cannot be read.
+        path: ``sys.path``.
+        environ: ``os.environ``.
+        filters: Warning filters.
+        decimal: The decimal context.
+        numpy_errors: ``numpy.geterr()``, None where NumPy is not loaded.
+    """
+
+    cwd: str | None
+    path: tuple[str, ...]
+    environ: dict[str, str]
+    filters: bytes
+    decimal: bytes
+    numpy_errors: dict[str, str] | None
+
+
+# What the caller's environment must not overwrite in a worker: its share of threads.
+_KEEP_PREFIXES: Final = ("LOKY_", "OMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_", "NUMBA_", "NUMEXPR_", "ENABLE_IPC")
+
+
+def _picklable(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - a filter or context that cannot travel is left behind
+        return b""
+
+
+def ambience() -> Ambience:
+    """Read the calling process's state now."""
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = None
+    decimal = sys.modules.get("decimal")
+    numpy = sys.modules.get("numpy")
+    return Ambience(
+        cwd=cwd,
+        path=tuple(p for p in sys.path if isinstance(p, str)),
+        environ=dict(os.environ),
+        filters=_picklable(warnings.filters),
+        decimal=_picklable(decimal.getcontext()) if decimal else b"",
+        numpy_errors=numpy.geterr() if numpy else None,
+    )
+
+
+def enter(state: Ambience) -> None:
+    """Give a worker the caller's state."""
+    if state.cwd is not None:
+        with contextlib.suppress(OSError):
+            os.chdir(state.cwd)
+    sys.path[:] = state.path
+    for name in [n for n in os.environ if n not in state.environ and not n.startswith(_KEEP_PREFIXES)]:
+        del os.environ[name]
+    for name, value in state.environ.items():
+        if not name.startswith(_KEEP_PREFIXES) and os.environ.get(name) != value:
+            os.environ[name] = value
+    if state.filters:
+        with contextlib.suppress(Exception):  # categories of modules that are not here
+            warnings.filters[:] = pickle.loads(state.filters)  # type: ignore[index]  # typeshed: Sequence; it is a list
+    if state.decimal:
+        import decimal  # noqa: PLC0415 - only where the caller uses it
+
+        decimal.setcontext(pickle.loads(state.decimal))
+    if state.numpy_errors is not None:
+        import numpy  # noqa: PLC0415, ICN001 - only where the caller uses it
+
+        numpy.seterr(**state.numpy_errors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    module: str
+    qualname: str
+    code_hash: str
+    globals: dict[str, dict[str, Any]]
+    function: bytes
+    star: bool
+    kwargs: bytes
+    ambience: Ambience | None
+    initializer: bytes
+
+
+@dataclass(slots=True)
+class Parcel:
+    """
+    A function ready to travel, with everything that is the same for all chunks.
+
+    Attributes:
+        digest: Identifies the contents.
+        data: The pickled contents, or empty where they lie in a file.
+        path: That file, or empty.
+        is_by_value: Whether the function itself is in it.
+    """
+
+    digest: bytes
+    data: bytes
+    path: str
+    is_by_value: bool
+
+    def close(self) -> None:
+        """Remove the file, if there is one."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def pack_function(
+    func: Callable[..., Any],
+    *,
+    star: bool,
+    kwargs: dict[str, Any] | None,
+    importable: bool,
+    by_value: bool = False,
+    initializer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ambient: bool = True,
+) -> Parcel:
+    """
+    Pack a function.
+
+    Args:
+        func: The undecorated function.
+        star: Whether items are unpacked into its arguments.
+        kwargs: Constant keyword arguments.
+        importable: Whether a worker can import it by module and qualified name.
+        by_value: Send it by value all the same.
+        initializer: Called once in each worker before its first item, with its arguments.
+        ambient: Whether the caller's working directory, path and the like travel too (not to other machines).
+
+    Raises:
+        Exception: Whatever pickling the function or the arguments raises.
+    """
+    found, _ = _function.bare(func)
+    named = importable and not by_value and isinstance(func, types.FunctionType) and found is func
+    contents = _Contents(
+        module=func.__module__ if named else "",
+        qualname=func.__qualname__ if named else "",
+        code_hash=_function.code_hash(found.__code__) if named and found else "",
+        globals=small_globals(found) if named and found else {},
+        function=b"" if named else dumps_by_value(_copied(func) if by_value else func),
+        star=star,
+        kwargs=dumps(kwargs) if kwargs else b"",
+        ambience=ambience() if ambient else None,
+        initializer=dumps_by_value(initializer) if initializer else b"",
+    )
+    data = pickle.dumps(contents, protocol=5)
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    if len(data) <= _INLINE_BYTES or not ambient:
+        return Parcel(digest, data, "", not named)
+    handle, path = tempfile.mkstemp(prefix="amorsize-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except OSError:  # no room: it travels with each chunk
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return Parcel(digest, data, "", not named)
+    return Parcel(digest, b"", path, not named)
+
+
+def _copied(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a twin of a function that no module holds, which makes cloudpickle send it by value."""
+    if not isinstance(func, types.FunctionType):
+        return func
+    twin = types.FunctionType(func.__code__, func.__globals__, func.__name__, func.__defaults__, func.__closure__)
+    twin.__kwdefaults__ = func.__kwdefaults__
+    twin.__dict__.update(func.__dict__)
+    twin.__qualname__, twin.__module__ = func.__qualname__, func.__module__
+    return twin
+
+
+_opened: dict[bytes, Callable[[Any], Any]] = {}
+_current: bytes = b""
+_initialized: bytes = b""
+
+
+def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
+    """
+    Return the function of one item that a parcel holds. Runs in the worker.
+
+    Raises:
+        StaleCode: If the worker's module holds other code under that name, or none.
+    """
+    global _current, _initialized  # noqa: PLW0603 - a worker runs one chunk at a time
+    if parcel.digest == _current:
+        return _opened[parcel.digest]
+    data = parcel.data
+    if not data:
+        with open(parcel.path, "rb") as file:  # noqa: PTH123 - the path is a string from the caller
+            data = file.read()
+    contents: _Contents = pickle.loads(data)
+    if contents.ambience is not None:
+        enter(contents.ambience)
+    if contents.initializer and contents.initializer != _initialized:
+        function, arguments = pickle.loads(contents.initializer)
+        function(*arguments)
+        _initialized = contents.initializer
+    function = pickle.loads(contents.function) if contents.function else _import(contents)
+    kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
+    _opened.clear()  # one function at a time keeps a large closure from staying for ever
+    _opened[parcel.digest] = make_call(function, star=contents.star, kwargs=kwargs)
+    _current = parcel.digest
+    return _opened[parcel.digest]
+
+
+def _import(contents: _Contents) -> Callable[..., Any]:
+    try:
+        value: Any = importlib.import_module(contents.module)
+        for part in contents.qualname.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError) as error:
+        message = f"{contents.module}.{contents.qualname} cannot be imported in the worker: {error}"
+        raise StaleCode(message) from error
+    function = getattr(value, "__func__", value)
+    if hasattr(function, "_amorsize_unwrap"):
+        function = function._amorsize_unwrap()  # noqa: SLF001 - ours
+    found, _ = _function.bare(function)
+    if found is None or _function.code_hash(found.__code__) != contents.code_hash:
+        message = f"{contents.module}.{contents.qualname} is other code in the worker"
+        raise StaleCode(message)
+    for module, values in contents.globals.items():
+        names = vars(sys.modules[module])
+        for name, value in values.items():
+            if name not in names or type(names[name]) is not type(value) or names[name] != value:
+                names[name] = value
+    return found
+
+
+def make_call(function: Callable[..., Any], *, star: bool, kwargs: dict[str, Any] | None) -> Callable[[Any], Any]:
+    """Return the function of one item: the function itself where nothing needs unpacking."""
+    if not star and not kwargs:
+        return function
+    if not star:
+        return lambda item: function(item, **kwargs)  # type: ignore[arg-type]  # not None here
+    if not kwargs:
+        return lambda item: function(*item)
+    return lambda item: function(*item, **kwargs)

@@ -1,0 +1,161 @@
+"""
+What runs inside a worker, whatever kind it is: a block of items, errors as values, results as bytes.
+
+Imports only the standard library and amorsize's exceptions, so that a fresh worker is ready at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from amorsize.exceptions import RemoteError, UnpicklableResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Failure = tuple[int, BaseException]
+
+_in_worker = False
+_threads = threading.local()
+
+
+def mark_worker() -> None:
+    """Remember that this process is a worker: calls of map in it are serial."""
+    global _in_worker  # noqa: PLW0603 - set once per worker process
+    _in_worker = True
+
+
+def in_worker() -> bool:
+    """Tell whether this process or thread is one of amorsize's workers."""
+    return _in_worker or getattr(_threads, "is_worker", False)
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - the name concurrent.futures and multiprocessing use
+    """Carries a worker's traceback as text; it is the ``__cause__`` of what the worker raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def run_block(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bool) -> tuple[list[Any], list[Failure]]:
+    """
+    Apply *call* to each item.
+
+    Returns:
+        The results so far, and the failures as (position in the block, exception). A failed item has the exception
+        for its result. Without *keep_going* it ends with the first failure.
+    """
+    results: list[Any] = []
+    failures: list[Failure] = []
+    append = results.append
+    todo = iter(items)
+    while True:
+        try:
+            for item in todo:
+                append(call(item))
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like travel home as the loop would raise them
+            failures.append((len(results), error))
+            append(error)
+            if keep_going and isinstance(error, Exception):
+                continue
+        return results, failures
+
+
+def pack_error(error: BaseException, index: int) -> tuple[BaseException, str]:
+    """
+    Make an exception fit to travel: itself where it survives pickling, else one that says its type, text, traceback.
+
+    Returns:
+        The exception, and the worker's traceback as text.
+    """
+    text = "".join(traceback.format_exception(error))
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error):
+            return error, text
+    except Exception:  # noqa: BLE001, S110 - whatever an exception's own pickling raises, the answer is the same
+        pass
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error
+        words = "<no text>"
+    message = f"item {index} raised {kind}, which cannot be pickled: {words}"
+    return RemoteError(message, index), text
+
+
+def unpack_error(packed: tuple[BaseException, str]) -> BaseException:
+    """Give an exception from a worker its traceback as the cause."""
+    error, text = packed
+    if text:
+        error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def pack(
+    results: list[Any],
+    failures: Sequence[Failure],
+    start: int,
+    dumps: Callable[[Any], bytes],
+) -> bytes:
+    """
+    Pickle results and failures for the way home.
+
+    A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the others are kept.
+    """
+    packed = [(position, *pack_error(error, start + position)) for position, error in failures]
+    for position, _ in failures:
+        results[position] = None
+    try:
+        return dumps((results, packed))
+    except Exception:  # noqa: BLE001 - objects raise anything when pickled; find out which one it was
+        pass
+    for position, result in enumerate(results):
+        try:
+            dumps(result)
+        except Exception as error:  # noqa: BLE001 - as above
+            kind = type(result).__qualname__
+            message = (
+                f"the result of item {start + position} ({kind}) cannot be pickled: {type(error).__name__}: {error}"
+            )
+            results[position] = None
+            packed.append((position, UnpicklableResult(message, start + position), ""))
+    return dumps((results, packed))
+
+
+def unpack(data: Any) -> tuple[list[Any], list[Failure]]:
+    """Undo :func:`pack`."""
+    results, packed = pickle.loads(data)
+    failures = []
+    for position, error, text in packed:
+        failure = unpack_error((error, text))
+        results[position] = failure
+        failures.append((position, failure))
+    return results, failures
+
+
+def reseed(seed: int | None = None) -> None:
+    """Give NumPy's global generator fresh numbers; a forked process starts with a copy of its parent's state."""
+    if (random := sys.modules.get("numpy.random")) is not None:
+        random.seed(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+
+
+@contextlib.contextmanager
+def nested_thread() -> Iterator[None]:
+    """Mark this thread as a worker while it runs items: calls of map in it are serial."""
+    before = getattr(_threads, "is_worker", False)
+    _threads.is_worker = True
+    try:
+        yield
+    finally:
+        _threads.is_worker = before

@@ -1,0 +1,776 @@
+"""
+One call, from items to results: sample, decide, run, learn. The only place where the rooms meet.
+
+    Source ──► sample (caller) ──► decide ──► loop, with a look at the clock every 2 ms ──► results
+                                     │            │ evidence says parallel
+                                     └──► workers ◄┘ for the rest; what is done stays done
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _backend, _function, _host, _profile
+from amorsize import _cost as cost
+from amorsize import _schedule as schedule
+from amorsize._backend import MISSING
+from amorsize._decide import decide, jobs_meant
+from amorsize._types import FORK, LOKY, SERIAL, THREADS, Limits, Plan, Profile, Reason, Revision, Span
+from amorsize.exceptions import AmorsizeError, AmorsizeWarning, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from amorsize._backend import Outcome
+    from amorsize._types import Host
+
+logger = logging.getLogger("amorsize")
+clock = time.perf_counter
+
+# Share of the predicted work that a call with a remembered profile spends on looking at items again.
+RESAMPLE_SHARE: Final = 0.01
+
+# Seconds a map spends on reading the rest of an iterator of unknown length before it treats it as a stream. Reading a
+# million integers takes about that long; a producer that is slower is worth overlapping with the work.
+READ_BOX_S: Final = 0.05
+
+# Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
+_PLAIN: Final = (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque, type({}.keys()),
+                 type({}.values()), type({}.items()))  # fmt: skip
+_PLAIN_SET: Final = frozenset(_PLAIN)
+_SLICED: Final = frozenset((list, tuple, range, str, bytes, bytearray))
+
+_PACKAGE = os.path.dirname(__file__)
+
+
+def warn(message: str) -> None:
+    """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level += 1
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    warnings.warn(message, AmorsizeWarning, stacklevel=level)
+
+
+@dataclass(slots=True)
+class State:
+    """
+    What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
+
+    Attributes:
+        key: The stable key of its profile.
+        last: The latest call, or None.
+        initialized: Whether its initializer has run in this process.
+    """
+
+    key: str
+    last: Record | None = None
+    initialized: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """
+    What a call did; becomes a :class:`Plan` when somebody asks.
+
+    Most calls are never asked about, and a plan of a tiny call would cost more than the call.
+    """
+
+    profile: Profile
+    n_items: int | None
+    limits: Limits
+    host: Host | None = None
+    plan: Plan | None = None
+    extra_warnings: tuple[str, ...] = ()
+    revisions: list[Revision] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    skipped: tuple[int, ...] = ()
+    began: float = 0.0
+    actual_s: float | None = None
+    built: Plan | None = None
+
+    def build(self) -> Plan:
+        """Return the plan as it stands."""
+        if self.built is None or self.built.actual_s != self.actual_s:
+            plan = self.plan or decide(self.profile, self.host or _host.snapshot(), self.n_items, self.limits)
+            spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
+            self.built = replace(
+                plan,
+                warnings=plan.warnings,
+                revisions=tuple(self.revisions),
+                timeline=spans,
+                skipped=self.skipped,
+                actual_s=self.actual_s,
+            )
+        return self.built
+
+
+class Source:
+    """The items of one call: one iterator, read once, and what is known about its length."""
+
+    __slots__ = ("data", "is_plain", "iterator", "n_items", "n_read", "star")
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...], *, star: bool) -> None:
+        for position, iterable in enumerate(iterables):
+            if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+                which = "" if len(iterables) == 1 else f" {position + 1}"
+                message = f"argument{which} of map must be iterable, not {type(iterable).__name__}: {iterable!r}"
+                raise TypeError(message)
+        self.star = star or len(iterables) > 1
+        self.n_read = 0
+        if len(iterables) == 1:
+            self.data: Any = iterables[0]
+            self.is_plain = type(self.data) in _PLAIN_SET
+            self.n_items = _length(self.data)
+            self.iterator: Iterator[Any] = iter(self.data)
+        else:
+            self.data = None
+            self.is_plain = False
+            lengths = [_length(iterable) for iterable in iterables]
+            known = [length for length in lengths if length is not None]
+            self.n_items = min(known) if len(known) == len(lengths) else None
+            self.iterator = zip(*iterables, strict=False)
+
+    def rest(self, n_done: int) -> Sequence[Any]:
+        """Return what is left after *n_done* items as something that can be sliced."""
+        if type(self.data) in _SLICED or _is_array(self.data):
+            rest: Sequence[Any] = self.data[n_done:] if n_done else self.data
+            return rest
+        return list(self.iterator)
+
+    def read(self, box_s: float) -> tuple[list[Any], bool]:
+        """Read ahead for at most *box_s* seconds; returns the items and whether that was all."""
+        items: list[Any] = []
+        begin, block = clock(), 1
+        while True:
+            part = list(itertools.islice(self.iterator, block))
+            items += part
+            if len(part) < block:
+                return items, True
+            if clock() - begin > box_s:
+                return items, False
+            block = min(block * 2, 10_000)
+
+
+def _length(iterable: Any) -> int | None:
+    try:
+        return len(iterable)
+    except Exception:  # noqa: BLE001 - no length, or one that cannot be told: unknown
+        return None
+
+
+def _is_array(data: Any) -> bool:
+    return type(data).__module__ == "numpy" and type(data).__name__ == "ndarray" and data.ndim > 0
+
+
+@dataclass(slots=True)
+class Options:
+    """
+    The caller's options beyond :class:`Limits`.
+
+    Attributes:
+        limits: The bounds.
+        progress: True for a bar, a callable, or False.
+        initializer: Called once in each worker.
+        initargs: Its arguments.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    progress: Any = False
+    initializer: Callable[..., Any] | None = None
+    initargs: tuple[Any, ...] = ()
+
+
+def current_host(func: Callable[..., Any]) -> tuple[Host, Any]:
+    """Return the host as it is for *func* now, and joblib's backend object where an external one is active."""
+    base = _host.snapshot()
+    name, n_jobs, backend = _backend.context()
+    unavailable = _backend.blockers(func)
+    costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if name is not None and backend is not None:
+        costs[name] = _host.BOOK.get(name)
+    host = replace(
+        base,
+        costs=costs,
+        unavailable=unavailable,
+        is_nested=_backend.in_worker(),
+        context_backend=name,
+        context_n_jobs=n_jobs,
+    )
+    return host, backend
+
+
+class Call:
+    """One call of ``map`` or ``starmap``."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        state: State,
+        options: Options,
+        source: Source,
+        kwargs: dict[str, Any] | None,
+        progress: Any = None,
+    ) -> None:
+        self.func = func
+        self.state = state
+        self.options = options
+        self.limits = options.limits
+        self.source = source
+        self.kwargs = kwargs
+        self.call = _backend.make_call(func, star=source.star, kwargs=kwargs)
+        self.keep_going = self.limits.errors != "raise"
+        self.isolated = self.limits.timeout is not None or self.limits.retries > 0
+        self.results: list[Any] = []
+        self.failures: dict[int, BaseException] = {}
+        self.profile = Profile()
+        self.first_item: Any = MISSING
+        self.weighed = False
+        self.samples: _profile.Sampler | None = None
+        self.began = clock()
+        self.progress = progress
+        self.record = Record(self.profile, source.n_items, self.limits, began=self.began)
+
+    # -- the corridor ------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Any]:
+        """Do the whole call."""
+        self._initialize()
+        state = self.state
+        known = _profile.CACHE.get(state.key)
+        state.last = self.record
+        try:
+            if self.isolated:
+                self._run_isolated(known)
+            elif known is not None:
+                self._run_known(known)
+            else:
+                self._run_unknown()
+        finally:
+            self._finish()
+        return self._answer()
+
+    def _run_isolated(self, known: _profile.Known | None) -> None:
+        """Timeout or retries: no item runs here, not even as a sample."""
+        source = self.source
+        if source.n_items is None:
+            source.data, source.is_plain = list(source.iterator), True
+            source.n_items, source.iterator = len(source.data), iter(source.data)
+            self.record.n_items = source.n_items
+        if known is not None:
+            self.profile, self.weighed = known.profile, True
+        self._decide_and_run()
+
+    def _run_unknown(self) -> None:
+        """First call: time the first items one by one."""
+        self._sample(self.limits.sample_size)
+        if self.samples is None or not self.samples.items:
+            return
+        self._consider()
+
+    def _run_known(self, known: _profile.Known) -> None:
+        """Later calls: trust what is remembered as far as the items seen now bear it out."""
+        n_items = self.source.n_items
+        self.profile = known.profile
+        expected_s = known.profile.item_s * (n_items or 0)
+        if expected_s < cost.FLOOR_S and self.limits.n_jobs is None:
+            if n_items is None or not self.source.is_plain:
+                self._sample(1)
+                self._consider()
+            else:
+                self._loop()
+            return
+        n_again = int(min(self.limits.sample_size, RESAMPLE_SHARE * expected_s / max(known.profile.item_s, 1e-9)))
+        if self.limits.n_jobs is not None:
+            n_again = 0
+        if n_again == 0 and n_items is not None and self._looks_alike(known):
+            self._consider()
+            return
+        self._sample(max(1, n_again), remember=False)
+        if self.samples is None or not self.samples.items:
+            return
+        seen = self.samples.profile()
+        if known.is_like(self.first_item) and seen.item_s <= _profile.CHANGED * known.profile.item_s:
+            self.profile = replace(known.profile, n_head=seen.n_head, head_s=seen.head_s)
+            self.weighed = True
+        elif len(self.results) < self.limits.sample_size:
+            self._sample(self.limits.sample_size - len(self.results))
+        else:
+            self.profile = seen
+        self._consider()
+
+    def _looks_alike(self, known: _profile.Known) -> bool:
+        """Compare the shape of a few items with those the remembered profile was measured on."""
+        data, n_items = self.source.data, self.source.n_items or 0
+        if not n_items or not (type(data) in _SLICED or _is_array(data)):
+            return False
+        picks = {0, n_items // 2, n_items - 1}
+        alike = all(known.is_like(data[i]) for i in picks)
+        self.weighed = alike
+        return alike
+
+    def _sample(self, n_most: int, *, remember: bool = True) -> None:
+        """Run the first items here, timing each; their results are the head of the answer."""
+        if self.samples is None:
+            self.samples = _profile.Sampler(self._guarded)
+        sampler = self.samples
+        n_before = len(sampler.results)
+        sampler.run(self.source.iterator, n_before + n_most, start=0)
+        if self.keep_going:
+            self._note_sample_failures(n_before)
+        self.results += sampler.results[n_before:]
+        if not sampler.items:
+            return
+        end = clock()
+        self.record.spans.append(
+            Span(lane="caller", begin_s=end - sum(sampler.times[n_before:]), end_s=end, start=n_before,
+                 n_items=len(sampler.results) - n_before, kind="sample")
+        )  # fmt: skip
+        if self.first_item is MISSING:
+            self.first_item = sampler.items[0]
+        if remember:
+            seen = sampler.profile()
+            self.profile = replace(seen, mutates=self.profile.mutates, reads_mutable=self.profile.reads_mutable)
+            self.weighed = False
+            _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
+
+    def _guarded(self, item: Any) -> Any:
+        """Call the function; with an error policy, an exception is a result."""
+        if not self.keep_going:
+            return self.call(item)
+        try:
+            return self.call(item)
+        except Exception as error:  # noqa: BLE001 - errors="return" and "skip" ask for just this
+            return _Failed(error)
+
+    def _note_sample_failures(self, n_before: int) -> None:
+        sampler = self.samples
+        assert sampler is not None  # noqa: S101 - for the type checker
+        for i in range(n_before, len(sampler.results)):
+            result = sampler.results[i]
+            if isinstance(result, _Failed):
+                self._fail(i, result.error, sampler.items[i])
+                sampler.results[i] = result.error
+
+    def _consider(self) -> None:
+        """Decide now if the work is long enough to be worth a thought, else loop on."""
+        n_items = self.source.n_items
+        rest_s = math.inf if n_items is None else self.profile.item_s * (n_items - len(self.results))
+        if rest_s < cost.FLOOR_S and self.limits.n_jobs is None:
+            self._loop()
+            return
+        if n_items is None:
+            self._loop()
+            return
+        self._decide_and_run()
+
+    def _inspect(self) -> None:
+        """Complete the profile with what the decision needs: outside state and pickled sizes."""
+        self.profile = _profile.inspect_function(self.profile, self.func, _backend.dumps_by_value)
+        if self.weighed or self.samples is None or not self.profile.is_picklable:
+            return
+        sampler = self.samples
+        rest_s = self.profile.item_s * max(1, (self.source.n_items or 1000) - len(self.results))
+        n_weighed = _how_many(sampler, rest_s)
+        results = [r for r in sampler.results[:n_weighed] if not isinstance(r, BaseException)]
+        self.profile = _profile.weigh(self.profile, sampler.items[:n_weighed], results, _backend.dumps_by_value)
+        self.weighed = True
+        if self.first_item is not MISSING:
+            _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
+
+    def _decide_and_run(self) -> None:
+        plan, backend = self._decide()
+        if plan.is_parallel:
+            self._run_parallel(plan, backend)
+        else:
+            self._loop()
+
+    def _decide(self) -> tuple[Plan, Any]:
+        """Make the decision; the first one of a call is the one that last_plan replays."""
+        self._inspect()
+        n_head = len(self.results)
+        self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
+        host, backend = current_host(self.func)
+        limits = self.limits
+        plan = decide(self.profile, host, self.source.n_items, limits)
+        if self.record.plan is None:
+            self.record.plan = plan
+            self.record.profile, self.record.host = self.profile, host
+            logger.debug("%s: %s", getattr(self.func, "__qualname__", self.func), plan.reason, extra={"plan": plan})
+            self._warn(plan)
+        return plan, backend
+
+    def _warn(self, plan: Plan) -> None:
+        fixed = self.limits.n_jobs
+        if plan.reason is Reason.SHARED_STATE:
+            warn(f"{_name(self.func)} runs serially: {plan.warnings[0]}. Return the values instead, or fix n_jobs.")
+        elif fixed not in {None, 1} and plan.reason in {Reason.NESTED, Reason.NOT_PICKLABLE, Reason.UNAVAILABLE}:
+            detail = f" ({plan.profile.problem})" if plan.reason is Reason.NOT_PICKLABLE else ""
+            warn(f"{_name(self.func)}: n_jobs={fixed} cannot be had: {plan.reason}{detail}; it runs serially")
+        elif self.isolated and not plan.is_parallel and plan.n_items != 0:
+            warn(f"{_name(self.func)}: timeout and retries need worker processes, which cannot be had: {plan.reason}")
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        """Run as a loop that looks at the clock every few milliseconds and hands over when that pays."""
+        if not self.source.is_plain or self.keep_going:
+            self._loop_carefully()
+            return
+        source, results, call = self.source, self.results, self.call
+        n_items, iterator = source.n_items or 0, source.iterator
+        item_s = self.profile.item_s
+        block = min(
+            1 if item_s <= 0 else max(1, int(schedule.LOOK_S / item_s)), 64 if self.record.plan is None else 1 << 20
+        )
+        look_at = schedule.LOOK_S
+        while len(results) < n_items:
+            n_before = len(results)
+            before = clock()
+            try:
+                results += [call(item) for item in itertools.islice(iterator, block)]
+            except BaseException as error:
+                index = n_items - 1 - iterator.__length_hint__()  # type: ignore[attr-defined]  # plain types have it
+                self._note_error(error, index)
+                raise
+            now = clock()
+            n_done = len(results) - n_before
+            if n_done < block:
+                break
+            elapsed = now - before
+            if self.progress is not None:
+                self.progress(len(results))
+            if now - self.began >= look_at and len(results) < n_items:
+                look_at = now - self.began + schedule.LOOK_S
+                if self._look(elapsed / n_done, now):
+                    return
+                look_at = max(look_at, clock() - self.began + schedule.LOOK_S)
+            block = schedule.next_block(block, elapsed, schedule.LOOK_S)
+
+    def _loop_carefully(self) -> None:
+        """The loop for items from any iterator, or with an error policy: one at a time."""
+        results, call, iterator = self.results, self.call, self.source.iterator
+        n_before, before, count = len(results), clock(), 1
+        for item in iterator:
+            try:
+                result = call(item)
+            except BaseException as error:
+                if not (self.keep_going and isinstance(error, Exception)):
+                    _profile.add_item_note(error, len(results), item)
+                    raise
+                self._fail(len(results), error, item)
+                result = error
+            results.append(result)
+            count -= 1
+            if count > 0:
+                continue
+            now = clock()
+            n_done = len(results) - n_before
+            count = schedule.next_block(n_done, now - before, schedule.LOOK_S)
+            if self.first_item is MISSING:
+                self.first_item = item
+            if self.progress is not None:
+                self.progress(len(results))
+            if now - before >= schedule.LOOK_S / 4 and self._look((now - before) / n_done, now):
+                return
+            n_before, before = len(results), clock()
+
+    def _look(self, item_s: float, now: float) -> bool:
+        """Look at the evidence while looping; True if the rest has been done by workers."""
+        n_items = self.source.n_items
+        n_left = None if n_items is None else n_items - len(self.results)
+        if self.record.plan is not None and self.record.plan.reason in _FINAL:
+            return False
+        host_costs = self._cheapest()
+        elapsed_s = now - self.began
+        start_s = host_costs.start_s + host_costs.start_each_s + 2 * host_costs.batch_overhead_s
+        transfer_s = cost.transfer_item_s(self.profile, host_costs) if self.weighed else 0.0
+        gain = 0.5 * host_costs.efficiency - transfer_s / max(item_s, 1e-9)
+        if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, gain):
+            return False
+        return self._promote(item_s, elapsed_s)
+
+    def _cheapest(self) -> Any:
+        host = self.record.host
+        known = host.costs if host is not None else _host.BOOK.items()
+        costs = [known[name] for name in (FORK, LOKY, THREADS) if name in known and self._may_use(name)]
+        return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
+
+    def _may_use(self, backend: str) -> bool:
+        if self.limits.prefer == "threads":
+            return backend == THREADS
+        return backend != THREADS and self.limits.start_method in {None, backend}
+
+    def _promote(self, item_s: float, elapsed_s: float) -> bool:
+        """Decide again with what has been seen; hand the rest to workers if that is the answer."""
+        source = self.source
+        n_done = len(self.results)
+        if self.samples is None:
+            self._take_samples()
+        was = self.profile.item_s
+        self.profile = replace(self.profile, item_s=item_s, n_head=n_done, head_s=elapsed_s)
+        rest: list[Any] | None = None
+        if source.n_items is None:
+            rest, is_all = source.read(READ_BOX_S)
+            if is_all:
+                source.n_items = n_done + len(rest)
+                self.record.n_items = source.n_items
+            source.iterator = itertools.chain(rest, source.iterator)
+            if not is_all:
+                return self._stream(item_s, elapsed_s)
+            source.data, source.is_plain = None, False
+        first = self.record.plan is None
+        plan, backend = self._decide()
+        if not plan.is_parallel:
+            return False
+        if not first:
+            why = f"items take {item_s:.3g} s of late, {was:.3g} s were expected"
+            self._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)
+        self._run_parallel(plan, backend)
+        return True
+
+    def _take_samples(self) -> None:
+        """Weigh results the loop has produced, where the call began without a sample."""
+        data = self.source.data
+        sampler = _profile.Sampler(self._guarded)
+        if type(data) in _SLICED or _is_array(data):
+            n = min(3, len(self.results))
+            sampler.items = [data[i] for i in range(len(self.results) - n, len(self.results))]
+            sampler.results = self.results[-n:]
+            self.samples = sampler
+            self.first_item = sampler.items[0]
+
+    def _stream(self, item_s: float, elapsed_s: float) -> bool:
+        """Hand an input that is still being produced to the streaming engine."""
+        from amorsize._stream import Stream  # noqa: PLC0415 - it builds on this module
+
+        return Stream.take_over(self, item_s, elapsed_s)
+
+    def _revise(self, what: str, why: str, at_s: float) -> None:
+        self.record.revisions.append(Revision(at_s=at_s, n_done=len(self.results), what=what, why=why))
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def task(self, plan: Plan, items: Sequence[Any], backend: Any) -> _backend.Task:
+        """Describe the run of *items* as planned."""
+        found, _ = _function.bare(self.func)
+        costs = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR)
+        return _backend.Task(
+            func=self.func,
+            items=items,
+            base=len(self.results),
+            star=self.source.star,
+            kwargs=self.kwargs,
+            importable=found is not None and _profile.is_importable(found),
+            n_jobs=plan.n_jobs,
+            batch_size=self.limits.batch_size,
+            caller_computes=plan.caller_computes,
+            item_s=plan.profile.item_s,
+            batch_overhead_s=costs.batch_overhead_s,
+            keep_going=self.keep_going,
+            retries=self.limits.retries,
+            timeout=self.limits.timeout,
+            progress=None if self.progress is None else self._progress_from(len(self.results)),
+            initializer=self.options.initializer,
+            initargs=self.options.initargs,
+            backend=backend,
+        )
+
+    def _progress_from(self, n_before: int) -> Callable[[int], None]:
+        return lambda n_done: self.progress(n_before + n_done)
+
+    def _run_parallel(self, plan: Plan, backend: Any) -> None:
+        """Give the rest to workers and take its results in."""
+        base = len(self.results)
+        items = self.source.rest(base)
+        self.source.n_items = base + len(items)
+        task = self.task(plan, items, backend)
+        try:
+            outcome = _backend.run(plan.backend, task)
+        except OSError as error:
+            self._fall_back(plan, items, error)
+            return
+        self.record.spans += outcome.spans
+        self._learn(plan, outcome)
+        self._take_in(outcome, items)
+
+    def _fall_back(self, plan: Plan, items: Sequence[Any], error: OSError) -> None:
+        """The system gave no workers (no processes, descriptors or memory left): go on as a loop."""
+        self._revise("run serially", f"{plan.backend} workers cannot be started: {error}", clock() - self.began)
+        warn(f"{_name(self.func)} runs serially: {plan.backend} workers cannot be started: {error}")
+        self.source.iterator, self.source.is_plain, self.source.data = iter(items), False, None
+        self._loop_carefully()
+
+    def _take_in(self, outcome: Outcome, items: Sequence[Any]) -> None:
+        """Append a run's results; raise what the loop would have raised."""
+        base = outcome.base
+        if not self.keep_going and outcome.failures:
+            position = min(outcome.failures)
+            error = outcome.failures[position]
+            died = outcome.died
+            if died is not None and isinstance(error, WorkerDied):
+                self._give_up(died, outcome)
+            if not isinstance(error, AmorsizeError):
+                _profile.add_item_note(error, base + position, items[position])
+            raise error
+        if outcome.died is not None and not self.keep_going:
+            self._give_up(outcome.died, outcome)
+        for position, error in sorted(outcome.failures.items()):
+            self._fail(base + position, error, items[position])
+            if not isinstance(error, Exception):
+                raise error
+        missing = [base + i for i, result in enumerate(outcome.results) if result is MISSING]
+        if missing:
+            message = f"items {missing[:5]} have no result although the run ended; please report this"
+            raise AmorsizeError(message)
+        self.results += outcome.results
+
+    def _give_up(self, died: WorkerDied, outcome: Outcome) -> None:
+        """Raise a worker's death with everything that had come home."""
+        finished = dict(enumerate(self.results)) | outcome.finished()
+        text = f"{died.args[0]}; {len(finished)} finished results are in .results, retries=1 would try the rest again"
+        raise WorkerDied(text, finished, died.in_flight, died.cause)
+
+    def _learn(self, plan: Plan, outcome: Outcome) -> None:
+        """Let the run refresh what is known of this host and this function."""
+        seen: dict[str, float] = {}
+        if plan.backend == FORK and outcome.start_s > 0:
+            seen = {"start_s": outcome.start_s, "start_each_s": outcome.start_each_s}
+        elif outcome.start_s > 0:
+            seen = {"start_s": outcome.start_s}
+        if seen:
+            _host.BOOK.learn(plan.backend, **seen)
+        work = [s for s in outcome.spans if s.kind == "work"]
+        n_items = sum(s.n_items for s in work)
+        if n_items and not outcome.deaths:
+            busy_s = sum(s.end_s - s.begin_s for s in work)
+            efficiency = plan.host.costs[plan.backend].efficiency if plan.backend in plan.host.costs else 1.0
+            if plan.backend != THREADS:
+                _profile.refresh(self.state.key, busy_s / n_items * efficiency, n_items)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, index: int, error: BaseException, item: Any) -> None:
+        if not isinstance(error, AmorsizeError):
+            _profile.add_item_note(error, index, item)
+        self.failures[index] = error
+
+    def _note_error(self, error: BaseException, index: int) -> None:
+        data = self.source.data
+        item = data[index] if type(data) in _SLICED and 0 <= index < len(data) else MISSING
+        if item is not MISSING:
+            _profile.add_item_note(error, index, item)
+        elif not isinstance(data, set | frozenset) and index >= 0:
+            for i, value in enumerate(data):
+                if i == index:
+                    _profile.add_item_note(error, index, value)
+                    break
+
+    def _initialize(self) -> None:
+        initializer = self.options.initializer
+        if initializer is None or self.state.initialized == os.getpid() or self.isolated:
+            return
+        initializer(*self.options.initargs)
+        self.state.initialized = os.getpid()
+
+    def _finish(self) -> None:
+        """Write down what the call took."""
+        record = self.record
+        end = clock()
+        record.actual_s = end - self.began
+        if record.plan is None:
+            n_head = len(self.samples.times) if self.samples is not None else 0
+            head_s = sum(self.samples.times) if self.samples is not None else 0.0
+            record.profile = replace(self.profile, n_head=n_head, head_s=head_s)
+            record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
+        n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
+        if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
+            _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
+
+    def _answer(self) -> list[Any]:
+        if self.progress is not None:
+            self.progress(len(self.results))
+        if self.failures and self.limits.errors == "skip":
+            self.record.skipped = tuple(sorted(self.failures))
+            skipped = set(self.record.skipped)
+            return [result for i, result in enumerate(self.results) if i not in skipped]
+        return self.results
+
+
+@dataclass(slots=True)
+class _Failed:
+    """An exception as a result, on its way through the sampler."""
+
+    error: Exception
+
+
+# Reasons that nothing seen in flight can change.
+_FINAL: Final = frozenset(
+    {Reason.NESTED, Reason.DISABLED, Reason.NOT_PICKLABLE, Reason.SHARED_STATE, Reason.ONE_CPU, Reason.ONE_JOB,
+     Reason.UNAVAILABLE}
+)  # fmt: skip
+
+
+def _how_many(sampler: _profile.Sampler, rest_s: float) -> int:
+    """Return how many sampled items to weigh: weighing large ones must not cost more than 1 % of the work left."""
+    size = _profile.shallow_bytes(sampler.items[0]) + _profile.shallow_bytes(sampler.results[0])
+    each_s = 10e-6 + size / _profile.FLAT_BYTES_PER_S * 4
+    return max(1, min(len(sampler.items), 3, int(0.01 * rest_s / each_s)))
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func))
+
+
+def dry_run(
+    func: Callable[..., Any], state: State, options: Options, source: Source, kwargs: dict[str, Any] | None
+) -> Plan:
+    """
+    Sample, decide, and run nothing else.
+
+    The sample's results are dropped; for a one-shot iterator ``Plan.data`` yields every item, the sampled ones first.
+    """
+    call = Call(func, state, options, source, kwargs)
+    call._initialize()  # noqa: SLF001 - the same module
+    sampler = call.samples = _profile.Sampler(call._guarded)  # noqa: SLF001 - the same module
+    sampler.run(source.iterator, options.limits.sample_size)
+    call.profile = sampler.profile() if sampler.times else Profile()
+    if sampler.items:
+        call.first_item = sampler.items[0]
+        call._inspect()  # noqa: SLF001 - the same module
+        _profile.remember(state.key, call.profile, call.first_item, len(sampler.items))
+    profile = replace(call.profile, n_head=0, head_s=0.0)
+    n_items = source.n_items
+    if n_items is None and len(sampler.items) < options.limits.sample_size and _is_exhausted(source):
+        n_items = len(sampler.items)
+    host, _ = current_host(func)
+    plan = decide(profile, host, n_items, options.limits)
+    logger.debug("%s: %s", _name(func), plan.reason, extra={"plan": plan})
+    data = (
+        itertools.chain(sampler.items, source.iterator)
+        if source.data is None or iter(source.data) is source.data
+        else source.data
+    )
+    return replace(plan, data=data)
+
+
+def _is_exhausted(source: Source) -> bool:
+    """Look whether an iterator has ended, without losing an item."""
+    for item in source.iterator:
+        source.iterator = itertools.chain([item], source.iterator)
+        return False
+    return True
+
+
+__all__ = ["SERIAL", "Call", "Options", "Source", "State", "dry_run", "jobs_meant", "warn"]

@@ -1,0 +1,235 @@
+"""
+The equations, and every constant they need with its unit, value, reason and source.
+
+Pure arithmetic: nothing here chooses. The derivations are in ``docs/explanation/cost-model.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from amorsize._types import FORK, LOKY, THREADS, Costs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from amorsize._types import Profile
+
+# Seconds of work below which nothing is even considered. One wake-up of a worker and one of the caller took 50 us
+# on a warm forked worker and 250 us through loky (tests/benchmarks/probes.py, 2 cores, Linux); no start method can
+# gain anything on less work than that.
+FLOOR_S: Final = 200e-6
+
+# Share of the loop's time that parallel must be predicted to save. A sample of five items knows its mean to a few
+# per cent at best, and staying serial can still be revised in flight; a start cannot be taken back.
+MARGIN: Final = 0.05
+
+# Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
+# dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.
+QUANTUM_S: Final = 0.05
+
+# Share of a chunk's time that its dispatch may cost. The optimum is flat ("bathtub", oneTBB's documentation), so
+# two per cent is a choice, not a fit.
+DISPATCH_SHARE: Final = 0.02
+
+# Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only.
+FOUNDING_CHUNK_S: Final = 0.2
+
+# Caller's speed while spawned workers start on the same cores: two interpreters importing on two cores left it 60 %.
+# Prototype of the design brief, repeated in tests/benchmarks/probes.py.
+STARTING_SPEED: Final = 0.6
+
+# Most computing processes beside which the caller computes too. Past it, the caller's time is better spent on
+# feeding: with p workers it must answer p times as often as it can compute.
+MAX_CALLER_JOBS: Final = 4
+
+# Share of the caller's time that handling results may take before it stops computing itself.
+MAX_CALLER_TRAFFIC: Final = 0.1
+
+# Windows waits on at most 64 handles at once, which leaves 61 workers
+# (concurrent.futures.process and loky apply the same limit).
+MAX_WINDOWS_JOBS: Final = 61
+
+# Share of the available memory that workers may be given; the rest is for what grows beside them.
+MEMORY_SHARE: Final = 0.8
+
+# Threads at most when they only wait; the default ceiling of concurrent.futures.ThreadPoolExecutor.
+MAX_THREADS: Final = 32
+
+# CPU share of the wall time under which a thread mostly waits, so that more threads than cores help.
+WAITING_FRACTION: Final = 0.8
+
+# CPU seconds per wall second above which a function is taken to run on several cores by itself. A busy single
+# thread measures 0.98 to 1.02; the allowance covers interpreter helpers.
+SEVERAL_CORES: Final = 1.3
+
+# Priors, by start method, until the first measurement here. Seconds: fork and the pipes measured with
+# tests/benchmarks/probes.py on Linux (0.9 ms until a forked child answers, 0.4 ms of it in the caller; 1.3 ms with its
+# end); loky from a fresh start of two workers on Linux (0.35 to 0.6 s), macOS and Windows taken as twice that, since
+# both must start interpreters with slower process creation and file systems. Bytes per second: pickled bytes through
+# a pipe and through loky's queue.
+_FORK = Costs(
+    start_s=1.3e-3,
+    start_each_s=0.45e-3,
+    batch_overhead_s=60e-6,
+    item_overhead_s=60e-9,
+    send_bytes_per_s=math.inf,
+    receive_bytes_per_s=1.0e9,
+    efficiency=0.96,
+    worker_bytes=8 << 20,
+)
+_LOKY = Costs(
+    start_s=0.5,
+    start_each_s=0.02,
+    batch_overhead_s=300e-6,
+    item_overhead_s=100e-9,
+    send_bytes_per_s=0.6e9,
+    receive_bytes_per_s=0.6e9,
+    efficiency=0.96,
+    worker_bytes=60 << 20,
+)
+_LOKY_SLOW_START = Costs(
+    start_s=1.0,
+    start_each_s=0.05,
+    batch_overhead_s=500e-6,
+    item_overhead_s=100e-9,
+    send_bytes_per_s=0.4e9,
+    receive_bytes_per_s=0.4e9,
+    efficiency=0.96,
+    worker_bytes=60 << 20,
+)
+_THREADS = Costs(start_s=150e-6, start_each_s=60e-6, batch_overhead_s=60e-6, item_overhead_s=60e-9, efficiency=0.95)
+
+PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
+    {
+        "linux": MappingProxyType({FORK: _FORK, LOKY: _LOKY, THREADS: _THREADS}),
+        "darwin": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
+        "win32": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
+    }
+)
+
+# A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler
+# (dask's documentation), 100 MB/s each way.
+EXTERNAL_PRIOR: Final = Costs(
+    start_s=2e-3,
+    batch_overhead_s=2e-3,
+    item_overhead_s=200e-9,
+    send_bytes_per_s=0.1e9,
+    receive_bytes_per_s=0.1e9,
+    efficiency=0.95,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """
+    Predicted seconds of doing the items that are left, and the terms they are made of.
+
+    Attributes:
+        total_s: All of it.
+        overhead_s: Starting workers and dispatching chunks.
+        transfer_s: Moving items and results.
+    """
+
+    total_s: float
+    overhead_s: float
+    transfer_s: float
+
+
+def serial_s(profile: Profile, n_left: int) -> float:
+    """Predict the seconds of the plain loop over *n_left* items."""
+    return n_left * profile.item_s
+
+
+def transfer_item_s(profile: Profile, costs: Costs) -> float:
+    """
+    Predict the seconds one item costs beyond the function: packaging, pickling both ways, and the wire.
+
+    Where nothing is sent (``send_bytes_per_s`` infinite) the item is not pickled either.
+    """
+    if math.isinf(costs.receive_bytes_per_s):
+        return costs.item_overhead_s
+    pickle_s = profile.pickle_s
+    if math.isinf(costs.send_bytes_per_s):
+        pickle_s -= profile.arg_pickle_s
+    wire_s = profile.arg_bytes / costs.send_bytes_per_s + profile.result_bytes / costs.receive_bytes_per_s
+    return costs.item_overhead_s + max(0.0, pickle_s) + wire_s
+
+
+def caller_item_s(profile: Profile, costs: Costs) -> float:
+    """Predict the seconds of the calling process that one item costs when a worker does it: about half its transfer."""
+    return transfer_item_s(profile, costs) / 2
+
+
+def chunk_size(profile: Profile, costs: Costs, n_left: int, n_jobs: int) -> int:
+    """
+    Choose the items of the first chunks.
+
+    Half of an equal share per worker (factoring, Flynn Hummel, Schonberg and Flynn 1992, with the factor two of
+    Hummel's FAC2), at most :data:`QUANTUM_S` of work, at least what keeps the dispatch under
+    :data:`DISPATCH_SHARE`; never more than an equal share, so that every worker gets work.
+    """
+    each_s = profile.item_s + transfer_item_s(profile, costs)
+    share = max(1, math.ceil(n_left / n_jobs))
+    if each_s <= 0.0:
+        return share
+    at_least = math.ceil(min(share, costs.batch_overhead_s / (DISPATCH_SHARE * each_s)))
+    at_most = int(min(share, max(1.0, QUANTUM_S / each_s)))
+    return max(1, min(share, max(at_least, min(at_most, math.ceil(n_left / (2 * n_jobs))))))
+
+
+def founding_chunk_size(profile: Profile, n_left: int) -> int:
+    """Return ``max(1, int(0.2 / t_avg))``, the founding rule, capped at the items there are."""
+    if profile.item_s <= 0.0:
+        return max(1, n_left)
+    return int(max(1, min(n_left, FOUNDING_CHUNK_S / profile.item_s)))
+
+
+def parallel(
+    profile: Profile, costs: Costs, n_left: int, n_jobs: int, batch_size: int, *, caller_computes: bool, n_cpus: int
+) -> Forecast:
+    """
+    Predict the seconds of doing *n_left* items with *n_jobs* at once.
+
+    ``T = start + max((W + transfer + dispatch) / p, caller's share)``, where W is the work on one core. Work that
+    already runs on several cores (``cpu_fraction`` above 1) is counted in CPU seconds, since workers share these
+    cores. Few long items run in rounds: ``ceil(n / p)`` of them one after the other.
+    """
+    item_s = profile.item_s
+    if profile.cpu_fraction > SEVERAL_CORES:
+        item_s *= min(profile.cpu_fraction, n_cpus)
+    item_s /= costs.efficiency
+    each_s = transfer_item_s(profile, costs)
+    n_chunks = math.ceil(n_left / batch_size)
+    rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if n_chunks < 4 * n_jobs else 0.0
+    work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)
+    transfer_s = n_left * each_s / n_jobs
+    home_s = n_left * caller_item_s(profile, costs)
+    start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1)
+    if caller_computes:
+        # The caller works while its workers start, and what it does itself is not moved.
+        hidden_s = max(0.0, costs.start_s - costs.start_each_s) / n_jobs
+        start_s = costs.start_each_s * (n_jobs - 1) + max(0.0, costs.start_s - costs.start_each_s) - hidden_s
+        transfer_s *= (n_jobs - 1) / n_jobs
+        home_s = 0.0
+    elif costs.start_s > QUANTUM_S:
+        # Overlapped start: the caller goes on at STARTING_SPEED until the workers answer.
+        done_s = min(work_s, STARTING_SPEED * costs.start_s / n_jobs)
+        start_s -= done_s
+    dispatch_s = n_chunks * costs.batch_overhead_s / n_jobs
+    busy_s = max(work_s + transfer_s + dispatch_s, home_s)
+    return Forecast(start_s + busy_s, start_s + dispatch_s, busy_s - work_s - dispatch_s)
+
+
+def break_even_s(costs: Costs, n_jobs: int) -> float:
+    """
+    Return the seconds of serial work from which *n_jobs* workers pay: ``W = S p / (p - 1)``.
+
+    The break-even rule of ski rental: a policy that starts workers after that much work, without knowing how much
+    is left, is at most ``2 - 1/p`` times the best plan in hindsight.
+    """
+    start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1) + costs.batch_overhead_s
+    return start_s * n_jobs / max(1, n_jobs - 1)

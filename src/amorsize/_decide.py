@@ -1,0 +1,304 @@
+"""
+The decision: candidates, the best one, and why. A pure function of its four arguments.
+
+This room never imports joblib, psutil or wrapt, never logs, and never looks at anything but its arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amorsize import _cost as cost
+from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from amorsize._types import Costs, Host, Limits, Profile
+
+# Items a work of unknown length is assumed to have left when its ways are compared; large, so that only the steady
+# cost per item counts. When to start is then decided in flight.
+_ENDLESS = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    backend: str
+    n_jobs: int
+    batch_size: int
+    caller_computes: bool
+    forecast: cost.Forecast
+
+
+def decide(profile: Profile, host: Host, n_items: int | None, limits: Limits) -> Plan:
+    """
+    Choose backend, ``n_jobs`` and ``batch_size`` for the items that are left.
+
+    Deterministic, and total on valid records. Provisional: arguments may be added.
+
+    Args:
+        profile: What was measured; its ``n_head`` items are done and cost ``head_s``.
+        host: The machine. ``dataclasses.replace(plan.host, n_cpus=64, n_physical_cpus=64)`` asks about another one.
+        n_items: All items of the call, those done included; None if unknown.
+        limits: The caller's bounds.
+
+    Returns:
+        The plan. Where ``limits.n_jobs`` is None it is never one that the model itself says is slower than the loop.
+    """
+    n_left = _ENDLESS if n_items is None else max(0, n_items - profile.n_head)
+    plan = _Draft(profile, host, n_items, n_left, limits)
+    if reason := _forbidden(plan):
+        return plan.serial(reason)
+    if limits.timeout is not None or limits.retries:
+        return _isolated(plan)
+    if reason := _not_worth_a_thought(plan):
+        return plan.serial(reason)
+    best = min(_candidates(plan), key=lambda c: (c.forecast.total_s, c.n_jobs), default=None)
+    if best is None:
+        reason = Reason.MEMORY if plan.ceiling(_first_backend(plan))[1] == "memory" else Reason.UNAVAILABLE
+        return plan.serial(reason)
+    if limits.n_jobs is not None:
+        return plan.parallel(best, Reason.FIXED)
+    if best.forecast.total_s < cost.serial_s(profile, n_left) * (1 - cost.MARGIN):
+        return plan.parallel(best, Reason.FASTER)
+    return plan.serial(_why_not(profile, best), best)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """The inputs of one decision, and how a plan is written down."""
+
+    profile: Profile
+    host: Host
+    n_items: int | None
+    n_left: int
+    limits: Limits
+
+    def ceiling(self, backend: str) -> tuple[int, str]:
+        """Return the most jobs that *backend* may have, and what limits them."""
+        ceilings = [_cpu_ceiling(self, backend)]
+        if backend != THREADS:
+            ceilings.append((_memory_ceiling(self.profile, self.host, self.limits, backend), "memory"))
+        if self.n_items is not None:
+            ceilings.append((self.n_left, "number of items"))
+        if self.host.platform == "win32" and backend == LOKY:
+            ceilings.append((cost.MAX_WINDOWS_JOBS, "Windows"))
+        return min(ceilings, key=lambda c: c[0])
+
+    def warnings(self) -> tuple[str, ...]:
+        notes = []
+        if self.profile.mutates:
+            names = ", ".join(self.profile.mutates)
+            notes.append(f"the function changes {names}, which lives outside it; workers do not share such changes")
+        if self.profile.reads_mutable:
+            names = ", ".join(self.profile.reads_mutable)
+            notes.append(f"the function reads {names}, which can change; each worker has its own copy of it")
+        if not self.profile.is_picklable:
+            notes.append(f"not picklable: {self.profile.problem}")
+        return tuple(notes)
+
+    def _write(self, reason: Reason, best: _Candidate | None, chosen: _Candidate | None) -> Plan:
+        endless = self.n_items is None
+        head_s = self.profile.head_s
+        serial_s = math.inf if endless else head_s + cost.serial_s(self.profile, self.n_left)
+        parallel_s = serial_s
+        if best is not None:
+            parallel_s = math.inf if endless else head_s + best.forecast.total_s
+        predicted_s = parallel_s if chosen else serial_s
+        speedup = 1.0
+        if endless and chosen:
+            speedup = cost.serial_s(self.profile, self.n_left) / max(chosen.forecast.total_s, 1e-12)
+        elif predicted_s > 0 and not endless:
+            speedup = serial_s / predicted_s
+        n_left = 1 if endless else self.n_left
+        return Plan(
+            n_jobs=chosen.n_jobs if chosen else 1,
+            batch_size=chosen.batch_size
+            if chosen
+            else self.limits.batch_size or cost.founding_chunk_size(self.profile, n_left),
+            backend=chosen.backend if chosen else SERIAL,
+            n_items=self.n_items,
+            serial_s=serial_s,
+            parallel_s=parallel_s,
+            overhead_s=0.0 if best is None else best.forecast.overhead_s,
+            transfer_s=0.0 if best is None else best.forecast.transfer_s,
+            predicted_s=predicted_s,
+            speedup=speedup,
+            reason=reason,
+            limited_by=self.ceiling(best.backend)[1] if best else "",
+            caller_computes=bool(chosen and chosen.caller_computes),
+            warnings=self.warnings(),
+            profile=self.profile,
+            host=self.host,
+            limits=self.limits,
+        )
+
+    def serial(self, reason: Reason, best: _Candidate | None = None) -> Plan:
+        return self._write(reason, best, None)
+
+    def parallel(self, best: _Candidate, reason: Reason) -> Plan:
+        return self._write(reason, best, best)
+
+
+def _forbidden(plan: _Draft) -> Reason | None:
+    """Return the first rule that makes this serial whatever the forecast says, or None."""
+    profile, host, limits = plan.profile, plan.host, plan.limits
+    fixed = limits.n_jobs is not None
+    wants_threads = _wants_threads(host, limits)
+    rules = (
+        (plan.n_items == 0, Reason.EMPTY),
+        (plan.n_left == 0, Reason.NOTHING_LEFT),
+        (host.is_disabled, Reason.DISABLED),
+        (host.is_nested, Reason.NESTED),
+        (not wants_threads and not profile.is_picklable, Reason.NOT_PICKLABLE),
+        (not fixed and not wants_threads and bool(profile.mutates), Reason.SHARED_STATE),
+    )
+    return next((reason for holds, reason in rules if holds), None)
+
+
+def _not_worth_a_thought(plan: _Draft) -> Reason | None:
+    """Return the rule that makes this serial before anything is predicted, or None."""
+    profile, host, limits = plan.profile, plan.host, plan.limits
+    fixed = limits.n_jobs is not None
+    alone = host.n_cpus == 1 and host.context_backend is None and not _waits(profile, host, limits)
+    rules = (
+        (fixed and jobs_meant(limits.n_jobs or 1, host.n_cpus) == 1, Reason.ONE_JOB),
+        (not fixed and host.context_n_jobs == 1, Reason.ONE_JOB),
+        (not fixed and cost.serial_s(profile, plan.n_left) < cost.FLOOR_S, Reason.TOO_FAST),
+        (not fixed and alone, Reason.ONE_CPU),
+        (not fixed and plan.n_left == 1, Reason.ONE_ITEM),
+    )
+    return next((reason for holds, reason in rules if holds), None)
+
+
+def _isolated(plan: _Draft) -> Plan:
+    """
+    Choose workers whatever it costs: with ``timeout`` or ``retries`` no item runs in the calling process.
+
+    A function never seen gets all jobs that are allowed, since nothing says that it is short.
+    """
+    candidates = list(_candidates(plan, fewest=1))
+    if not candidates:
+        return plan.serial(Reason.UNAVAILABLE)
+    known = plan.profile.n_sampled > 0
+    best = min(candidates, key=lambda c: (c.forecast.total_s, c.n_jobs) if known else (-c.n_jobs, c.forecast.total_s))
+    return plan.parallel(best, Reason.ISOLATED if plan.limits.n_jobs is None else Reason.FIXED)
+
+
+def _wants_threads(host: Host, limits: Limits) -> bool:
+    return limits.prefer == "threads" or (limits.prefer is None and host.context_backend == THREADS)
+
+
+def _waits(profile: Profile, host: Host, limits: Limits) -> bool:
+    return _wants_threads(host, limits) and profile.cpu_fraction < cost.WAITING_FRACTION
+
+
+def _backends(plan: _Draft) -> tuple[str, ...]:
+    """Return the names of the backends that may be used, of those whose costs are known."""
+    host, limits = plan.host, plan.limits
+    if _wants_threads(host, limits):
+        wanted: tuple[str, ...] = (THREADS,)
+    elif limits.start_method is not None:
+        wanted = (limits.start_method,)
+    elif host.context_backend is not None:
+        wanted = (host.context_backend,)
+    else:
+        wanted = (FORK, LOKY)
+    return tuple(name for name in wanted if name in host.costs)
+
+
+def _first_backend(plan: _Draft) -> str:
+    return next(iter(_backends(plan)), LOKY)
+
+
+def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
+    for backend in _backends(plan):
+        costs = plan.host.costs[backend]
+        for n_jobs in _job_counts(plan, backend, fewest):
+            caller = _caller_computes(plan, backend, costs, n_jobs)
+            size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
+            forecast = cost.parallel(
+                plan.profile, costs, plan.n_left, n_jobs, size, caller_computes=caller, n_cpus=plan.host.n_cpus
+            )
+            yield _Candidate(backend, n_jobs, size, caller, forecast)
+
+
+def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
+    """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
+    if plan.limits.n_jobs is not None:
+        yield jobs_meant(plan.limits.n_jobs, plan.host.n_cpus)
+        return
+    most = plan.ceiling(backend)[0]
+    n_jobs = fewest
+    while n_jobs < most:
+        yield n_jobs
+        n_jobs = math.ceil(n_jobs * 1.25) if n_jobs > 1 else 2
+    if most >= fewest:
+        yield most
+
+
+def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> bool:
+    """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, and no item it must be shielded from."""
+    limits, profile = plan.limits, plan.profile
+    if backend != FORK or n_jobs > cost.MAX_CALLER_JOBS or plan.n_items is None:
+        return False
+    if limits.timeout is not None or limits.retries or limits.max_memory is not None:
+        return False
+    traffic_s = cost.caller_item_s(profile, costs)
+    return traffic_s * (n_jobs - 1) <= cost.MAX_CALLER_TRAFFIC * max(profile.item_s, 1e-9) * n_jobs
+
+
+def _cpu_ceiling(plan: _Draft, backend: str) -> tuple[int, str]:
+    host, limits = plan.host, plan.limits
+    if backend == THREADS:
+        return _thread_ceiling(plan.profile, host)
+    if backend not in {FORK, LOKY}:
+        return max(1, host.context_n_jobs or 1), "cluster"
+    if host.context_n_jobs is not None and host.context_n_jobs < host.n_physical_cpus:
+        return max(1, host.context_n_jobs), "joblib context"
+    del limits
+    return min(host.n_cpus, host.n_physical_cpus), "CPUs"
+
+
+def _thread_ceiling(profile: Profile, host: Host) -> tuple[int, str]:
+    """
+    Allow as many threads as keep the cores busy: ``cores / cpu_fraction``.
+
+    The rule of thumb of Goetz, Java Concurrency in Practice, section 8.2: threads = cores x (1 + wait / compute).
+    """
+    if host.context_n_jobs is not None:
+        return max(1, host.context_n_jobs), "joblib context"
+    if profile.cpu_fraction >= cost.WAITING_FRACTION:
+        return host.n_cpus, "CPUs"
+    return max(host.n_cpus, min(cost.MAX_THREADS, int(host.n_cpus / max(profile.cpu_fraction, 0.01)))), "waits"
+
+
+def _memory_ceiling(profile: Profile, host: Host, limits: Limits, backend: str) -> int:
+    """
+    Return ``available_RAM / est_job_RAM`` (S5), at least 0.
+
+    A job needs the sample's peak, the worker's own base, and the chunks and results in flight for it.
+    """
+    base = host.costs[backend].worker_bytes if backend in host.costs else 0
+    each_s = max(profile.item_s, 1e-9)
+    in_flight = 2 * max(1.0, cost.QUANTUM_S / each_s) * (profile.arg_bytes + profile.result_bytes)
+    job_bytes = max(1.0, base + profile.peak_bytes + min(in_flight, 64 << 20))
+    memory = host.memory_bytes * cost.MEMORY_SHARE
+    if limits.max_memory is not None:
+        memory = min(memory, limits.max_memory)
+    return int(memory / job_bytes)
+
+
+def _why_not(profile: Profile, best: _Candidate) -> Reason:
+    if profile.cpu_fraction > cost.SEVERAL_CORES:
+        return Reason.ALREADY_PARALLEL
+    if best.forecast.transfer_s > best.forecast.overhead_s:
+        return Reason.TRANSFER_BOUND
+    return Reason.NOT_WORTH
+
+
+def jobs_meant(n_jobs: int, n_cpus: int) -> int:
+    """Translate joblib's negative numbers: -1 is all CPUs, -2 all but one; at least 1."""
+    return n_jobs if n_jobs > 0 else max(1, n_cpus + 1 + n_jobs)

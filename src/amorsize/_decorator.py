@@ -1,0 +1,577 @@
+"""
+``@amorsize.parallel``: the decorator, its options, and how it behaves as a descriptor and a pickle.
+
+The only room that knows wrapt. Composes nothing and measures nothing: a call goes to :mod:`amorsize._call`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+import wrapt
+
+from amorsize import _call, _function, _host, _profile
+from amorsize._types import Host, Limits, Plan, Profile
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LIMITS = frozenset(f.name for f in fields(Limits))
+_OPTIONS = _LIMITS | {"progress", "initializer", "initargs"}
+
+
+class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignore[misc]  # the proxy is untyped to mypy
+    """
+    A function that can also be mapped over data.
+
+    ``f(...)`` is the plain call, unchanged. Everything else about the function (name, docstring, signature) is kept.
+    Made by :func:`parallel`; works on functions, methods, static and class methods, partials and callable objects.
+    """
+
+    __slots__ = ("_self_options", "_self_owner", "_self_state")
+
+    _self_state: _call.State
+    _self_options: _call.Options
+    _self_owner: type | None
+
+    def __init__(self, wrapped: Any, options: _call.Options, state: _call.State | None = None) -> None:
+        super().__init__(wrapped)
+        self._self_options = options
+        self._self_state = state or _call.State(_function.function_key(_callable(wrapped)))
+        self._self_owner = None
+
+    # -- what users call ---------------------------------------------------------------------------------------------
+
+    def map(self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> list[R]:
+        """
+        Apply the function to every item; equal to ``[f(x) for x in items]``, computed in parallel where that pays.
+
+        Args:
+            iterables: The items; several iterables are zipped, the shortest ends, as in the builtin ``map``. An endless
+                iterator never ends; use :meth:`imap`.
+            kwargs: Keyword arguments that are the same for every item.
+
+        Returns:
+            The results, in the order of the items. With ``errors="return"`` an exception stands at its item's
+            place, with ``errors="skip"`` failed items are left out.
+
+        Raises:
+            TypeError: If an argument is not iterable, or *kwargs* is no mapping with string keys.
+            Exception: The function's own, of the lowest failing index, with a note that names the item.
+            WorkerDied: If a worker process was killed and ``retries`` did not help.
+        """
+        return cast("list[R]", self._self_run(iterables, kwargs, star=False))
+
+    def starmap(self, iterable: Iterable[Iterable[Any]], *, kwargs: Mapping[str, Any] | None = None) -> list[R]:
+        """
+        Like :meth:`map`, with each item unpacked: ``[f(*item) for item in iterable]``.
+
+        Args:
+            iterable: The argument tuples.
+            kwargs: Keyword arguments that are the same for every item.
+
+        Returns:
+            The results, in order.
+
+        Raises:
+            TypeError: As :meth:`map`.
+            Exception: As :meth:`map`.
+        """
+        return cast("list[R]", self._self_run((iterable,), kwargs, star=True))
+
+    def imap(
+        self,
+        *iterables: Iterable[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        ordered: bool = True,
+        buffersize: int | None = None,
+    ) -> Iterator[R]:
+        """
+        Apply the function to every item, lazily: an iterator over results with bounded look-ahead.
+
+        Args:
+            iterables: The items, read in the caller's thread only, never more than *buffersize* ahead of
+                what has been yielded; endless ones work.
+            kwargs: Keyword arguments that are the same for every item.
+            ordered: Yield in the order of the items; otherwise as they complete.
+            buffersize: Items read ahead at most; by default enough to keep the workers busy, within a tenth of the
+                available memory.
+
+        Returns:
+            An iterator; closing or dropping it stops the work.
+
+        Raises:
+            TypeError: As :meth:`map`.
+            ValueError: If *buffersize* is below 1.
+        """
+        from amorsize._stream import Stream  # noqa: PLC0415 - only streams need it
+
+        func, options, state = self._self_call_parts(iterables)
+        if buffersize is not None and (not isinstance(buffersize, int) or isinstance(buffersize, bool)):
+            raise TypeError(f"buffersize must be a whole number of items or None, not {buffersize!r}")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError(f"buffersize must be at least 1 item, not {buffersize}; leave it out to have it chosen")
+        source = _call.Source(iterables, star=False)
+        stream = Stream(func, state, options, source, _checked_kwargs(kwargs), ordered=ordered, buffersize=buffersize)
+        return cast("Iterator[R]", stream)
+
+    def plan(self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> Plan:
+        """
+        Dry run: sample the first items, decide, and run nothing else.
+
+        ``last_plan`` is left alone. For a one-shot iterator, ``plan.data`` yields every item, the sampled
+        ones included.
+
+        Args:
+            iterables: As for :meth:`map`.
+            kwargs: As for :meth:`map`.
+
+        Returns:
+            The plan for all items.
+
+        Raises:
+            TypeError: As :meth:`map`.
+            Exception: The function's own, if it fails on a sampled item, with a note that names the item.
+        """
+        func, options, _ = self._self_call_parts(iterables)
+        source = _call.Source(iterables, star=False)
+        return _call.dry_run(func, self._self_state, options, source, _checked_kwargs(kwargs))
+
+    def with_options(self, **options: Any) -> ParallelFunction[P, R]:
+        """
+        Return the same function with other options; profile, workers and ``last_plan`` are shared.
+
+        Args:
+            options: Any option of :func:`parallel`; those not named stay.
+
+        Raises:
+            TypeError: For an option that does not exist or a value of the wrong type.
+            ValueError: For a value out of range.
+        """
+        changed = make_options(options, self._self_options)
+        return type(self)(self.__wrapped__, changed, self._self_state)
+
+    @property
+    def last_plan(self) -> Plan | None:
+        """The :class:`Plan` of the latest call in this process, None before the first."""
+        record = self._self_state.last
+        return None if record is None else record.build()
+
+    @property
+    def profile(self) -> Profile | None:
+        """The remembered :class:`Profile` of this function, or None."""
+        known = _profile.CACHE.get(self._self_state.key)
+        return None if known is None else known.profile
+
+    # -- the call ----------------------------------------------------------------------------------------------------
+
+    def _self_call_parts(self, iterables: tuple[Any, ...]) -> tuple[Callable[..., Any], _call.Options, _call.State]:
+        if not iterables:
+            raise TypeError(f"{_name(self)} needs at least one iterable of items")
+        func = self.__wrapped__
+        if self._self_owner is None:
+            _refuse_outer_descriptor(self)
+        if isinstance(func, staticmethod | classmethod):
+            func = _callable(func)
+        return func, self._self_options, self._self_state
+
+    def _self_run(self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, star: bool) -> list[Any]:
+        func, options, state = self._self_call_parts(iterables)
+        source = _call.Source(iterables, star=star)
+        checked = None if kwargs is None else _checked_kwargs(kwargs)
+        call = _call.Call(func, state, options, source, checked)
+        if options.progress:
+            from amorsize._progress import following  # noqa: PLC0415 - only progress needs it
+
+            with following(call, options.progress, _name(self)):
+                return call.run()
+        return call.run()
+
+    # -- being a descriptor ------------------------------------------------------------------------------------------
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._self_owner = owner
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is not None and instance is owner:
+            raise TypeError(_WRONG_ORDER.format(_name(self), "@classmethod"))
+        wrapped = self.__wrapped__
+        get = getattr(type(wrapped), "__get__", None)
+        if get is None:
+            return self
+        bound = get(wrapped, instance, owner)
+        if bound is wrapped:
+            return self
+        return BoundParallelFunction(bound, self)
+
+    # -- copies and pickles ------------------------------------------------------------------------------------------
+
+    def _amorsize_unwrap(self) -> Any:
+        return self.__wrapped__
+
+    def __copy__(self) -> ParallelFunction[P, R]:
+        return type(self)(self.__wrapped__, self._self_options, self._self_state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ParallelFunction[P, R]:
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """By name where that name leads back to this very function, else with the function inside."""
+        wrapped = _callable(self.__wrapped__)
+        module, qualname = getattr(wrapped, "__module__", None), getattr(wrapped, "__qualname__", None)
+        if module and qualname and module != "__main__" and _same(_find(module, qualname), self):
+            return _by_name, (module, qualname)
+        if module == "__main__" and qualname and _same(_find(module, qualname), self) and not _by_value():
+            return _by_name, (module, qualname)
+        return _rebuild, (type(self), self.__wrapped__, self._self_options)
+
+    def __repr__(self) -> str:
+        return f"<amorsize.parallel {self.__wrapped__!r}>"
+
+
+class BoundParallelFunction(ParallelFunction[P, R]):
+    """A decorated function bound to an instance or a class; shares profile, options and ``last_plan`` with it."""
+
+    __slots__ = ("_self_parent",)
+
+    def __init__(self, wrapped: Any, parent: ParallelFunction[..., Any], state: Any = None) -> None:
+        del state
+        super().__init__(wrapped, parent._self_options, parent._self_state)  # noqa: SLF001 - its own kind
+        self._self_parent = parent
+        self._self_owner = type
+
+    def with_options(self, **options: Any) -> ParallelFunction[P, R]:
+        """Return the same bound function with other options."""
+        return BoundParallelFunction(self.__wrapped__, self._self_parent.with_options(**options))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self
+
+    def __copy__(self) -> ParallelFunction[P, R]:
+        return BoundParallelFunction(self.__wrapped__, self._self_parent)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        wrapped = self.__wrapped__
+        if isinstance(wrapped, types.MethodType):
+            return getattr, (wrapped.__self__, wrapped.__name__)
+        return self._self_parent.__reduce_ex__(protocol)
+
+
+_WRONG_ORDER = (
+    "{0}: @amorsize.parallel must be outermost; write it above {1}, not below it, "
+    "so that the map knows the class it belongs to"
+)
+
+
+def _refuse_outer_descriptor(function: ParallelFunction[..., Any]) -> None:
+    """Refuse ``@classmethod`` or ``@staticmethod`` over the decorator, which hide it from its class."""
+    qualname = str(getattr(function.__wrapped__, "__qualname__", ""))
+    parent = qualname.rpartition(".")[0]
+    if not parent or parent.endswith("<locals>") or not isinstance(function.__wrapped__, types.FunctionType):
+        return
+    for holder in gc.get_referrers(function):
+        if type(holder) in {classmethod, staticmethod}:
+            raise TypeError(_WRONG_ORDER.format(_name(function), f"@{type(holder).__name__}"))
+
+
+def _callable(wrapped: Any) -> Any:
+    """Return the function under a static or class method."""
+    return wrapped.__func__ if isinstance(wrapped, staticmethod | classmethod) else wrapped
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or "the function")
+
+
+def _find(module: str, qualname: str) -> Any:
+    """Look up a name without triggering descriptors."""
+    value: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        if value is None or part == "<locals>":
+            return None
+        value = vars(value).get(part) if hasattr(value, "__dict__") else None
+    return value
+
+
+def _same(found: Any, function: Any) -> bool:
+    if found is None:
+        return False
+    if found is function:
+        return True
+    return type(found) is type(function) and found.__wrapped__ is function.__wrapped__
+
+
+def _by_value() -> bool:
+    """Tell whether cloudpickle is at work: to it, functions of ``__main__`` are values, not names."""
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - the pickler does not say who it is
+    while frame is not None:
+        if "cloudpickle" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _by_name(module: str, qualname: str) -> Any:
+    """Find a decorated function again in another process."""
+    importlib.import_module(module)
+    found = _find(module, qualname)
+    if not isinstance(found, ParallelFunction):
+        raise AttributeError(f"{module}.{qualname} is not a function decorated with @amorsize.parallel here")
+    return found
+
+
+def _rebuild(kind: type[ParallelFunction[..., Any]], wrapped: Any, options: _call.Options) -> Any:
+    return kind(wrapped, options)
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+def _whole(name: str, value: Any, at_least: int, meaning: str) -> None:
+    """Refuse what is not a whole number in range, naming the value and the way out."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r}; {meaning}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, not {value!r}; {meaning}")
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        words = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be one of {words} or left out, not {value!r}")
+
+
+def _check(options: dict[str, Any]) -> None:
+    for name in options:
+        if name not in _OPTIONS:
+            words = ", ".join(sorted(_OPTIONS))
+            hint = " (joblib and amorsize say batch_size)" if name == "chunksize" else ""
+            raise TypeError(f"unknown option {name!r}{hint}; the options are {words}")
+    if (n_jobs := options.get("n_jobs")) is not None:
+        _whole("n_jobs", n_jobs, -(10**6), "None lets amorsize decide, -1 is all CPUs")
+        if n_jobs == 0:
+            raise ValueError("n_jobs must not be 0; None lets amorsize decide, 1 is serial, -1 is all CPUs")
+    for name, meaning in (
+        ("batch_size", "None lets amorsize decide"),
+        ("max_memory", "bytes for all workers together"),
+    ):
+        if options.get(name) is not None:
+            _whole(name, options[name], 1, meaning)
+    if "sample_size" in options:
+        _whole("sample_size", options["sample_size"], 1, "items to time before deciding")
+    if "retries" in options:
+        _whole("retries", options["retries"], 0, "how often an item whose worker died may run again")
+    if options.get("prefer") is not None:
+        _choice("prefer", options["prefer"], ("processes", "threads"))
+    if options.get("start_method") is not None:
+        _choice("start_method", options["start_method"], ("fork", "loky"))
+    if "errors" in options:
+        _choice("errors", options["errors"], ("raise", "return", "skip"))
+    timeout = options.get("timeout")
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}; None is no limit")
+    progress = options.get("progress", False)
+    if not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"progress must be True, False or a callable of (done, total, elapsed_s), not {progress!r}")
+    if options.get("initializer") is not None and not callable(options["initializer"]):
+        raise TypeError(f"initializer must be callable or None, not {options['initializer']!r}")
+    if not isinstance(options.get("initargs", ()), tuple | list):
+        raise TypeError(f"initargs must be a tuple of arguments, not {options['initargs']!r}")
+
+
+def make_options(given: dict[str, Any], base: _call.Options | None = None) -> _call.Options:
+    """
+    Check options and put them over *base*.
+
+    Raises:
+        TypeError: For an option that does not exist or a value of the wrong type.
+        ValueError: For a value out of range.
+    """
+    _check(given)
+    base = base or _call.Options()
+    limits = replace(base.limits, **{name: value for name, value in given.items() if name in _LIMITS})
+    if limits.prefer == "threads" and limits.start_method is not None:
+        raise ValueError(
+            f"prefer='threads' and start_method={limits.start_method!r} exclude each other: threads are not started "
+            "as processes; give one of them"
+        )
+    return _call.Options(
+        limits=limits,
+        progress=given.get("progress", base.progress),
+        initializer=given.get("initializer", base.initializer),
+        initargs=tuple(given.get("initargs", base.initargs)),
+    )
+
+
+def _checked_kwargs(kwargs: Any) -> dict[str, Any] | None:
+    if kwargs is None:
+        return None
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a mapping of keyword arguments such as {{'name': value}}, not {kwargs!r}")
+    for key in kwargs:
+        if not isinstance(key, str):
+            raise TypeError(f"kwargs must have strings for keys, not {key!r}")
+    return dict(kwargs) or None
+
+
+def _check_function(func: Any) -> None:
+    target = _callable(func)
+    if isinstance(func, ParallelFunction):
+        raise TypeError(f"{_name(func)} is decorated already; change its options with .with_options(...)")
+    if not callable(target):
+        raise TypeError(f"@amorsize.parallel decorates a callable, not {type(func).__name__}: {func!r}")
+    found, _ = _function.bare(target)
+    flags = found.__code__.co_flags if found is not None and not inspect.isclass(target) else 0
+    if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise TypeError(
+            f"{_name(target)} is an async function; amorsize maps plain functions: "
+            "decorate one that calls asyncio.run(...), or use asyncio.gather"
+        )
+    if flags & inspect.CO_GENERATOR:
+        raise TypeError(
+            f"{_name(target)} is a generator function, whose result cannot leave a worker; return list(...) instead"
+        )
+
+
+@overload
+def parallel(func: Callable[P, R], /) -> ParallelFunction[P, R]: ...
+@overload
+def parallel(
+    func: None = None,
+    /,
+    *,
+    errors: Literal["return"],
+    n_jobs: int | None = None,
+    batch_size: int | None = None,
+    prefer: Literal["processes", "threads"] | None = None,
+    sample_size: int = 5,
+    max_memory: int | None = None,
+    progress: bool | Callable[[int, int | None, float], object] = False,
+    start_method: Literal["fork", "loky"] | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> _ReturningDecorator: ...
+@overload
+def parallel(
+    func: None = None,
+    /,
+    *,
+    n_jobs: int | None = None,
+    batch_size: int | None = None,
+    prefer: Literal["processes", "threads"] | None = None,
+    sample_size: int = 5,
+    max_memory: int | None = None,
+    errors: Literal["raise", "skip"] = "raise",
+    progress: bool | Callable[[int, int | None, float], object] = False,
+    start_method: Literal["fork", "loky"] | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> _Decorator: ...
+@overload
+def parallel(func: Callable[P, R], /, **options: Any) -> ParallelFunction[P, R]: ...
+def parallel(func: Any = None, /, **options: Any) -> Any:
+    """
+    Give a function ``.map``, ``.starmap``, ``.imap`` and ``.plan``, which run in parallel where that pays.
+
+    Bare (``@parallel``) or called (``@parallel(n_jobs=2)``); outermost over ``@staticmethod`` and ``@classmethod``.
+    For every option None means "decide".
+
+    Args:
+        func: The function of one item.
+        n_jobs: Processes (or threads) computing at once, exactly, in joblib's meaning: -1 is all CPUs, 1 is serial.
+        batch_size: Items per chunk, exactly.
+        prefer: ``"threads"`` for a function that is thread-safe and waits or releases the GIL; ``"processes"``.
+        sample_size: Items timed one by one before deciding.
+        max_memory: Bytes that all workers together may use.
+        errors: ``"raise"`` the exception of the lowest failing item, ``"return"`` exceptions in place of results,
+            or ``"skip"`` failed items.
+        progress: True for a progress bar (extra ``amorsize[progress]``), or a callable that gets
+            ``(done, total, elapsed_s)`` at most ten times a second and once at the end.
+        start_method: ``"fork"`` or ``"loky"`` fixes how local workers start.
+        retries: How often an item whose worker died may run again; keeps all items out of the calling process.
+        timeout: Seconds one item may take; keeps all items out of the calling process.
+        initializer: Called once in each worker, and in the calling process before items run there.
+        initargs: Its arguments.
+
+    Returns:
+        The decorated function, or a decorator where *func* is left out.
+
+    Raises:
+        TypeError: If *func* is not callable, is an ``async def`` or a generator function, or an option is unknown or
+            of the wrong type.
+        ValueError: If an option is out of range.
+    """
+    chosen = make_options(options)
+    if func is None:
+        return functools.partial(_decorate, options=chosen)
+    return _decorate(func, options=chosen)
+
+
+def _decorate(func: Any, /, *, options: _call.Options) -> Any:
+    _check_function(func)
+    return ParallelFunction(func, options)
+
+
+class _Decorator:
+    """What ``parallel(...)`` without a function returns, to type checkers."""
+
+    def __call__(self, func: Callable[P, R], /) -> ParallelFunction[P, R]:
+        raise NotImplementedError
+
+
+class _ReturningDecorator:
+    """The same with ``errors="return"``: results may be exceptions."""
+
+    def __call__(self, func: Callable[P, R], /) -> ParallelFunction[P, R | Exception]:
+        raise NotImplementedError
+
+
+# -- functions of the module -----------------------------------------------------------------------------------------
+
+
+def plan(func: Callable[..., Any], data: Iterable[Any], **options: Any) -> Plan:
+    """
+    Recommend ``n_jobs`` and ``batch_size`` for mapping *func* over *data*, without running more than a sample.
+
+    Args:
+        func: The function of one item, decorated or not.
+        data: The items. For a one-shot iterator ``Plan.data`` yields every item, the sampled ones included.
+        options: As for :func:`parallel`.
+
+    Returns:
+        The plan; ``plan.n_jobs``, ``plan.chunksize`` and ``plan.explain()``.
+
+    Raises:
+        TypeError: As :func:`parallel`, or if *data* is not iterable.
+        ValueError: As :func:`parallel`.
+        Exception: The function's own, if it fails on a sampled item, with a note that names the item.
+    """
+    decorated = func if isinstance(func, ParallelFunction) else cast("Any", parallel)(func)
+    if options:
+        decorated = decorated.with_options(**options)
+    return cast("Plan", decorated.plan(data))
+
+
+def host() -> Host:
+    """Read this machine as this process may use it now: CPUs, memory, and what workers cost here."""
+    _host.forget_snapshot()
+    return _call.current_host(len)[0]

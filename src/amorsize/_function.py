@@ -1,0 +1,350 @@
+"""
+What a function is: its stable hash, the outside state it reads and changes, what forbids copying it by fork.
+
+Looks at code objects and values only; never calls the function, never imports anything.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import hashlib
+import itertools
+import sys
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Methods that change the object they are called on, of the built-in containers and those named like them.
+MUTATORS: Final = frozenset(
+    ["add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert", "intersection_update", "pop", "popitem", "popleft", "push", "put", "put_nowait", "remove", "reverse", "rotate", "setdefault", "sort", "subtract", "symmetric_difference_update", "update", "__setitem__", "__delitem__", "__setattr__"]
+)
+
+_INERT: Final = (
+    type(None), bool, int, float, complex, str, bytes, range, slice, type, types.ModuleType, types.FunctionType,
+    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
+    types.EllipsisType, types.NotImplementedType, types.GenericAlias, types.UnionType, property,
+)  # fmt: skip
+
+# Where the types live whose instances must not be shared by two processes after a fork: positions in a stream,
+# locks, handles. Generators of random numbers would draw identical numbers in each worker.
+_UNSHAREABLE: Final = frozenset(
+    ["_io", "_thread", "threading", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "sqlite3", "subprocess", "multiprocessing", "concurrent", "asyncio", "queue", "_queue", "random", "_random", "mmap", "tempfile", "shelve", "dbm", "http", "urllib", "ftplib", "smtplib", "logging", "psycopg", "psycopg2", "pymysql", "MySQLdb", "sqlalchemy", "requests", "httpx", "aiohttp", "grpc", "torch", "cupy", "jax", "jaxlib", "tensorflow", "numba", "dask", "distributed", "ray"]
+)
+_RANDOM: Final = frozenset(
+    {"Generator", "RandomState", "BitGenerator", "PCG64", "MT19937", "Philox", "SFC64", "PCG64DXSM"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """
+    The state outside a function that its code names.
+
+    Attributes:
+        values: Global and closure variables it names, by name, as of now.
+        mutates: Names of those it changes.
+        reads_mutable: Names of mutable ones it reads.
+        unshareable: Names of those that two processes must not share by fork.
+    """
+
+    values: dict[str, Any]
+    mutates: tuple[str, ...]
+    reads_mutable: tuple[str, ...]
+    unshareable: tuple[str, ...]
+
+
+def bare(func: Callable[..., Any]) -> tuple[types.FunctionType | None, tuple[Any, ...]]:
+    """
+    Find the Python function under partials, methods and callable objects.
+
+    Returns:
+        The function, or None where there is none (builtins); and the objects bound to it on the way.
+    """
+    bound: list[Any] = []
+    found: Any = func
+    for _ in range(10):
+        if isinstance(found, functools.partial):
+            bound += [*found.args, *found.keywords.values()]
+            found = found.func
+        elif isinstance(found, types.MethodType):
+            bound.append(found.__self__)
+            found = found.__func__
+        elif isinstance(found, types.FunctionType):
+            return found, tuple(bound)
+        elif isinstance(call := getattr(type(found), "__call__", None), types.FunctionType):
+            bound.append(found)
+            return call, tuple(bound)
+        elif isinstance(inner := getattr(found, "__wrapped__", None), types.FunctionType):
+            return inner, tuple(bound)  # functools.lru_cache and the like
+        else:
+            break
+    return None, tuple(bound)
+
+
+def _constant_key(value: Any) -> str:
+    """Spell a constant so that equal code gives equal text in every process."""
+    if isinstance(value, types.CodeType):
+        return code_hash(value)
+    if isinstance(value, tuple):
+        return f"({','.join(map(_constant_key, value))})"
+    if isinstance(value, frozenset):
+        return f"{{{','.join(sorted(map(_constant_key, value)))}}}"
+    return f"{type(value).__name__}:{value!r}"
+
+
+@functools.lru_cache(maxsize=1024)
+def code_hash(code: types.CodeType) -> str:
+    """
+    Hash a code object: equal across processes and ``PYTHONHASHSEED``, whatever file and line it stands on.
+
+    Changes with the code, its constants, its names, its signature and the Python version.
+    """
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    constants = [_constant_key(c) for c in code.co_consts]
+    text = repr((sys.version_info[:2], shape, names, constants)).encode()
+    return hashlib.blake2b(text + code.co_code + code.co_exceptiontable, digest_size=16).hexdigest()
+
+
+def function_key(func: Callable[..., Any]) -> str:
+    """Return the stable key under which a function's profile is kept."""
+    found, _ = bare(func)
+    if found is not None:
+        return code_hash(found.__code__)
+    while isinstance(func, functools.partial):
+        func = func.func
+    named = func if hasattr(func, "__qualname__") else type(func)
+    name = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}:{type(func).__qualname__}"
+    return hashlib.blake2b(f"{sys.version_info[:2]}{name}".encode(), digest_size=16).hexdigest()
+
+
+@functools.lru_cache(maxsize=512)
+def _touched(code: types.CodeType) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
+    """
+    Follow the names that *code* and the code nested in it load.
+
+    Returns:
+        The outside names that are rebound; and the dotted paths, each starting with an outside name (or with
+        ``"<arg>"`` for the first argument), into which something is stored or on which a mutator is called.
+    """
+    rebound: set[str] = set()
+    stored: set[tuple[str, ...]] = set()
+    _follow(code, frozenset(code.co_freevars), rebound, stored)
+    return frozenset(rebound), frozenset(stored)
+
+
+def _follow(code: types.CodeType, free: frozenset[str], rebound: set[str], stored: set[tuple[str, ...]]) -> None:  # noqa: C901, PLR0912 - one branch per kind of instruction
+    first = code.co_varnames[:1] if code.co_argcount else ()
+    local: dict[str, tuple[str, ...] | None] = {first[0]: ("<arg>",)} if first else {}
+    stack: list[tuple[str, ...] | None] = []
+
+    def pop() -> tuple[str, ...] | None:
+        return stack.pop() if stack else None
+
+    for step in dis.get_instructions(code):
+        name, arg = step.opname, step.argval
+        if name in {"LOAD_GLOBAL", "LOAD_NAME"}:
+            if step.arg is not None and name == "LOAD_GLOBAL" and step.arg & 1 and sys.version_info < (3, 13):
+                stack.append(None)
+            stack.append((arg,))
+            if step.arg is not None and name == "LOAD_GLOBAL" and step.arg & 1 and sys.version_info >= (3, 13):
+                stack.append(None)
+        elif name in {"LOAD_DEREF", "LOAD_CLASSDEREF"}:
+            stack.append((arg,) if arg in free else local.get(arg))
+        elif name in {"STORE_GLOBAL", "DELETE_GLOBAL"}:
+            rebound.add(arg)
+            pop()
+        elif name in {"STORE_DEREF", "DELETE_DEREF"}:
+            if arg in free:
+                rebound.add(arg)
+            local[arg] = pop()
+        elif name in {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_AND_CLEAR", "LOAD_FAST_BORROW"}:
+            stack.append(local.get(arg))
+        elif name in {"LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"}:
+            stack += [local.get(a) for a in arg]
+        elif name == "STORE_FAST":
+            local[arg] = pop()
+        elif name == "STORE_FAST_LOAD_FAST":
+            local[arg[0]] = pop()
+            stack.append(local.get(arg[1]))
+        elif name == "STORE_FAST_STORE_FAST":
+            local[arg[0]] = pop()
+            local[arg[1]] = pop()
+        elif name in {"LOAD_ATTR", "LOAD_METHOD"}:
+            owner = pop()
+            if owner is not None and arg in MUTATORS:
+                stored.add((*owner, f".{arg}"))
+            is_method = name == "LOAD_METHOD" or (sys.version_info >= (3, 12) and bool((step.arg or 0) & 1))
+            path = None if owner is None else (*owner, arg)
+            stack += [path, None] if is_method else [path]
+        elif name in {"STORE_ATTR", "DELETE_ATTR"}:
+            if (owner := pop()) is not None:
+                stored.add(owner)
+            if name == "STORE_ATTR":
+                pop()
+        elif name in {"STORE_SUBSCR", "DELETE_SUBSCR"}:
+            pop()
+            if (owner := pop()) is not None:
+                stored.add(owner)
+            if name == "STORE_SUBSCR":
+                pop()
+        elif name == "BINARY_SUBSCR" or (name == "BINARY_OP" and step.argrepr == "[]"):
+            pop()
+            owner = pop()
+            stack.append(owner and (*owner, "[]"))
+        elif name == "COPY":
+            stack.append(stack[-step.arg] if step.arg and len(stack) >= step.arg else None)
+        elif name == "SWAP":
+            if step.arg and len(stack) >= step.arg:
+                stack[-1], stack[-step.arg] = stack[-step.arg], stack[-1]
+        else:
+            _generic(step, stack)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            inherited = frozenset(const.co_freevars) & free
+            _follow(const, inherited, rebound, stored)
+
+
+def _generic(step: dis.Instruction, stack: list[tuple[str, ...] | None]) -> None:
+    """Apply an instruction whose operands do not matter here: forget what it may have touched."""
+    if step.opname in {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "JUMP_BACKWARD", "JUMP_FORWARD"}:
+        stack.clear()
+        return
+    try:
+        effect = dis.stack_effect(step.opcode, step.arg if step.opcode >= dis.HAVE_ARGUMENT else None, jump=False)
+    except ValueError:
+        effect = 0
+    if effect < 0:
+        del stack[effect:]
+    if stack and not step.opname.startswith(
+        (
+            "PUSH",
+            "PRECALL",
+            "RESUME",
+            "NOP",
+            "CACHE",
+            "EXTENDED",
+            "MAKE_CELL",
+            "KW_NAMES",
+            "LOAD",
+            "POP_TOP",
+            "TO_BOOL",
+            "POP_JUMP",
+        )
+    ):
+        stack[-1] = None
+    stack += [None] * max(0, effect)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    yield from code.co_freevars
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names(const)
+
+
+def named_values(found: types.FunctionType) -> dict[str, Any]:
+    """Return the global and closure variables that a function's code names, as of now, builtins left out."""
+    values: dict[str, Any] = {}
+    cells = dict(zip(found.__code__.co_freevars, found.__closure__ or (), strict=False))
+    for name in _names(found.__code__):
+        if name in cells:
+            try:
+                values[name] = cells[name].cell_contents
+            except ValueError:  # an empty cell: not assigned yet
+                continue
+        elif name in found.__globals__:
+            values[name] = found.__globals__[name]
+    return values
+
+
+def _resolve(path: tuple[str, ...], values: dict[str, Any]) -> Any:
+    """Follow a dotted path through modules and instance dictionaries only, so that no user code runs."""
+    value = values.get(path[0], builtins)
+    for part in path[1:]:
+        if part == "[]" or part.startswith("."):
+            break
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict) or part not in attributes:
+            return value if isinstance(value, types.ModuleType | type) else None
+        value = attributes[part]
+    return value
+
+
+def _is_change(path: tuple[str, ...], values: dict[str, Any]) -> bool:
+    """Tell whether storing into *path*, or calling the mutator at its end, changes outside state."""
+    if path[0] not in values:
+        return False
+    owner = _resolve(path, values)
+    if path[-1].startswith("."):
+        return not isinstance(owner, types.ModuleType | type | types.FunctionType)
+    return True
+
+
+def outside(func: Callable[..., Any]) -> Outside:
+    """Find the state outside *func* that its code, and the code of helpers in its module, reads and changes."""
+    found, bound = bare(func)
+    objects = {f"bound argument {i}" if i else "self": value for i, value in enumerate(bound)}
+    if found is None:
+        return Outside({}, (), (), _unshareable(objects))
+    values: dict[str, Any] = {}
+    mutates: set[str] = set()
+    for helper in _helpers(found):
+        named = named_values(helper)
+        if helper is found and bound and not isinstance(func, functools.partial):
+            named["<arg>"] = bound[-1]
+        rebound, stored = _touched(helper.__code__)
+        mutates |= {name for name in rebound if name in named or name in helper.__globals__}
+        mutates |= {path[0] for path in stored if _is_change(path, named)}
+        mutates |= rebound - set(named)
+        values |= named
+    if "<arg>" in values:
+        values["self"] = values.pop("<arg>")
+    mutates = {"self" if name == "<arg>" else name for name in mutates}
+    objects |= values
+    reads = tuple(sorted(name for name, value in values.items() if name not in mutates and _is_mutable(value)))
+    return Outside(values, tuple(sorted(mutates)), reads, _unshareable(objects))
+
+
+def _helpers(found: types.FunctionType) -> Iterator[types.FunctionType]:
+    """Yield the function and the functions of its own module that it names, directly or through others."""
+    seen, todo = {found}, [found]
+    while todo:
+        helper = todo.pop()
+        yield helper
+        for value in named_values(helper).values():
+            inner = value if isinstance(value, types.FunctionType) else None
+            if inner is not None and inner.__module__ == found.__module__ and inner not in seen:
+                seen.add(inner)
+                todo.append(inner)
+
+
+def _is_mutable(value: Any) -> bool:
+    if isinstance(value, list | dict | set | bytearray):
+        return True
+    return type(value).__name__ in {"deque", "ndarray", "DataFrame", "Series", "array"} and not callable(value)
+
+
+def _unshareable(values: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, value in values.items() if _forbids_fork(value, depth=2)))
+
+
+def _forbids_fork(value: Any, depth: int) -> bool:
+    if isinstance(value, _INERT):
+        return False
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        inner = itertools.islice(value.values() if isinstance(value, dict) else value, 20)
+        return depth > 0 and any(_forbids_fork(v, depth - 1) for v in inner)
+    kind = type(value)
+    if kind.__name__ in _RANDOM and kind.__module__.startswith("numpy"):
+        return True
+    if kind.__module__.partition(".")[0] in _UNSHAREABLE:
+        return True
+    attributes = getattr(value, "__dict__", None)
+    return depth > 0 and isinstance(attributes, dict) and _forbids_fork(attributes, depth - 1)

@@ -1,0 +1,154 @@
+"""
+The in-flight policy as values: chunk sizes, when to split, when to cut short, when a loop should go parallel.
+
+Fed with observed times, it reads no clock and talks to no worker, so the simulator in the tests runs this very code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from amorsize import _cost as cost
+
+# Seconds of work between two looks at the clock and at hungry colleagues. A look costs about 1 us, so it takes 0.1 %;
+# it bounds how long a worker that ran dry waits for a share of somebody else's chunk.
+CHECK_S: Final = 0.001
+
+# Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
+# short against the 2 ms from which a forked worker pays.
+LOOK_S: Final = 0.002
+
+# Items in one block at most, so that a block of nothing measurable still ends.
+_MOST_BLOCK: Final = 1 << 16
+
+# Chunks posted ahead per worker: one running and one waiting hide the time a result takes to reach the caller.
+AHEAD: Final = 2
+
+
+@dataclass(slots=True)
+class Chunker:
+    """
+    Sizes of the next chunks: factoring with a floor and a ceiling, corrected by the times measured in workers.
+
+    Each chunk is ``1 / (2 p)`` of what is left (FAC2, Flynn Hummel, Schonberg and Flynn 1992), at most
+    :data:`amorsize._cost.QUANTUM_S` of work, at least what keeps dispatch under
+    :data:`amorsize._cost.DISPATCH_SHARE` of it.
+
+    Attributes:
+        n_workers: Workers that share the work.
+        item_s: Seconds per item, the profile's at first; see :meth:`observe`.
+        batch_overhead_s: Seconds one more chunk costs.
+        fixed: Exact size the caller asked for, or None.
+    """
+
+    n_workers: int
+    item_s: float
+    batch_overhead_s: float
+    fixed: int | None = None
+
+    def size(self, n_left: int) -> int:
+        """Return the items of the next chunk, at least 1 while anything is left, never more than is left."""
+        if n_left <= 0:
+            return 0
+        if self.fixed is not None:
+            return min(self.fixed, n_left)
+        item_s = max(self.item_s, 1e-9)
+        share = math.ceil(n_left / (2 * self.n_workers))
+        at_most = max(1, int(cost.QUANTUM_S / item_s))
+        at_least = math.ceil(min(share * 2, self.batch_overhead_s / (cost.DISPATCH_SHARE * item_s)))
+        return max(1, min(n_left, max(at_least, min(at_most, share))))
+
+    def observe(self, n_items: int, elapsed_s: float) -> None:
+        """Take in a finished chunk; a new observation counts half, so a change of regime shows after two chunks."""
+        if n_items > 0 and elapsed_s >= 0:
+            self.item_s = (self.item_s + elapsed_s / n_items) / 2
+
+    def sizes(self, n_items: int, most: int) -> list[int]:
+        """Return the sizes of up to *most* chunks for *n_items*; the last one takes whatever remains."""
+        sizes: list[int] = []
+        while n_items > 0 and len(sizes) < most - 1:
+            size = self.size(n_items)
+            sizes.append(size)
+            n_items -= size
+        return sizes + [n_items] * (n_items > 0)
+
+
+def split(current: int, stop: int) -> int:
+    """
+    Return where a worker cuts what it has left when somebody else has run dry: it keeps the first half.
+
+    Halving until nothing is left to halve bounds the tail by one look and the longest item, for every distribution
+    (lazy binary splitting, Tzannes, Caragea, Barua and Vishkin 2010).
+    """
+    return current + math.ceil((stop - current) / 2)
+
+
+def next_block(block: int, elapsed_s: float, look_s: float) -> int:
+    """
+    Return the items to do before the next look at the clock, aiming at *look_s* seconds.
+
+    At most doubles, so that a fast start does not run far into slow items.
+    """
+    most = min(2 * block, _MOST_BLOCK)
+    if elapsed_s * most <= block * look_s:
+        return most
+    return max(1, min(most, int(block * look_s / elapsed_s)))
+
+
+class Ranges:
+    """Index ranges still to be handed out, in order; what comes back goes first."""
+
+    __slots__ = ("_ranges", "n_left")
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._ranges = deque([(start, stop)] if stop > start else [])
+        self.n_left = max(0, stop - start)
+
+    def take(self, n_items: int) -> tuple[int, int] | None:
+        """Take up to *n_items* neighbours off the front."""
+        if not self._ranges or n_items < 1:
+            return None
+        start, stop = self._ranges.popleft()
+        middle = min(stop, start + n_items)
+        if middle < stop:
+            self._ranges.appendleft((middle, stop))
+        self.n_left -= middle - start
+        return start, middle
+
+    def give_back(self, start: int, stop: int) -> None:
+        """Put a range back in front."""
+        if stop > start:
+            self._ranges.appendleft((start, stop))
+            self.n_left += stop - start
+
+    def drop_from(self, index: int) -> None:
+        """Forget every item at *index* and after it."""
+        kept = [(start, min(stop, index)) for start, stop in self._ranges if start < index]
+        self._ranges = deque(kept)
+        self.n_left = sum(stop - start for start, stop in kept)
+
+
+def should_promote(item_s: float, n_left: int | None, elapsed_s: float, costs_s: float, gain: float) -> bool:
+    """
+    Decide whether a running loop should hand the rest to workers.
+
+    Args:
+        item_s: Seconds per item of late.
+        n_left: Items left, None if unknown.
+        elapsed_s: Seconds of serial work so far.
+        costs_s: Seconds that starting the workers takes.
+        gain: Share of each item's seconds that workers save, at most 1.
+
+    Returns:
+        With a known length, whether the saving exceeds the cost with the margin of the first decision. With an
+        unknown one, the break-even rule of ski rental: once as much has been done as would have paid for the start.
+    """
+    if gain <= 0:
+        return False
+    if n_left is None:
+        return elapsed_s * gain > costs_s
+    rest_s = item_s * n_left
+    return rest_s * (gain - cost.MARGIN) > costs_s

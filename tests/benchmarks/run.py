@@ -1,0 +1,42 @@
+"""
+The benchmark: `python tests/benchmarks/run.py [suite | micro] [OPTIONS]`, or `nox -s bench -- ...`.
+
+`suite` compares amorsize with its peers on open workloads; `micro` measures single figures that
+have a bar to meet. Without a command: both, the suite in its quick form. It wants a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import micro
+import suite
+
+
+def parser() -> argparse.ArgumentParser:
+    """Declare the commands."""
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(required=True)
+    for module in (suite, micro):
+        name = module.__name__
+        description = module.__doc__
+        command = commands.add_parser(
+            name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+        command.set_defaults(main=module.main)
+    return top
+
+
+def main(arguments: list[str]) -> None:
+    """Run one command, or both."""
+    for command in [arguments] if arguments else [["suite", "--quick"], ["micro", "--quick"]]:
+        options = parser().parse_args(command)
+        options.main(options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
