@@ -43,6 +43,9 @@ RESAMPLE_SHARE: Final = 0.01
 # million integers takes about that long; a producer that is slower is worth overlapping with the work.
 READ_BOX_S: Final = 0.05
 
+# Items in a block below which its producer's seconds are told apart from the function's.
+_FEW: Final = 64
+
 # Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
 _PLAIN: Final = (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque, type({}.keys()),
                  type({}.values()), type({}.items()))  # fmt: skip
@@ -54,7 +57,7 @@ _PACKAGE = os.path.dirname(__file__)
 
 def warn(message: str) -> None:
     """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level += 1
         if frame.f_back is None:
@@ -192,12 +195,18 @@ class Options:
     initargs: tuple[Any, ...] = ()
 
 
-def current_host(func: Callable[..., Any]) -> tuple[Host, Any]:
-    """Return the host as it is for *func* now, and joblib's backend object where an external one is active."""
+def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
+    """
+    Return the host as it is for *func* now, and joblib's backend object where an external one is active.
+
+    In a *stream* the items do not exist yet when workers are forked, so they are sent there like anywhere else.
+    """
     base = _host.snapshot()
     name, n_jobs, backend = _backend.context()
     unavailable = _backend.blockers(func)
     costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if stream and FORK in costs:
+        costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
         costs[name] = _host.BOOK.get(name)
     host = replace(
@@ -246,7 +255,7 @@ class Call:
 
     def run(self) -> list[Any]:
         """Do the whole call."""
-        self._initialize()
+        self.initialize()
         state = self.state
         known = _profile.CACHE.get(state.key)
         state.last = self.record
@@ -390,18 +399,17 @@ class Call:
             _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
 
     def _decide_and_run(self) -> None:
-        plan, backend = self._decide()
+        plan, backend = self.decide(len(self.results))
         if plan.is_parallel:
             self._run_parallel(plan, backend)
         else:
             self._loop()
 
-    def _decide(self) -> tuple[Plan, Any]:
-        """Make the decision; the first one of a call is the one that last_plan replays."""
+    def decide(self, n_head: int, *, stream: bool = False) -> tuple[Plan, Any]:
+        """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
         self._inspect()
-        n_head = len(self.results)
         self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
-        host, backend = current_host(self.func)
+        host, backend = current_host(self.func, stream=stream)
         limits = self.limits
         plan = decide(self.profile, host, self.source.n_items, limits)
         if self.record.plan is None:
@@ -461,8 +469,12 @@ class Call:
     def _loop_carefully(self) -> None:
         """The loop for items from any iterator, or with an error policy: one at a time."""
         results, call, iterator = self.results, self.call, self.source.iterator
-        n_before, before, count = len(results), clock(), 1
+        # The first item of each block is timed alone: the seconds of a block include those of a slow producer.
+        n_before, block_began, count = len(results), clock(), 1
+        first_s, spent_s = 0.0, 0.0
         for item in iterator:
+            is_first = len(results) == n_before
+            before = clock() if is_first else 0.0
             try:
                 result = call(item)
             except BaseException as error:
@@ -472,19 +484,25 @@ class Call:
                 self._fail(len(results), error, item)
                 result = error
             results.append(result)
+            if is_first:
+                first_s = clock() - before
             count -= 1
             if count > 0:
                 continue
             now = clock()
             n_done = len(results) - n_before
-            count = schedule.next_block(n_done, now - before, schedule.LOOK_S)
+            item_s = min(first_s, (now - block_began) / n_done) if n_done < _FEW else (now - block_began) / n_done
+            spent_s += item_s * n_done
+            count = schedule.next_block(n_done, now - block_began, schedule.LOOK_S)
             if self.first_item is MISSING:
                 self.first_item = item
             if self.progress is not None:
                 self.progress(len(results))
-            if now - before >= schedule.LOOK_S / 4 and self._look((now - before) / n_done, now):
+            if now - block_began >= schedule.LOOK_S / 4 and self._look(
+                item_s, self.began + self.profile.head_s + spent_s
+            ):
                 return
-            n_before, before = len(results), clock()
+            n_before, block_began = len(results), clock()
 
     def _look(self, item_s: float, now: float) -> bool:
         """Look at the evidence while looping; True if the rest has been done by workers."""
@@ -492,7 +510,7 @@ class Call:
         n_left = None if n_items is None else n_items - len(self.results)
         if self.record.plan is not None and self.record.plan.reason in _FINAL:
             return False
-        host_costs = self._cheapest()
+        host_costs = self.cheapest()
         elapsed_s = now - self.began
         start_s = host_costs.start_s + host_costs.start_each_s + 2 * host_costs.batch_overhead_s
         transfer_s = cost.transfer_item_s(self.profile, host_costs) if self.weighed else 0.0
@@ -501,7 +519,8 @@ class Call:
             return False
         return self._promote(item_s, elapsed_s)
 
-    def _cheapest(self) -> Any:
+    def cheapest(self) -> Any:
+        """Return the costs of the way that starts soonest, of those that may be used."""
         host = self.record.host
         known = host.costs if host is not None else _host.BOOK.items()
         costs = [known[name] for name in (FORK, LOKY, THREADS) if name in known and self._may_use(name)]
@@ -528,10 +547,10 @@ class Call:
                 self.record.n_items = source.n_items
             source.iterator = itertools.chain(rest, source.iterator)
             if not is_all:
-                return self._stream(item_s, elapsed_s)
+                return self._stream()
             source.data, source.is_plain = None, False
         first = self.record.plan is None
-        plan, backend = self._decide()
+        plan, backend = self.decide(n_done)
         if not plan.is_parallel:
             return False
         if not first:
@@ -551,11 +570,11 @@ class Call:
             self.samples = sampler
             self.first_item = sampler.items[0]
 
-    def _stream(self, item_s: float, elapsed_s: float) -> bool:
+    def _stream(self) -> bool:
         """Hand an input that is still being produced to the streaming engine."""
         from amorsize._stream import Stream  # noqa: PLC0415 - it builds on this module
 
-        return Stream.take_over(self, item_s, elapsed_s)
+        return Stream.take_over(self)
 
     def _revise(self, what: str, why: str, at_s: float) -> None:
         self.record.revisions.append(Revision(at_s=at_s, n_done=len(self.results), what=what, why=why))
@@ -602,7 +621,7 @@ class Call:
             self._fall_back(plan, items, error)
             return
         self.record.spans += outcome.spans
-        self._learn(plan, outcome)
+        self.learn(plan, outcome)
         self._take_in(outcome, items)
 
     def _fall_back(self, plan: Plan, items: Sequence[Any], error: OSError) -> None:
@@ -642,7 +661,7 @@ class Call:
         text = f"{died.args[0]}; {len(finished)} finished results are in .results, retries=1 would try the rest again"
         raise WorkerDied(text, finished, died.in_flight, died.cause)
 
-    def _learn(self, plan: Plan, outcome: Outcome) -> None:
+    def learn(self, plan: Plan, outcome: Outcome) -> None:
         """Let the run refresh what is known of this host and this function."""
         seen: dict[str, float] = {}
         if plan.backend == FORK and outcome.start_s > 0:
@@ -677,7 +696,8 @@ class Call:
                     _profile.add_item_note(error, index, value)
                     break
 
-    def _initialize(self) -> None:
+    def initialize(self) -> None:
+        """Call the initializer here, once in this process, before items run here."""
         initializer = self.options.initializer
         if initializer is None or self.state.initialized == os.getpid() or self.isolated:
             return
@@ -742,7 +762,7 @@ def dry_run(
     The sample's results are dropped; for a one-shot iterator ``Plan.data`` yields every item, the sampled ones first.
     """
     call = Call(func, state, options, source, kwargs)
-    call._initialize()  # noqa: SLF001 - the same module
+    call.initialize()
     sampler = call.samples = _profile.Sampler(call._guarded)  # noqa: SLF001 - the same module
     sampler.run(source.iterator, options.limits.sample_size)
     call.profile = sampler.profile() if sampler.times else Profile()

@@ -242,7 +242,7 @@ def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
 def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> bool:
     """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, and no item it must be shielded from."""
     limits, profile = plan.limits, plan.profile
-    if backend != FORK or n_jobs > cost.MAX_CALLER_JOBS or plan.n_items is None:
+    if backend != FORK or n_jobs > cost.MAX_CALLER_JOBS or math.isfinite(costs.send_bytes_per_s):
         return False
     if limits.timeout is not None or limits.retries or limits.max_memory is not None:
         return False

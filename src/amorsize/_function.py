@@ -21,7 +21,35 @@ if TYPE_CHECKING:
 
 # Methods that change the object they are called on, of the built-in containers and those named like them.
 MUTATORS: Final = frozenset(
-    ["add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert", "intersection_update", "pop", "popitem", "popleft", "push", "put", "put_nowait", "remove", "reverse", "rotate", "setdefault", "sort", "subtract", "symmetric_difference_update", "update", "__setitem__", "__delitem__", "__setattr__"]
+    [
+        "add",
+        "append",
+        "appendleft",
+        "clear",
+        "difference_update",
+        "discard",
+        "extend",
+        "extendleft",
+        "insert",
+        "intersection_update",
+        "pop",
+        "popitem",
+        "popleft",
+        "push",
+        "put",
+        "put_nowait",
+        "remove",
+        "reverse",
+        "rotate",
+        "setdefault",
+        "sort",
+        "subtract",
+        "symmetric_difference_update",
+        "update",
+        "__setitem__",
+        "__delitem__",
+        "__setattr__",
+    ]
 )
 
 _INERT: Final = (
@@ -33,7 +61,53 @@ _INERT: Final = (
 # Where the types live whose instances must not be shared by two processes after a fork: positions in a stream,
 # locks, handles. Generators of random numbers would draw identical numbers in each worker.
 _UNSHAREABLE: Final = frozenset(
-    ["_io", "_thread", "threading", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "sqlite3", "subprocess", "multiprocessing", "concurrent", "asyncio", "queue", "_queue", "random", "_random", "mmap", "tempfile", "shelve", "dbm", "http", "urllib", "ftplib", "smtplib", "logging", "psycopg", "psycopg2", "pymysql", "MySQLdb", "sqlalchemy", "requests", "httpx", "aiohttp", "grpc", "torch", "cupy", "jax", "jaxlib", "tensorflow", "numba", "dask", "distributed", "ray"]
+    [
+        "_io",
+        "_thread",
+        "threading",
+        "socket",
+        "_socket",
+        "ssl",
+        "_ssl",
+        "select",
+        "selectors",
+        "sqlite3",
+        "subprocess",
+        "multiprocessing",
+        "concurrent",
+        "asyncio",
+        "queue",
+        "_queue",
+        "random",
+        "_random",
+        "mmap",
+        "tempfile",
+        "shelve",
+        "dbm",
+        "http",
+        "urllib",
+        "ftplib",
+        "smtplib",
+        "logging",
+        "psycopg",
+        "psycopg2",
+        "pymysql",
+        "MySQLdb",
+        "sqlalchemy",
+        "requests",
+        "httpx",
+        "aiohttp",
+        "grpc",
+        "torch",
+        "cupy",
+        "jax",
+        "jaxlib",
+        "tensorflow",
+        "numba",
+        "dask",
+        "distributed",
+        "ray",
+    ]
 )
 _RANDOM: Final = frozenset(
     {"Generator", "RandomState", "BitGenerator", "PCG64", "MT19937", "Philox", "SFC64", "PCG64DXSM"}

@@ -124,6 +124,14 @@ class Ranges:
             self._ranges.appendleft((start, stop))
             self.n_left += stop - start
 
+    def give_last(self, start: int, stop: int) -> None:
+        """Add a range at the end; it grows the last one where it continues it."""
+        if self._ranges and self._ranges[-1][1] == start:
+            self._ranges[-1] = (self._ranges[-1][0], stop)
+        else:
+            self._ranges.append((start, stop))
+        self.n_left += stop - start
+
     def drop_from(self, index: int) -> None:
         """Forget every item at *index* and after it."""
         kept = [(start, min(stop, index)) for start, stop in self._ranges if start < index]

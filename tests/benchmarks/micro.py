@@ -218,7 +218,9 @@ def import_in_fresh_process(module: str) -> tuple[float, list[str]]:
         "{'joblib', 'numpy', 'multiprocessing'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  our own code
+    env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an import that compiles is not the usual one
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)  # noqa: S603  our own code
     if done.returncode:
         raise ContenderFailedError(done.stderr.strip().splitlines()[-1])
     seconds, *loaded = done.stdout.split()
@@ -336,7 +338,9 @@ def finest_item(*, quick: bool) -> Line:
 def forecast_errors(workload: str, calls: int) -> list[float]:
     """Collect abs(log(predicted / actual)) of a first call and some warm ones, in one process."""
     with Station({**AMORSIZE, "workload": workload}, limit_s=LIMIT_S) as seat:
-        plans = [plan for _ in range(calls) for plan in seat.ask("calls", 1)["plans"]]
+        plans = seat.ask("calls", calls)["plans"]
+    if not all(plan["predicted_s"] and plan["actual_s"] for plan in plans):
+        raise ContenderFailedError(f"a plan without forecast or outcome on {workload}: {plans}")
     return [abs(math.log(plan["predicted_s"] / plan["actual_s"])) for plan in plans]
 
 
@@ -557,8 +561,9 @@ def measured(name: str, *, quick: bool) -> Line:
     """Measure one metric; a contender that fails is a figure, too."""
     try:
         return METRICS[name](quick=quick)
-    except ContenderFailedError as error:
-        return Line(metric=name, figure=f"FAIL: {error}", bar="an answer", ok=False)
+    except Exception as error:  # noqa: BLE001  the other metrics are still wanted
+        figure = f"FAIL: {type(error).__name__}: {error}"
+        return Line(metric=name, figure=figure, bar="an answer", ok=False)
 
 
 def as_markdown(lines: Sequence[Line]) -> str:
@@ -573,7 +578,8 @@ def main(options: argparse.Namespace) -> None:
     unknown = sorted(set(options.names) - set(METRICS))
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(METRICS)}")
-    os.environ["LOKY_MAX_CPU_COUNT"] = str(min(2, n_cpus()))
+    if n_cpus() > 2:
+        os.environ["LOKY_MAX_CPU_COUNT"] = "2"
     os.environ[workloads.SPEED_VARIABLE] = str(workloads.loops_per_ms())
     print(report.machine_line(), flush=True)
     lines = []

@@ -1,8 +1,10 @@
 """
 The benchmark: `python tests/benchmarks/run.py [suite | micro] [OPTIONS]`, or `nox -s bench -- ...`.
 
-`suite` compares amorsize with its peers on open workloads; `micro` measures single figures that
-have a bar to meet. Without a command: both, the suite in its quick form. It wants a quiet machine.
+`suite` compares amorsize with its peers on open workloads: about three quarters of an hour on two
+cores, ten minutes with `--quick`. `micro` measures single figures that have a bar to meet: some
+fifteen minutes, half of that with `--quick`. Without a command: both, quick. The machine should be
+quiet.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ class Station:
             limit_s: Seconds to wait for any one answer.
         """
         self._limit_s = limit_s
+        self._is_late = False
         self._room = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
         self._log = Path(self._room.name, "log")
         with self._log.open("wb") as log:
@@ -107,7 +108,7 @@ class Station:
     def receive(self) -> Answer:
         """Wait for the answer to the request sent last."""
         assert self._process.stdout is not None
-        late = threading.Timer(self._limit_s, self._kill)
+        late = threading.Timer(self._limit_s, self._give_up)
         late.daemon = True
         late.start()
         try:
@@ -121,11 +122,17 @@ class Station:
 
     def _last_words(self) -> str:
         """Say what went wrong, in the child's words where it left any."""
+        if self._is_late:
+            return f"no answer within {self._limit_s:.0f} s"
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.wait(1) > 0:
-                lines = self._log.read_text("utf-8", "replace").strip().splitlines()
-                return lines[-1] if lines else f"exit code {self._process.returncode}"
-        return f"no answer within {self._limit_s:.0f} s"
+            self._process.wait(1)
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        return f"exit code {self._process.returncode}: {lines[-1] if lines else 'not a word'}"
+
+    def _give_up(self) -> None:
+        """End a child that is late."""
+        self._is_late = True
+        self._kill()
 
     def _kill(self) -> None:
         """End the child and every process it started."""

@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _function
 from amorsize._backend import _blas, _local, _ship, _worker
-from amorsize._backend._futures import Flow, FlowTeam, Threads
+from amorsize._backend._futures import Callbacks, Flow, FlowTeam, Threads
 from amorsize._backend._outcome import MISSING, Outcome
+from amorsize._backend._streaming import StreamTeam
 from amorsize._types import FORK, LOKY, THREADS
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MISSING",
     "Outcome",
+    "Streaming",
     "Task",
     "blockers",
     "context",
@@ -181,14 +184,6 @@ def run(backend: str, task: Task) -> Outcome:
 def _run_fork(task: Task) -> Outcome:
     from amorsize._backend._fork import Job, Team  # noqa: PLC0415 - does not exist on Windows
 
-    initialize = None
-    if task.initializer is not None:
-        initializer, initargs = task.initializer, task.initargs
-
-        def initialize() -> None:
-            initializer(*initargs)
-
-    share = max(1, _usable_cpus() // max(1, task.n_jobs))
     job = Job(
         call=task.call,
         items=task.items,
@@ -201,17 +196,25 @@ def _run_fork(task: Task) -> Outcome:
         keep_going=task.keep_going,
         retries=task.retries,
         timeout=task.timeout,
-        threads=share,
+        threads=_share(task),
         progress=task.progress,
-        initialize=initialize,
+        initialize=_initialization(task),
     )
     return Team(job).run()
 
 
-def _usable_cpus() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _initialization(task: Task) -> Callable[[], None] | None:
+    """Return what a forked worker calls first."""
+    if task.initializer is None:
+        return None
+    initializer, initargs = task.initializer, task.initargs
+    return lambda: initializer(*initargs)
+
+
+def _share(task: Task) -> int:
+    """Return how many threads the numerical libraries of each worker get: the CPUs divided by the jobs."""
+    n_cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, n_cpus // max(1, task.n_jobs))
 
 
 def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
@@ -255,7 +258,9 @@ def _run_loky(task: Task) -> Outcome:
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
     pool.ensure(task.n_jobs)
-    team = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), pool)
+    # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
+    carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0)
+    team = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier)
     try:
         outcome = team.run()
     except BaseException:
@@ -269,14 +274,67 @@ def _run_loky(task: Task) -> Outcome:
 def _run_threads(task: Task) -> Outcome:
     threads = Threads(task.n_jobs)
     try:
-        return FlowTeam(_bare_flow(task), threads).run()
+        return FlowTeam(_bare_flow(task), Callbacks(threads, ahead=1)).run()
     finally:
         threads.close()
 
 
 def _run_external(task: Task, name: str) -> Outcome:
     with _local.External(task.backend, task.n_jobs, name) as cluster:
-        return FlowTeam(_flow(task, is_cold=False, ambient=False), cluster).run()
+        return FlowTeam(_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
+
+
+class Streaming:
+    """Workers for a stream, open until closed."""
+
+    def __init__(self, backend: str, task: Task) -> None:
+        self._backend = backend
+        self._cluster: _local.External | None = None
+        self._threads: Threads | None = None
+        self._fork: Any = None
+        flow = _bare_flow(task)
+        carrier: Any
+        if backend == FORK:
+            from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows
+
+            carrier = self._fork = ForkPool(flow, _share(task), _initialization(task))
+        elif backend == THREADS:
+            self._threads = Threads(task.n_jobs)
+            carrier = Callbacks(self._threads, ahead=1)
+        elif backend == LOKY:
+            _local.LOKY.ensure(task.n_jobs)
+            flow = _flow(task, is_cold=False, ambient=True)
+            carrier = Callbacks(_local.LOKY, ahead=1 if _local.LOKY.n_workers() == task.n_jobs else 0)
+        else:
+            flow = _flow(task, is_cold=False, ambient=False)
+            self._cluster = _local.External(task.backend, task.n_jobs, backend)
+            self._cluster.__enter__()
+            carrier = Callbacks(self._cluster, ahead=1)
+        self.team = StreamTeam(flow, carrier)
+
+    def close(self, *, kill: bool) -> None:
+        """End the work; *kill* where some of it is still running and no longer wanted."""
+        self.team.close()
+        if self._fork is not None:
+            self._fork.close(kill=kill)
+        if self._threads is not None:
+            self._threads.close()
+        if self._cluster is not None:
+            self._cluster.__exit__()
+        if self._backend == LOKY:
+            if self.team.outcome.deaths:
+                _local.LOKY.restart()
+            elif kill:
+                self._settle_loky()
+
+    def _settle_loky(self) -> None:
+        """Let chunks that are running end; each does within its quantum. Where one does not, the pool goes."""
+        deadline = time.monotonic() + 1.0
+        while self.team.in_flight and time.monotonic() < deadline:
+            self.team.ranges.drop_from(0)
+            self.team.take(0.1)
+        if self.team.in_flight:
+            _local.LOKY.close(kill=True)
 
 
 def shutdown() -> None:
@@ -286,7 +344,7 @@ def shutdown() -> None:
 
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
-    _local.LOKY.__init__()  # type: ignore[misc]  # the same object, as new: locks and executor belong to the parent
+    _local.LOKY.forget()
 
 
 if hasattr(os, "register_at_fork"):

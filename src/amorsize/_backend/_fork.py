@@ -20,17 +20,13 @@ handed out again; what it was at is named. A worker that loses its caller ends b
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import gc
 import mmap
 import os
 import pickle
 import select
-import signal
 import struct
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -38,12 +34,13 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
+from amorsize._backend import _process as process
 from amorsize._backend._outcome import MISSING, Outcome, describe_exit
 from amorsize._types import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 _TOKEN: Final = struct.Struct("=qq")
 _HEAD: Final = struct.Struct("=qqqdd")  # start, items, bytes that follow, begin, end (seconds of the monotonic clock)
@@ -113,19 +110,6 @@ class _Worker:
     results_fd: int
     pid_fd: int
     buffer: bytearray = field(default_factory=bytearray)
-
-
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Team:
@@ -204,12 +188,12 @@ class Team:
         self.board[base + _STATE] = _IDLE
         for name in (_LO, _HI, _STOP):
             self.board[base + name] = 0
-        with _no_interrupt():
+        with process.no_interrupt():
             read, write = os.pipe()
             with contextlib.suppress(OSError):
                 fcntl.fcntl(write, 1031, _PIPE_BYTES)  # F_SETPIPE_SZ
             try:
-                pid = _fork()
+                pid = process.fork()
             except OSError:
                 os.close(read)
                 os.close(write)
@@ -218,7 +202,7 @@ class Team:
                 self._child(slot, read, write)
             os.close(write)
             os.set_blocking(read, False)
-            pid_fd = _pidfd(pid)
+            pid_fd = process.pidfd(pid)
             self.workers[read] = _Worker(slot, pid, read, pid_fd)
             self._poll.register(read, select.POLLIN)
             if pid_fd >= 0:
@@ -227,15 +211,15 @@ class Team:
 
     def close(self, *, kill: bool) -> None:
         """End the workers, wait for them, and give every descriptor back."""
-        with _no_interrupt():
+        with process.no_interrupt():
             if kill:
                 for worker in self.workers.values():
-                    _kill(worker.pid)
+                    process.kill(worker.pid)
             else:
                 with contextlib.suppress(OSError):
                     os.write(self.task_w, _END * (len(self.workers) + 1))
             for worker in list(self.workers.values()):
-                _reap(worker.pid)
+                process.reap(worker.pid)
                 self._forget(worker)
             for fd in self._fds:
                 with contextlib.suppress(OSError):
@@ -264,7 +248,7 @@ class Team:
                 os.close(other.results_fd)
                 if other.pid_fd >= 0:
                     os.close(other.pid_fd)
-            _settle()
+            process.settle()
             self._apply_threads()
             _worker.reseed()
             if self.job.initialize is not None:
@@ -339,7 +323,7 @@ class Team:
         n_results, end = len(results), clock()
         data = _worker.pack(results, failures, start + self.job.base, _dumps)
         head = _HEAD.pack(start, n_results, len(data), begin, end)
-        _write_all(write, head, data)
+        process.write_all(write, head, data)
         self.board[slot + _LO] = start + n_results
         return clock()
 
@@ -516,7 +500,7 @@ class Team:
         slot = _SLOT * (worker.slot + 1)
         low, high, stop = (self.board[slot + name] for name in (_LO, _HI, _STOP))
         busy = self.board[slot + _STATE] == _BUSY
-        status = _reap(worker.pid)
+        status = process.reap(worker.pid)
         self._forget(worker)
         if self._is_done():
             return
@@ -554,8 +538,8 @@ class Team:
         """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
         suspects, self.outcome.suspects = sorted(set(self.outcome.suspects)), []
         for worker in list(self.workers.values())[1:]:
-            _kill(worker.pid)
-            _reap(worker.pid)
+            process.kill(worker.pid)
+            process.reap(worker.pid)
             self._forget(worker)
         if not self.workers:
             self.fork(0)
@@ -588,8 +572,8 @@ class Team:
             elapsed_s = (time.monotonic_ns() - self.board[slot + _SINCE_NS]) / 1e9
             if not busy or elapsed_s < limit:
                 continue
-            _kill(worker.pid)
-            _reap(worker.pid)
+            process.kill(worker.pid)
+            process.reap(worker.pid)
             if worker.results_fd in self.workers:
                 self._drain(worker)
             low, high, stop = (self.board[slot + name] for name in (_LO, _HI, _STOP))
@@ -634,72 +618,3 @@ def _name_items(indices: tuple[int, ...]) -> str:
 
 def _dumps(value: Any) -> bytes:
     return pickle.dumps(value, protocol=5)
-
-
-def _fork() -> int:
-    """
-    Fork without CPython 3.12's warning about threads: the caller has made sure that there are none but OpenBLAS's,
-    which stop themselves for the fork.
-    """
-    if sys.version_info < (3, 12):
-        return os.fork()
-    import warnings  # noqa: PLC0415 - only here
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
-
-
-def _settle() -> None:
-    """Make a fresh fork a worker: signals, garbage collector, flag."""
-    signal.set_wakeup_fd(-1)
-    # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # What exists now is never looked at by the collector again, so its pages stay shared with the caller.
-    gc.freeze()
-    _worker.mark_worker()
-    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
-
-
-def _pidfd(pid: int) -> int:
-    """Return a descriptor that becomes readable when the process ends, -1 on kernels without."""
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return -1
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _reap(pid: int) -> int:
-    """Wait for a process; returns its wait status, 0 if somebody else has waited for it."""
-    while True:
-        try:
-            return os.waitpid(pid, 0)[1]
-        except InterruptedError:
-            continue
-        except ChildProcessError:
-            return 0
-
-
-def _write_all(fd: int, head: bytes, data: bytes) -> None:
-    """Write both parts whole."""
-    if len(head) + len(data) <= select.PIPE_BUF:
-        os.write(fd, head + data)
-        return
-    written = os.writev(fd, [head, data])
-    if written < len(head):
-        os.write(fd, head[written:])
-        written = len(head)
-    view = memoryview(data)[written - len(head) :]
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except OSError as error:
-            if error.errno != errno.EINTR:
-                raise

@@ -11,6 +11,7 @@ The caller is the only one to read the input and to hand out work; callbacks onl
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import queue
 import signal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _ship, _worker
-from amorsize._backend._outcome import MISSING, Outcome
+from amorsize._backend._outcome import Outcome
 from amorsize._types import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -35,23 +36,55 @@ if TYPE_CHECKING:
 clock = time.perf_counter
 
 # Seconds the caller waits at most before it looks after things no callback announces.
-_HOUSEKEEPING_S: Final = 0.5
+HOUSEKEEPING_S: Final = 0.5
+
+# The number of the task that only tells that a worker is up.
+_HELLO: Final = -1
 
 
-class Submitter(Protocol):
-    """What carries tasks: ``submit`` must not block, and the callback may come from any thread."""
+class Carrier(Protocol):
+    """
+    What carries tasks to workers and answers back.
+
+    Attributes:
+        name: The backend's name.
+        ahead: Tasks that may wait for each worker beside the one it runs.
+    """
 
     name: str
-    is_local: bool
+    ahead: int
 
-    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* somewhere, then call *done* with its result or its error."""
+    def task(self, flow: Flow, work: Work) -> Any:
+        """Turn work into what :meth:`submit` takes; raises what pickling the items raises."""
 
-    def n_workers(self) -> int:
-        """Return how many tasks run at once."""
+    def submit(self, number: int, task: Any) -> None:
+        """Hand over a task; never blocks."""
+
+    def take(self, timeout_s: float) -> list[Answer]:
+        """Return the answers that have come; waits at most *timeout_s* for the first."""
 
     def broken(self, error: BaseException) -> str:
         """Return in words what killed a worker, if that is what the error of a task means; else an empty string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Neighbouring items for one task: index of the first in the caller's input, the items, and how to run them."""
+
+    start: int
+    items: Any
+    quantum_s: float
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a task: its result or its error; of its items, *n_begun* had been begun if its worker died."""
+
+    number: int
+    result: Any
+    error: BaseException | None
+    n_begun: int | None = None
 
 
 @dataclass(slots=True)
@@ -103,8 +136,6 @@ class Chunk:
             call, items, self.quantum_s, 1 if self.timeout is not None else self.block, keep_going=self.keep_going
         )
         end = clock()
-        import os  # noqa: PLC0415 - the lane's name is all it is for
-
         data = _worker.pack(results, failures, self.start, _ship.dumps)
         return Done(data, len(results), begin, end, f"process {os.getpid()}")
 
@@ -164,6 +195,52 @@ def hello() -> float:
     return clock()
 
 
+class Callbacks:
+    """A carrier over anything that calls back from some thread when a task is done; the callback only fills a queue."""
+
+    def __init__(self, way: Submitter, ahead: int) -> None:
+        self.way = way
+        self.name = way.name
+        self.ahead = ahead
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+
+    def task(self, flow: Flow, work: Work) -> Any:
+        """Make a task that runs in this process, or one that is pickled."""
+        if flow.parcel is None:
+            return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going)
+        items = _ship.dumps(work.items if hasattr(work.items, "__getitem__") else list(work.items))
+        return Chunk(flow.parcel, items, work.start, work.quantum_s, work.block, flow.keep_going, flow.timeout)
+
+    def submit(self, number: int, task: Any) -> None:
+        """Hand over a task."""
+        self.way.submit(task, lambda result, error: self._answers.put(Answer(number, result, error)))
+
+    def take(self, timeout_s: float) -> list[Answer]:
+        """Return the answers that have come."""
+        answers = []
+        with contextlib.suppress(queue.Empty):
+            answers.append(self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait())
+            while True:
+                answers.append(self._answers.get_nowait())
+        return answers
+
+    def broken(self, error: BaseException) -> str:
+        """Ask the way."""
+        return self.way.broken(error)
+
+
+class Submitter(Protocol):
+    """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
+
+    name: str
+
+    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run *task* somewhere, then call *done* with its result or its error."""
+
+    def broken(self, error: BaseException) -> str:
+        """As :meth:`Carrier.broken`."""
+
+
 @dataclass(slots=True)
 class Flow:
     """
@@ -205,17 +282,16 @@ class Flow:
 
 
 class FlowTeam:
-    """The caller's side of a run through a submitter."""
+    """The caller's side of a run through a carrier."""
 
-    def __init__(self, flow: Flow, submitter: Submitter) -> None:
+    def __init__(self, flow: Flow, carrier: Carrier) -> None:
         self.flow = flow
-        self.submitter = submitter
+        self.carrier = carrier
         self.n_items = len(flow.items)
         self.outcome = Outcome(flow.base, self.n_items)
         self.limit = self.n_items
         self.ranges = schedule.Ranges(0, self.n_items)
         self.chunker = schedule.Chunker(flow.n_jobs, flow.item_s, flow.batch_overhead_s, flow.batch_size)
-        self.answers: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not flow.is_cold
         self.began = clock()
@@ -231,17 +307,22 @@ class FlowTeam:
         try:
             if not self.ready:
                 self._start_while_working()
-            while not self._is_done():
-                self._top_up()
+            while not self.is_done():
+                self.top_up()
                 if not self.in_flight and not self.ranges.n_left:
                     break
-                self._take(_HOUSEKEEPING_S)
+                self.take(HOUSEKEEPING_S)
         finally:
-            if self.flow.parcel is not None:
-                self.flow.parcel.close()
+            self.close()
         return self.outcome
 
-    def _is_done(self) -> bool:
+    def close(self) -> None:
+        """Give back what the run holds."""
+        if self.flow.parcel is not None:
+            self.flow.parcel.close()
+
+    def is_done(self) -> bool:
+        """Tell whether everything that is still wanted is known."""
         if self.outcome.died and not self.flow.keep_going and not self.flow.retries:
             return True
         if self.limit < self.n_items:
@@ -250,11 +331,11 @@ class FlowTeam:
 
     def _start_while_working(self) -> None:
         """Start workers and go on computing until the first of them answers; nothing is handed over before."""
-        self.submitter.submit(hello, lambda result, error: self.answers.put((-1, result, error)))
+        self.carrier.submit(_HELLO, hello)
         block = max(1, int(schedule.CHECK_S / max(self.flow.item_s, 1e-9)))
-        while not self.ready and not self._is_done():
+        while not self.ready and not self.is_done():
             if not self.flow.caller_may_compute:
-                self._take(_HOUSEKEEPING_S)
+                self.take(HOUSEKEEPING_S)
                 continue
             taken = self.ranges.take(block)
             if taken is None:
@@ -267,84 +348,72 @@ class FlowTeam:
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
-            if failed and not (self.flow.keep_going and all(isinstance(e, Exception) for _, e in failed)):
+            if _is_fatal(failed, keep_going=self.flow.keep_going):
                 return
             self._note("caller", begin, end, start, len(done))
             block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
             self.chunker.observe(len(done), end - begin)
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._answer(*self.answers.get_nowait())
+            self.take(0)
 
     def _note(self, lane: str, begin: float, end: float, start: int, n_items: int) -> None:
         spans = self.outcome.spans
         last = spans[-1] if spans else None
         if last is not None and last.lane == lane and begin - last.end_s < schedule.CHECK_S:
-            spans[-1] = Span(
-                lane=lane, begin_s=last.begin_s, end_s=end, start=last.start, n_items=last.n_items + n_items
-            )
-        else:
-            spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.flow.base + start, n_items=n_items))
+            begin, start, n_items = last.begin_s, last.start - self.flow.base, last.n_items + n_items
+            spans.pop()
+        spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.flow.base + start, n_items=n_items))
 
-    def _top_up(self) -> None:
-        """Hand out chunks until every worker has one and, where workers are ours alone, one waiting."""
-        ahead = 1 if self.flow.timeout is not None or self.submitter.n_workers() > self.flow.n_jobs else schedule.AHEAD
+    def top_up(self) -> None:
+        """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
+        ahead = 1 if self.flow.timeout is not None else 1 + self.carrier.ahead
         while len(self.in_flight) < ahead * self.flow.n_jobs:
-            taken = self.ranges.take(self.chunker.size(self.ranges.n_left))
+            taken = self.ranges.take(self._next_size())
             if taken is None:
                 return
             self._submit(*taken)
+
+    def _next_size(self) -> int:
+        return 1 if self.flow.timeout is not None else self.chunker.size(self.ranges.n_left)
 
     def _submit(self, start: int, stop: int) -> None:
         flow = self.flow
         self._serial += 1
         number = self._serial
-        self.in_flight[number] = (start, stop)
-        items = flow.items[start:stop]
         # A fixed batch_size is one chunk whatever it takes; otherwise a chunk is cut short after two quanta.
         quantum_s = 1e9 if flow.batch_size is not None else 2 * cost.QUANTUM_S
         block = max(1, int(schedule.CHECK_S / max(self.chunker.item_s, 1e-9)))
-        task: Callable[[], Any]
-        if flow.parcel is None:
-            task = _ThreadTask(flow.call, items, quantum_s, block, flow.keep_going)
-        else:
-            try:
-                data = _ship.dumps(items if isinstance(items, list | tuple | range) else _sliceable(items))
-            except Exception as error:  # noqa: BLE001 - an item that cannot be pickled is done here instead
-                del self.in_flight[number]
-                self._do_here(start, stop, error)
-                return
-            task = Chunk(flow.parcel, data, flow.base + start, quantum_s, block, flow.keep_going, flow.timeout)
-        self.submitter.submit(task, lambda result, error: self.answers.put((number, result, error)))
+        work = Work(flow.base + start, flow.items[start:stop], quantum_s, block)
+        try:
+            task = self.carrier.task(flow, work)
+        except Exception:  # noqa: BLE001 - an item that cannot be pickled: the caller does it, as the loop would
+            self._do_here(start, stop)
+            return
+        self.in_flight[number] = (start, stop)
+        self.carrier.submit(number, task)
 
-    def _do_here(self, start: int, stop: int, error: Exception) -> None:
-        """Run items that cannot be sent in the caller, as the loop would."""
-        del error
+    def _do_here(self, start: int, stop: int) -> None:
+        """Run items that cannot be sent in the caller."""
         done, failed = _worker.run_block(self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going)
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 
-    def _take(self, timeout_s: float) -> None:
+    def take(self, timeout_s: float) -> None:
         """Take in answers; waits at most *timeout_s* for the first."""
-        try:
-            self._answer(*self.answers.get(timeout=timeout_s))
-            while True:
-                self._answer(*self.answers.get_nowait())
-        except queue.Empty:
-            return
+        for answer in self.carrier.take(timeout_s):
+            self._answer(answer)
 
-    def _answer(self, number: int, result: Any, error: BaseException | None) -> None:
-        if number == -1:
+    def _answer(self, answer: Answer) -> None:
+        if answer.number == _HELLO:
             self.ready = True
             self.outcome.start_s = clock() - self.began
-            if error is not None:
-                self._lost((), error)
+            if answer.error is not None:
+                self._lost(range(0), answer.error)
             return
-        start, stop = self.in_flight.pop(number)
-        if error is not None:
-            self._failed_chunk(start, stop, error)
+        start, stop = self.in_flight.pop(answer.number)
+        if answer.error is not None:
+            self._failed_chunk(start, stop, answer)
             return
-        opened = clock()
+        result, opened = answer.result, clock()
         if isinstance(result.results, bytes | bytearray | memoryview):
             n_bytes = len(result.results)
             results, failures = _worker.unpack(result.results)
@@ -353,15 +422,7 @@ class FlowTeam:
             results, failures = result.results
         self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
-        self.outcome.spans.append(
-            Span(
-                lane=result.lane,
-                begin_s=result.begin_s,
-                end_s=result.end_s,
-                start=self.flow.base + start,
-                n_items=result.n_items,
-            )
-        )
+        self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
         if start + result.n_items < stop:
             self.ranges.give_back(start + result.n_items, min(stop, self.limit))
         self._accept(start, results, failures)
@@ -376,34 +437,41 @@ class FlowTeam:
         if self.flow.progress is not None:
             self.flow.progress(self.outcome.n_done)
 
-    def _failed_chunk(self, start: int, stop: int, error: BaseException) -> None:
+    def _failed_chunk(self, start: int, stop: int, answer: Answer) -> None:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
-        if isinstance(error, _ship.StaleCode) and self.flow.repack is not None:
-            self._use_value()
+        error = answer.error
+        assert error is not None  # noqa: S101 - for the type checker
+        if isinstance(error, _ship.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
-            return
-        if self.submitter.broken(error):
-            self._lost(tuple(range(start, stop)), error)
-            return
-        if stop - start == 1:
+        elif self.carrier.broken(error):
+            middle = stop if answer.n_begun is None else min(stop, start + answer.n_begun)
+            self.ranges.give_back(middle, min(stop, self.limit))
+            self._lost(range(start, middle), error)
+        elif stop - start == 1 or isinstance(error, ItemTimeout):
+            self.ranges.give_back(start + 1, min(stop, self.limit))
             self._accept(start, [error], [(0, error)])
-            return
-        # An error of the way (unpickling in the worker, say) says nothing about which item: ask one by one.
-        self.chunker = schedule.Chunker(self.flow.n_jobs, self.chunker.item_s, 0.0, 1)
-        self.ranges.give_back(start, min(stop, self.limit))
+        else:
+            # An error of the way (unpickling in the worker, say) says nothing about which item: ask one by one.
+            self.chunker = schedule.Chunker(self.flow.n_jobs, self.chunker.item_s, 0.0, 1)
+            self.ranges.give_back(start, min(stop, self.limit))
 
-    def _use_value(self) -> None:
-        if self.flow.repack is not None and self.flow.parcel is not None and not self.flow.parcel.is_by_value:
-            self.flow.parcel.close()
-            self.flow.parcel = self.flow.repack()
+    def _use_value(self) -> bool:
+        """Send the function by value from now on; False if it is already, or cannot be."""
+        flow = self.flow
+        if flow.repack is None or flow.parcel is None:
+            return False
+        if not flow.parcel.is_by_value:
+            flow.parcel.close()
+            flow.parcel = flow.repack()
+        return True
 
-    def _lost(self, positions: tuple[int, ...], error: BaseException) -> None:
-        """Decide what becomes of items whose worker died. All other chunks in flight share its fate and come here too."""
+    def _lost(self, positions: range, error: BaseException) -> None:
+        """Decide what becomes of items whose worker died; each chunk that went down with it comes here."""
         flow, outcome = self.flow, self.outcome
         outcome.deaths += 1
-        lost = [i for i in positions if outcome.results[i] is MISSING and i < self.limit]
+        lost = [i for i in positions if i < self.limit]
         names = tuple(flow.base + i for i in lost)
-        cause = self.submitter.broken(error) or f"{type(error).__name__}: {error}"
+        cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
         died = WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
         again = [i for i in lost if outcome.attempts.get(i, 0) < flow.retries]
         for i in again:
@@ -411,27 +479,25 @@ class FlowTeam:
         if again:
             # One item at a time, nothing beside it: the one that kills its worker is then known by name.
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
-            flow.n_jobs = 1
-            flow.timeout = flow.timeout or 1e9
+            flow.n_jobs, self.carrier.ahead = 1, 0
             for i in reversed(again):
                 self.ranges.give_back(i, i + 1)
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
-        if not again:
+        if len(again) < len(lost) or not lost:
             outcome.died = outcome.died or died
         self.ready = True
+
+
+def _is_fatal(failed: Sequence[tuple[int, BaseException]], *, keep_going: bool) -> bool:
+    return bool(failed) and not (keep_going and all(isinstance(error, Exception) for _, error in failed))
 
 
 def _items(indices: tuple[int, ...]) -> str:
     if not indices:
         return "no items"
     return f"items {indices[0]} to {indices[-1]}" if len(indices) > 1 else f"item {indices[0]}"
-
-
-def _sliceable(items: Any) -> Any:
-    """Return a slice as it is if it can be sliced again in the worker, else as a list."""
-    return items if hasattr(items, "__getitem__") and hasattr(items, "__len__") else list(items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +527,6 @@ class Threads:
 
     n: int
     name: str = "threading"
-    is_local: bool = True
     _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _n_started: int = 0
 
@@ -482,10 +547,6 @@ class Threads:
             else:
                 done(result, None)
             del job, task, done
-
-    def n_workers(self) -> int:
-        """Return the number of threads."""
-        return self.n
 
     def broken(self, error: BaseException) -> str:
         """Return an empty string: threads do not die."""

@@ -6,6 +6,7 @@ The only module that imports joblib, and only once a run needs it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -75,13 +76,14 @@ class Loky:
     """
 
     name = "loky"
-    is_local = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._executor: Any = None
         self._size = 0
         self._pid = 0
+        self._registered = False
+        self._inherited: Any = None
 
     def is_warm(self) -> bool:
         """Tell whether workers are there."""
@@ -113,6 +115,10 @@ class Loky:
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
             self._size, self._pid = n_jobs, os.getpid()
+            if not self._registered:
+                # Before the interpreter takes modules apart: loky's own clean-up needs them.
+                atexit.register(self._at_exit)
+                self._registered = True
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
@@ -139,6 +145,16 @@ class Loky:
         text = " ".join(str(error).split())
         return f"{type(error).__name__}: {text[:300]}"
 
+    def forget(self) -> None:
+        """Start anew in a forked copy of the program: lock and executor belong to the parent."""
+        self._lock = threading.Lock()
+        # The parent's executor must not be collected here: its clean-up would talk to the parent's workers.
+        self._inherited = self._executor
+        self._executor, self._size = None, 0
+
+    def _at_exit(self) -> None:
+        self.close(kill=True)
+
     def restart(self) -> None:
         """Drop a broken pool; the next run starts another."""
         self.close(kill=True)
@@ -159,7 +175,6 @@ class External:
     backend: Any
     n: int
     name: str
-    is_local: bool = False
 
     def __enter__(self) -> External:
         with contextlib.suppress(TypeError):
@@ -188,10 +203,6 @@ class External:
             self.backend.submit(batch, callback=finished)
         except Exception as error:  # noqa: BLE001 - a cluster that is gone: the run decides
             done(None, error)
-
-    def n_workers(self) -> int:
-        """Return how many tasks run at once."""
-        return self.n
 
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""

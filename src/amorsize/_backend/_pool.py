@@ -1,0 +1,351 @@
+"""
+Forked workers that are sent their items: for streams, whose items do not exist yet when the workers are forked.
+
+    caller                                            worker (os.fork)
+      │ ── task pipe, one per worker: pickled items ──►  runs them for at most a quantum
+      │ ◄─ result pipe, one per worker ────────────────  sends what it has
+      │ ◄ ─ board, shared memory: how many of the task's items have been begun ─ ─
+
+The function is inherited, not sent. The caller never blocks on a full pipe: what does not fit waits here, so a worker
+that is writing a large result and a caller that is writing large items cannot wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import select
+import struct
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _schedule as schedule
+from amorsize._backend import _blas, _ship, _worker
+from amorsize._backend import _process as process
+from amorsize._backend._futures import Answer, Done, Work
+from amorsize._backend._outcome import describe_exit
+from amorsize.exceptions import ItemTimeout, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from amorsize._backend._futures import Flow
+
+_HEAD: Final = struct.Struct("=qqqdd")  # number, bytes that follow, items, begin, end
+_READ_BYTES: Final = 1 << 20
+
+clock = time.perf_counter
+
+
+@dataclass(slots=True)
+class _Worker:
+    slot: int
+    pid: int
+    tasks_fd: int
+    results_fd: int
+    pid_fd: int
+    unsent: deque[memoryview] = field(default_factory=deque)
+    buffer: bytearray = field(default_factory=bytearray)
+    numbers: deque[int] = field(default_factory=deque)
+    since_s: float = 0.0
+
+
+class ForkPool:
+    """A carrier with forked workers of its own; made for one stream, closed with it."""
+
+    name = "fork"
+
+    def __init__(self, flow: Flow, threads: int, initialize: Callable[[], None] | None = None) -> None:
+        self.flow = flow
+        self.ahead = 1 if flow.timeout is None else 0
+        self._initialize = initialize
+        self._apply_threads = _blas.prepare(threads)
+        self._board_map = mmap.mmap(-1, 8 * 2 * flow.n_jobs)
+        self._board = memoryview(self._board_map).cast("q")
+        self._poll = select.poll()
+        self._workers: dict[int, _Worker] = {}
+        self._tasks: dict[int, tuple[int, bytes]] = {}
+        self._answers: list[Answer] = []
+        self.start_each_s = 0.0
+        begin = clock()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed or odd streams are the user's business
+                stream.flush()
+        try:
+            for slot in range(flow.n_jobs):
+                self._fork(slot)
+        except BaseException:
+            self.close(kill=True)
+            raise
+        self.start_each_s = (clock() - begin) / flow.n_jobs
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _fork(self, slot: int) -> _Worker:
+        with process.no_interrupt():
+            tasks_r, tasks_w = os.pipe()
+            results_r, results_w = os.pipe()
+            try:
+                pid = process.fork()
+            except OSError:
+                for fd in (tasks_r, tasks_w, results_r, results_w):
+                    os.close(fd)
+                raise
+            if pid == 0:
+                self._child(slot, tasks_r, results_w, (tasks_w, results_r))
+            os.close(tasks_r)
+            os.close(results_w)
+            os.set_blocking(tasks_w, False)
+            os.set_blocking(results_r, False)
+            worker = _Worker(slot, pid, tasks_w, results_r, process.pidfd(pid))
+            self._workers[results_r] = worker
+            self._poll.register(results_r, select.POLLIN)
+            if worker.pid_fd >= 0:
+                self._poll.register(worker.pid_fd, select.POLLIN)
+        return worker
+
+    def close(self, *, kill: bool = False) -> None:
+        """End the workers, wait for them, and give every descriptor back. May be called again."""
+        with process.no_interrupt():
+            for worker in self._workers.values():
+                if kill or worker.numbers:
+                    process.kill(worker.pid)
+                os.close(worker.tasks_fd)
+                worker.tasks_fd = -1
+            for worker in list(self._workers.values()):
+                process.reap(worker.pid)
+                self._forget(worker)
+            if not self._board_map.closed:
+                self._board.release()
+                self._board_map.close()
+
+    def _forget(self, worker: _Worker) -> None:
+        del self._workers[worker.results_fd]
+        for fd in (worker.results_fd, worker.pid_fd, worker.tasks_fd):
+            if fd >= 0:
+                with contextlib.suppress(KeyError, OSError):
+                    self._poll.unregister(fd)
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+    # -- the worker's side -------------------------------------------------------------------------------------------
+
+    def _child(self, slot: int, tasks: int, results: int, foreign: tuple[int, ...]) -> None:
+        """Be a worker; never returns."""
+        code = 1
+        try:
+            for fd in foreign:
+                os.close(fd)
+            for other in self._workers.values():
+                for fd in (other.results_fd, other.pid_fd, other.tasks_fd):
+                    if fd >= 0:
+                        os.close(fd)
+            process.settle()
+            self._apply_threads()
+            _worker.reseed()
+            if self._initialize is not None:
+                self._initialize()
+            with os.fdopen(tasks, "rb") as stream:
+                self._serve(slot, stream, results)
+            code = 0
+        except BrokenPipeError:
+            code = 0  # the caller is gone
+        except BaseException:  # noqa: BLE001 - a forked copy of the caller must not run on into the caller's code
+            with contextlib.suppress(BaseException):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def _serve(self, slot: int, stream: Any, results: int) -> None:
+        flow = self.flow
+        while len(head := stream.read(_HEAD.size)) == _HEAD.size:
+            number, n_bytes, start, quantum_s, block = _HEAD.unpack(head)
+            items = pickle.loads(stream.read(n_bytes))
+            self._board[2 * slot] = number
+            begin = clock()
+            done, failures = self._run(slot, items, quantum_s, int(block))
+            end = clock()
+            data = _worker.pack(done, failures, start, _dumps)
+            process.write_all(results, _HEAD.pack(number, len(data), len(done), begin, end), data)
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            del items, done, failures
+        del flow
+
+    def _run(self, slot: int, items: Any, quantum_s: float, block: int) -> tuple[list[Any], list[Any]]:
+        """Run items for a quantum, telling the board how far it has begun."""
+        results: list[Any] = []
+        failures: list[tuple[int, BaseException]] = []
+        keep_going = self.flow.keep_going
+        begin = now = clock()
+        while len(results) < len(items) and (now - begin < quantum_s or not results):
+            part = items[len(results) : len(results) + block]
+            self._board[2 * slot + 1] = len(results) + len(part)
+            done, failed = _worker.run_block(self.flow.call, part, keep_going=keep_going)
+            failures += [(len(results) + position, error) for position, error in failed]
+            results += done
+            if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
+                break
+            before, now = now, clock()
+            block = schedule.next_block(block, now - before, schedule.CHECK_S)
+        return results, failures
+
+    # -- the caller's side -------------------------------------------------------------------------------------------
+
+    def task(self, flow: Flow, work: Work) -> Any:
+        """Pickle the items."""
+        del flow
+        return work, _dumps(work.items)
+
+    def submit(self, number: int, task: Any) -> None:
+        """Queue a task for the worker with the fewest."""
+        if not callable(task):
+            work, data = task
+            head = _HEAD.pack(number, len(data), work.start, work.quantum_s, float(work.block))
+            self._send(number, len(work.items), head + data)
+            return
+        self._answers.append(Answer(number, Done(([], []), 0, clock(), clock(), self.name), None))
+
+    def _send(self, number: int, n_items: int, message: bytes) -> None:
+        self._tasks[number] = (n_items, message)
+        worker = min(self._workers.values(), key=lambda w: len(w.numbers))
+        if not worker.numbers:
+            worker.since_s = clock()
+        worker.numbers.append(number)
+        worker.unsent.append(memoryview(message))
+        self._flush(worker)
+
+    def _flush(self, worker: _Worker) -> None:
+        """Write what the pipe takes now."""
+        while worker.unsent:
+            try:
+                written = os.write(worker.tasks_fd, worker.unsent[0])
+            except BlockingIOError:
+                self._poll.register(worker.tasks_fd, select.POLLOUT)
+                return
+            except BrokenPipeError:
+                return  # its death is announced by its other descriptors
+            rest = worker.unsent[0][written:]
+            if rest:
+                worker.unsent[0] = rest
+            else:
+                worker.unsent.popleft()
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(worker.tasks_fd)
+
+    def take(self, timeout_s: float) -> list[Answer]:
+        """Return the answers that have come."""
+        if self._answers:
+            timeout_s = 0.0
+        if self.flow.timeout is not None:
+            timeout_s = min(timeout_s, self._next_deadline_s())
+        for fd, _ in self._poll.poll(timeout_s * 1000):
+            self._handle(fd)
+        if self.flow.timeout is not None:
+            self._end_overrun()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _handle(self, fd: int) -> None:
+        worker = self._workers.get(fd)
+        if worker is not None:
+            self._receive(worker)
+            return
+        for other in list(self._workers.values()):
+            if other.tasks_fd == fd:
+                self._flush(other)
+            elif other.pid_fd == fd:
+                self._receive(other)
+                if other.results_fd in self._workers:
+                    self._bury(other)
+
+    def _receive(self, worker: _Worker) -> None:
+        while True:
+            try:
+                data = os.read(worker.results_fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                self._messages(worker)
+                self._bury(worker)
+                return
+            worker.buffer += data
+            self._messages(worker)
+
+    def _messages(self, worker: _Worker) -> None:
+        buffer, used = worker.buffer, 0
+        while len(buffer) - used >= _HEAD.size:
+            number, n_bytes, n_items, begin, end = _HEAD.unpack_from(buffer, used)
+            if len(buffer) - used - _HEAD.size < n_bytes:
+                break
+            data = bytes(buffer[used + _HEAD.size : used + _HEAD.size + n_bytes])
+            used += _HEAD.size + n_bytes
+            worker.numbers.remove(number)
+            worker.since_s = clock()
+            del self._tasks[number]
+            self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
+        del buffer[:used]
+
+    def _bury(self, worker: _Worker) -> None:
+        """Answer for a dead worker's tasks, and replace it."""
+        status = process.reap(worker.pid)
+        n_begun = (
+            self._board[2 * worker.slot + 1]
+            if worker.numbers and self._board[2 * worker.slot] == worker.numbers[0]
+            else 0
+        )
+        self._forget(worker)
+        cause = describe_exit(status)
+        numbers = list(worker.numbers)
+        for position, number in enumerate(numbers):
+            n_items, _ = self._tasks.pop(number)
+            begun = min(n_items, n_begun) if position == 0 else 0
+            self._answers.append(Answer(number, None, WorkerDied(f"a worker died ({cause})", {}, (), cause), begun))
+        self._replace(worker.slot)
+
+    def _replace(self, slot: int) -> None:
+        self._board[2 * slot + 1] = 0
+        self._board[2 * slot] = 0
+        try:
+            self._fork(slot)
+        except OSError:
+            if not self._workers:
+                raise
+
+    def _next_deadline_s(self) -> float:
+        limit = self.flow.timeout or 0.0
+        now = clock()
+        return max(0.001, min((limit - (now - w.since_s) for w in self._workers.values() if w.numbers), default=0.5))
+
+    def _end_overrun(self) -> None:
+        limit = self.flow.timeout or 0.0
+        for worker in list(self._workers.values()):
+            if not worker.numbers or clock() - worker.since_s < limit:
+                continue
+            process.kill(worker.pid)
+            process.reap(worker.pid)
+            number = worker.numbers[0]
+            self._forget(worker)
+            self._tasks.pop(number)
+            # Which index that is, the run knows: it replaces the number.
+            self._answers.append(Answer(number, None, ItemTimeout(f"took longer than timeout={limit:g} s", -1)))
+            self._replace(worker.slot)
+
+    def broken(self, error: BaseException) -> str:
+        """Return the cause that the death was given."""
+        return error.cause if isinstance(error, WorkerDied) else ""
+
+
+def _dumps(value: Any) -> bytes:
+    """Pickle plainly, since a fork knows the same modules and classes; by value where that fails."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
+        return _ship.dumps_by_value(value)

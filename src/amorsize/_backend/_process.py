@@ -1,0 +1,95 @@
+"""Forked processes, one by one: starting, settling in, ending, and writing whole messages. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING
+
+from amorsize._backend import _worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def fork() -> int:
+    """
+    Fork without CPython 3.12's warning about threads.
+
+    The caller has made sure that there are none but OpenBLAS's, which stop themselves for the fork.
+    """
+    if sys.version_info < (3, 12):
+        return os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def settle() -> None:
+    """Make a fresh fork a worker: signals, garbage collector, flag."""
+    signal.set_wakeup_fd(-1)
+    # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # What exists now is never looked at by the collector again, so its pages stay shared with the caller.
+    gc.freeze()
+    _worker.mark_worker()
+    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+
+
+def pidfd(pid: int) -> int:
+    """Return a descriptor that becomes readable when the process ends, -1 on kernels without."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return -1
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def reap(pid: int) -> int:
+    """Wait for a process; returns its wait status, 0 if somebody else has waited for it."""
+    while True:
+        try:
+            return os.waitpid(pid, 0)[1]
+        except InterruptedError:
+            continue
+        except ChildProcessError:
+            return 0
+
+
+def write_all(fd: int, head: bytes, data: bytes) -> None:
+    """Write both parts whole."""
+    if len(head) + len(data) <= select.PIPE_BUF:
+        os.write(fd, head + data)
+        return
+    written = os.writev(fd, [head, data])
+    if written < len(head):
+        os.write(fd, head[written:])
+        written = len(head)
+    view = memoryview(data)[written - len(head) :]
+    while view:
+        view = view[os.write(fd, view) :]

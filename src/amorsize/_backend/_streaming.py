@@ -1,0 +1,110 @@
+"""A run whose items arrive while it goes on: the same hand-out, answers and deaths as a map's, over a moving window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amorsize._backend._futures import FlowTeam
+from amorsize._backend._outcome import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amorsize._backend._futures import Carrier, Flow
+
+
+class Window:
+    """Items by position, of which only those not yet finished are kept."""
+
+    __slots__ = ("_items", "n_fed")
+
+    def __init__(self) -> None:
+        self._items: dict[int, Any] = {}
+        self.n_fed = 0
+
+    def __len__(self) -> int:
+        return self.n_fed
+
+    def __getitem__(self, part: slice) -> list[Any]:
+        return [self._items[i] for i in range(part.start, part.stop)]
+
+    def feed(self, item: Any) -> int:
+        """Add the next item; returns its position."""
+        position = self.n_fed
+        self._items[position] = item
+        self.n_fed += 1
+        return position
+
+    def get(self, position: int) -> Any:
+        """Return one item, MISSING if it has been dropped."""
+        return self._items.get(position, MISSING)
+
+    def drop(self, position: int) -> Any:
+        """Forget an item; returns it."""
+        return self._items.pop(position, MISSING)
+
+
+class _Results(dict[int, Any]):
+    """Results by position that can be filled like a list's slice."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, slice):
+            self.update(zip(range(key.start, key.stop), value, strict=True))
+        else:
+            super().__setitem__(key, value)
+
+    def __missing__(self, key: int) -> Any:
+        return MISSING
+
+
+class StreamTeam(FlowTeam):
+    """The caller's side of a stream."""
+
+    def __init__(self, flow: Flow, carrier: Carrier) -> None:
+        self.window = Window()
+        flow.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
+        super().__init__(flow, carrier)
+        self.outcome.results = _Results()  # type: ignore[assignment]  # indexed like the list it stands for
+        self.limit = 1 << 62
+        self.order: list[int] = []
+
+    def feed(self, item: Any) -> int:
+        """Take in the next item."""
+        position = self.window.feed(item)
+        self.ranges.give_last(position, position + 1)
+        return position
+
+    def size(self, buffersize: int) -> int:
+        """Return the items of the next chunk: a share of the buffer, so that every worker has one and one waits."""
+        share = max(1, buffersize // (2 * self.flow.n_jobs))
+        if self.flow.batch_size is not None:
+            return min(self.flow.batch_size, share)
+        return max(1, min(share, self.chunker.size(1 << 40)))
+
+    def step(self, timeout_s: float) -> None:
+        """Take in what has come."""
+        self.take(timeout_s)
+
+    def top_up_from(self, buffersize: int, *, is_last: bool) -> None:
+        """Hand out whole chunks while there are some; smaller ones where a worker would have nothing to do."""
+        wanted = 1 if self.flow.timeout is not None else self.size(buffersize)
+        ahead = 1 if self.flow.timeout is not None else 1 + self.carrier.ahead
+        while self.ranges.n_left and len(self.in_flight) < ahead * self.flow.n_jobs:
+            is_hungry = len(self.in_flight) < self.flow.n_jobs
+            if self.ranges.n_left < wanted and not is_hungry and not is_last:
+                return
+            taken = self.ranges.take(
+                wanted if not is_last else min(wanted, max(1, self.ranges.n_left // self.flow.n_jobs))
+            )
+            if taken is None:
+                return
+            self._submit(*taken)
+
+    def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        self.order += range(start, start + len(results))
+        super()._accept(start, results, failures)
+
+    def forget(self, position: int) -> Any:
+        """Hand out a result for good; returns it."""
+        self.window.drop(position)
+        return self.outcome.results.pop(position)

@@ -1,0 +1,344 @@
+"""
+``imap``: results one by one, with bounded look-ahead and the same decision, promotion and explanation as ``map``.
+
+    next() ──► loop: compute the item here, look at the clock ──► yield
+                  │ evidence says parallel
+                  ▼
+    next() ──► read input up to *buffersize* ahead ──► workers ──► yield in order, or as completed
+
+Everything happens inside ``next()``, in the caller's thread: the input is never read anywhere else, and a consumer
+that does not ask stops the reading.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _backend, _profile
+from amorsize import _cost as cost
+from amorsize import _schedule as schedule
+from amorsize._backend import MISSING
+from amorsize._call import Call
+from amorsize._types import Revision, Span
+from amorsize.exceptions import AmorsizeError, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from amorsize._call import Options, Source, State
+    from amorsize._types import Plan
+
+clock = time.perf_counter
+
+# Share of the available memory that items read ahead and results waiting may take.
+MEMORY_SHARE: Final = 0.1
+
+# Chunks per worker that the buffer holds by default: one running, one waiting, and as many finished or being read.
+CHUNKS_PER_WORKER: Final = 4
+
+# Items in the buffer at most by default, whatever they weigh: bookkeeping per item is not free.
+MOST_BUFFER: Final = 100_000
+
+
+class Stream:
+    """
+    An iterator over the results of a function over items.
+
+    Close it (or drop it) to stop the work: workers end, the input is not read any further.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        state: State,
+        options: Options,
+        source: Source,
+        kwargs: dict[str, Any] | None,
+        *,
+        ordered: bool = True,
+        buffersize: int | None = None,
+    ) -> None:
+        self._call = Call(func, state, options, source, kwargs)
+        self._ordered = ordered
+        self._buffersize = buffersize
+        self._steps: Iterator[Any] = self._run()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop the work. What has been yielded stays valid; asking for more raises StopIteration."""
+        self._steps.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> Iterator[Any]:
+        call = self._call
+        call.began = call.record.began = clock()
+        call.state.last = call.record
+        follower = self._follower()
+        n_yielded = 0
+        try:
+            for result in self._results():
+                if result is not MISSING:
+                    yield result
+                n_yielded += 1
+                if follower is not None:
+                    follower.update(n_yielded)
+        finally:
+            if follower is not None:
+                follower.close()
+            record = call.record
+            record.actual_s = clock() - call.began
+            if record.plan is None:
+                record.n_items = n_yielded if call.source.n_items is None else call.source.n_items
+                record.profile = replace(call.profile, n_head=0, head_s=0.0)
+
+    def _follower(self) -> Any:
+        progress = self._call.options.progress
+        if not progress:
+            return None
+        from amorsize._progress import Follower  # noqa: PLC0415 - only progress needs it
+
+        return Follower(progress, getattr(self._call.func, "__qualname__", "imap"), self._call.source.n_items, None)
+
+    def _results(self) -> Iterator[Any]:
+        call = self._call
+        call.initialize()
+        known = _profile.CACHE.get(call.state.key)
+        if known is not None:
+            call.profile, call.weighed = known.profile, True
+        fixed = call.limits.n_jobs
+        if call.isolated or (fixed is not None and fixed != 1):
+            decided = self._decide(0)
+            if decided is not None:
+                yield from _Parallel(self, *decided, n_done=0).results()
+                return
+        yield from self._loop()
+
+    def _loop(self) -> Iterator[Any]:
+        """Compute here, item by item; go parallel when the time spent says that it pays."""
+        call = self._call
+        sampler = call.samples = _profile.Sampler(call.call)
+        source, keep_going, skip = call.source, call.keep_going, call.limits.errors == "skip"
+        spent_s, n_done, look_at, recent = 0.0, 0, schedule.LOOK_S, 0.0
+        cpu = time.process_time()
+        for item in source.iterator:
+            before = clock()
+            try:
+                result = call.call(item)
+            except BaseException as error:
+                _profile.add_item_note(error, n_done, item)
+                if not (keep_going and isinstance(error, Exception)):
+                    raise
+                result = error
+                if skip:
+                    call.record.skipped += (n_done,)
+            taken = clock() - before
+            spent_s += taken
+            recent = taken if n_done == 0 else 0.8 * recent + 0.2 * taken
+            if n_done < call.limits.sample_size:
+                sampler.items.append(item)
+                sampler.results.append(result)
+                sampler.times.append(taken)
+                sampler.cpu_s = time.process_time() - cpu
+                call.first_item = sampler.items[0]
+            n_done += 1
+            yield (
+                MISSING
+                if skip and isinstance(result, Exception) and result is not MISSING and _is_failure(call, n_done - 1)
+                else result
+            )
+            if spent_s >= look_at:
+                look_at = spent_s * 1.25 + schedule.LOOK_S
+                decided = self._look(recent, n_done, spent_s)
+                if decided is not None:
+                    call.record.spans.append(
+                        Span(lane="caller", begin_s=call.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
+                    )
+                    yield from _Parallel(self, *decided, n_done=n_done).results()
+                    return
+        if sampler.times and call.first_item is not MISSING:
+            seen = sampler.profile()
+            call.profile = seen
+            _profile.remember(call.state.key, seen, call.first_item, n_done)
+
+    def _look(self, item_s: float, n_done: int, spent_s: float) -> tuple[Plan, Any] | None:
+        """Decide to go parallel, or not yet."""
+        call = self._call
+        n_items = call.source.n_items
+        costs = call.cheapest()
+        gain = 0.5 * costs.efficiency - (cost.transfer_item_s(call.profile, costs) if call.weighed else 0) / max(
+            item_s, 1e-9
+        )
+        n_left = None if n_items is None else n_items - n_done
+        start_s = costs.start_s + costs.start_each_s
+        if not schedule.should_promote(item_s, n_left, spent_s, start_s, gain):
+            return None
+        sampler = call.samples
+        if sampler is not None and sampler.times and not call.weighed:
+            call.profile = sampler.profile()
+        call.profile = replace(call.profile, item_s=item_s)
+        decided = self._decide(n_done)
+        if decided is not None:
+            why = f"{n_done} items took {spent_s:.3g} s in the loop"
+            what = f"go parallel: {decided[0].backend}, n_jobs={decided[0].n_jobs}"
+            call.record.revisions.append(Revision(at_s=clock() - call.began, n_done=n_done, what=what, why=why))
+        return decided
+
+    def _decide(self, n_done: int) -> tuple[Plan, Any] | None:
+        """Decide for the rest of the stream, whose items are sent to workers one chunk after the other."""
+        call = self._call
+        plan, backend = call.decide(n_done, stream=True)
+        return (plan, backend) if plan.is_parallel else None
+
+    # -- for map over an input that is still being produced ----------------------------------------------------------
+
+    @classmethod
+    def take_over(cls, call: Call) -> bool:
+        """Do the rest of a map whose input is not all there yet; True if it did."""
+        stream = cls.__new__(cls)
+        stream._call, stream._ordered, stream._buffersize = call, True, None  # noqa: SLF001 - its own kind
+        n_done = len(call.results)
+        decided = stream._decide(n_done)  # noqa: SLF001 - its own kind
+        if decided is None:
+            return False
+        parallel = _Parallel(stream, *decided, n_done=n_done)
+        for result in parallel.results():
+            if result is MISSING:
+                call.failures[len(call.results)] = AmorsizeError("skipped")
+            call.results.append(result)
+        return True
+
+
+def _is_failure(call: Call, index: int) -> bool:
+    return bool(call.record.skipped) and call.record.skipped[-1] == index
+
+
+class _Parallel:
+    """A stream's workers, and the window of items between its input and its consumer."""
+
+    def __init__(self, stream: Stream, plan: Plan, backend: Any, *, n_done: int) -> None:
+        self.call = stream._call  # noqa: SLF001 - of this module
+        self.ordered = stream._ordered  # noqa: SLF001 - of this module
+        self.plan = plan
+        self.buffersize = stream._buffersize or default_buffersize(plan)  # noqa: SLF001 - of this module
+        self.n_jobs = min(plan.n_jobs, self.buffersize)
+        self.n_done = n_done
+        self.input_error: BaseException | None = None
+        self.exhausted = False
+        task = self.call.task(plan, (), backend)
+        task.base, task.n_jobs, task.progress = n_done, self.n_jobs, None
+        self.run = _backend.Streaming(plan.backend, task)
+
+    def results(self) -> Iterator[Any]:
+        """Yield results; MISSING stands for one that ``errors="skip"`` leaves out."""
+        finished = False
+        try:
+            yield from self._in_order() if self.ordered else self._as_completed()
+            if self.input_error is not None:
+                raise self.input_error
+            finished = True
+        finally:
+            self.run.close(kill=not finished)
+            self.call.record.spans += self.run.team.outcome.spans
+            if finished:
+                self.call.learn(self.plan, self.run.team.outcome)
+
+    def _read(self, n_out: int) -> None:
+        """Read input until the buffer is full; an exception of the input waits for its turn."""
+        team, iterator = self.run.team, self.call.source.iterator
+        while not self.exhausted and team.window.n_fed - n_out < self.buffersize:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                self.exhausted = True
+            except Exception as error:  # noqa: BLE001 - raised where the loop would raise it: after the items before it
+                self.exhausted, self.input_error = True, error
+            else:
+                team.feed(item)
+        team.top_up_from(self.buffersize, is_last=self.exhausted)
+
+    def _in_order(self) -> Iterator[Any]:
+        team, position = self.run.team, 0
+        while True:
+            self._read(position)
+            while team.outcome.results[position] is MISSING:
+                if self.exhausted and position >= team.window.n_fed:
+                    return
+                team.step(0.5)
+                self._check_death(position)
+                team.top_up_from(self.buffersize, is_last=self.exhausted)
+            yield self._hand_out(position)
+            position += 1
+
+    def _as_completed(self) -> Iterator[Any]:
+        team, n_out = self.run.team, 0
+        while True:
+            self._read(n_out)
+            while not team.order:
+                if self.exhausted and n_out >= team.window.n_fed:
+                    return
+                team.step(0.5)
+                team.top_up_from(self.buffersize, is_last=self.exhausted)
+            ready, team.order = team.order, []
+            for place, position in enumerate(ready):
+                if place + 1 == len(ready):
+                    self._read(n_out)
+                yield self._hand_out(position)
+                n_out += 1
+
+    def _check_death(self, position: int) -> None:
+        """Raise a worker's death at once; results that have come home are in it."""
+        outcome = self.run.team.outcome
+        if outcome.died is not None and not self.call.keep_going:
+            finished = {self.n_done + i: r for i, r in outcome.results.items() if i not in outcome.failures}  # type: ignore[attr-defined]  # a stream's results are a dict
+            died = outcome.died
+            del position
+            raise WorkerDied(died.args[0], finished, died.in_flight, died.cause)
+
+    def _hand_out(self, position: int) -> Any:
+        """Return a result for good, or raise its item's exception."""
+        team, call = self.run.team, self.call
+        item = team.window.get(position)
+        result = team.forget(position)
+        if self.ordered:
+            team.order.clear()
+        error = team.outcome.failures.pop(position, None)
+        if error is None:
+            return result
+        if not isinstance(error, AmorsizeError):
+            _profile.add_item_note(error, self.n_done + position, item)
+        if not (call.keep_going and isinstance(error, Exception)):
+            raise error
+        if call.limits.errors == "skip":
+            call.record.skipped += (self.n_done + position,)
+            return MISSING
+        return error
+
+
+def default_buffersize(plan: Plan) -> int:
+    """
+    Return how many items to read ahead: enough chunks for every worker, within a share of the memory.
+
+    :data:`CHUNKS_PER_WORKER` chunks of a quantum of work each per worker, at most :data:`MEMORY_SHARE` of the
+    available memory.
+    """
+    profile = plan.profile
+    per_chunk = max(1, int(cost.QUANTUM_S / max(profile.item_s, 1e-9)))
+    wanted = min(MOST_BUFFER, CHUNKS_PER_WORKER * plan.n_jobs * per_chunk)
+    item_bytes = max(64, profile.arg_bytes + profile.result_bytes)
+    affordable = int(plan.host.memory_bytes * MEMORY_SHARE / item_bytes)
+    return max(2 * plan.n_jobs, min(wanted, affordable))
