@@ -8,9 +8,11 @@ One call, from items to results: sample, decide, run, learn. The only place wher
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
+import operator
 import os
 import sys
 import time
@@ -43,6 +45,15 @@ RESAMPLE_SHARE: Final = 0.01
 # million integers takes about that long; a producer that is slower is worth overlapping with the work.
 READ_BOX_S: Final = 0.05
 
+# Seconds per item below which timing items one by one says little: such a function is timed in blocks first, by the loop.
+_TINY_S: Final = 20e-6
+
+# Seconds of a block from which its rate is worth more than five items timed one by one.
+_TELLING_S: Final = 100e-6
+
+# Items in the first block of a loop at most.
+_FIRST_BLOCK: Final = 256
+
 # Items in a block below which its producer's seconds are told apart from the function's.
 _FEW: Final = 64
 
@@ -66,23 +77,31 @@ def warn(message: str) -> None:
     warnings.warn(message, AmorsizeWarning, stacklevel=level)
 
 
-@dataclass(slots=True)
+_NOTHING: Final = Profile()
+
+
+@dataclass(eq=False, repr=False)
 class State:
     """
     What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
 
     Attributes:
-        key: The stable key of its profile.
+        func: The function, without its binding.
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
     """
 
-    key: str
+    func: Any
     last: Record | None = None
     initialized: int = 0
 
+    @functools.cached_property
+    def key(self) -> str:
+        """The stable key of the function's profile."""
+        return _function.function_key(self.func)
 
-@dataclass(slots=True)
+
+@dataclass(eq=False, repr=False, slots=True)
 class Record:
     """
     What a call did; becomes a :class:`Plan` when somebody asks.
@@ -95,10 +114,11 @@ class Record:
     limits: Limits
     host: Host | None = None
     plan: Plan | None = None
-    extra_warnings: tuple[str, ...] = ()
     revisions: list[Revision] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     skipped: tuple[int, ...] = ()
+    n_head: int = 0
+    head_s: float = 0.0
     began: float = 0.0
     actual_s: float | None = None
     built: Plan | None = None
@@ -106,17 +126,21 @@ class Record:
     def build(self) -> Plan:
         """Return the plan as it stands."""
         if self.built is None or self.built.actual_s != self.actual_s:
-            plan = self.plan or decide(self.profile, self.host or _host.snapshot(), self.n_items, self.limits)
+            plan = self.plan or self._decided_to_loop()
             spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
             self.built = replace(
                 plan,
-                warnings=plan.warnings,
                 revisions=tuple(self.revisions),
                 timeline=spans,
                 skipped=self.skipped,
                 actual_s=self.actual_s,
             )
         return self.built
+
+    def _decided_to_loop(self) -> Plan:
+        """Write down the plan of a call that was too short to think about, as the decision would have been."""
+        profile = replace(self.profile, n_head=self.n_head, head_s=self.head_s)
+        return decide(profile, self.host or _host.snapshot(), self.n_items, self.limits)
 
 
 class Source:
@@ -177,7 +201,106 @@ def _is_array(data: Any) -> bool:
     return type(data).__module__ == "numpy" and type(data).__name__ == "ndarray" and data.ndim > 0
 
 
-@dataclass(slots=True)
+class Beat:
+    """
+    The items of a loop, handed out in blocks, with a look at the clock between two of them.
+
+    One comprehension runs over all blocks; it ends when the items do or when it is time to think. Costs 3 to 4 ns per
+    item over iterating the data itself.
+    """
+
+    __slots__ = ("_block", "_current", "_source", "_stop", "due", "first_rate_s", "item_s", "n_items", "position")
+
+    def __init__(self, source: Source, position: int, item_s: float, due: float) -> None:
+        self._source = source
+        self.position = position
+        self.n_items = source.n_items or 0
+        self.item_s = item_s
+        # Seconds per item of the first block long enough to tell: what the plan of a short call goes by.
+        self.first_rate_s: float | None = None
+        self.due = due
+        # What is remembered may be wrong for these items: start small, at most double.
+        self._block = int(max(1, min(_FIRST_BLOCK, schedule.LOOK_S / item_s if item_s > 0 else 1)))
+        self._current: Iterator[Any] = iter(())
+        self._stop = position
+
+    def items(self) -> Iterator[Any]:
+        """Return the items until it is time to think."""
+        return itertools.chain.from_iterable(self._blocks())
+
+    def _blocks(self) -> Iterator[Iterator[Any]]:
+        data, position, n_items, block = self._source.data, self.position, self.n_items, self._block
+        is_sliced = type(data) in _SLICED
+        before = clock()
+        while position < n_items:
+            stop = self._stop = min(n_items, position + block)
+            if is_sliced:
+                self._current = iter(data[position:stop])
+                yield self._current
+            else:
+                yield itertools.islice(self._source.iterator, stop - position)
+            now = clock()
+            self.item_s = (now - before) / (stop - position)
+            if self.first_rate_s is None and now - before > _TELLING_S:
+                self.first_rate_s = self.item_s
+            block = schedule.next_block(block, now - before, schedule.LOOK_S)
+            position = self.position = stop
+            if now >= self.due:
+                self._block = block
+                return
+            before = now
+
+    def current(self) -> int:
+        """Return the index of the item that has been handed out last."""
+        if type(self._source.data) in _SLICED:
+            return self._stop - 1 - operator.length_hint(self._current)
+        return self.n_items - 1 - operator.length_hint(self._source.iterator)
+
+
+def quick_map(func: Callable[..., Any], state: State, options: Options, data: Any) -> list[Any] | None:
+    """
+    Map a function that is known over data that is known to be too short to think about.
+
+    Returns:
+        The results; None where this is not such a call, and nothing has been done.
+    """
+    known = _profile.CACHE.get(state.key)
+    if known is None or type(data) not in _PLAIN_SET or known.profile.item_s * len(data) >= never_worth_s():
+        return None
+    began = clock()
+    source = Source((data,), star=False)
+    beat = Beat(source, 0, known.profile.item_s, began + schedule.LOOK_S)
+    record = state.last = Record(known.profile, source.n_items, options.limits, began=began)
+    try:
+        results = [func(item) for item in beat.items()]
+    except BaseException as error:
+        note_error(error, data, beat.current())
+        record.actual_s = clock() - began
+        raise
+    if len(results) < beat.n_items:
+        return Call(func, state, options, source, None, done=results, began=began).run()
+    record.actual_s = clock() - began
+    return results
+
+
+def never_worth_s() -> float:
+    """
+    Return the seconds of work that no start of workers can shorten, as far as costs are known here.
+
+    With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
+    """
+    return _host.BOOK.cheapest_start_s if not _backend.warm() else cost.FLOOR_S
+
+
+def note_error(error: BaseException, data: Any, index: int) -> None:
+    """Name the item on an exception, given its index in data of a plain type."""
+    if index < 0:
+        return
+    for item in itertools.islice(data, index, index + 1):
+        _profile.add_item_note(error, index, item)
+
+
+@dataclass(repr=False)
 class Options:
     """
     The caller's options beyond :class:`Limits`.
@@ -193,6 +316,13 @@ class Options:
     progress: Any = False
     initializer: Callable[..., Any] | None = None
     initargs: tuple[Any, ...] = ()
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Nothing but speed is asked for: a short loop then needs no care.
+        limits = self.limits
+        asks = limits.n_jobs, limits.timeout, limits.retries or None, self.initializer, self.progress or None
+        self.is_plain = limits.errors == "raise" and all(ask is None for ask in asks)
 
 
 def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
@@ -205,6 +335,8 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
     name, n_jobs, backend = _backend.context()
     unavailable = _backend.blockers(func)
     costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if FORK in costs:
+        costs[FORK] = replace(costs[FORK], start_s=costs[FORK].start_s + _host.resident_bytes() * cost.FORK_S_PER_BYTE)
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -230,7 +362,9 @@ class Call:
         options: Options,
         source: Source,
         kwargs: dict[str, Any] | None,
-        progress: Any = None,
+        *,
+        done: list[Any] | None = None,
+        began: float | None = None,
     ) -> None:
         self.func = func
         self.state = state
@@ -241,14 +375,16 @@ class Call:
         self.call = _backend.make_call(func, star=source.star, kwargs=kwargs)
         self.keep_going = self.limits.errors != "raise"
         self.isolated = self.limits.timeout is not None or self.limits.retries > 0
-        self.results: list[Any] = []
+        self.results: list[Any] = done or []
         self.failures: dict[int, BaseException] = {}
-        self.profile = Profile()
+        self.profile = _NOTHING
         self.first_item: Any = MISSING
         self.weighed = False
         self.samples: _profile.Sampler | None = None
-        self.began = clock()
-        self.progress = progress
+        self.early: EarlyStart | None = None
+        self.first_rate_s: float | None = None
+        self.began = clock() if began is None else began
+        self.progress: Callable[[int], None] | None = None
         self.record = Record(self.profile, source.n_items, self.limits, began=self.began)
 
     # -- the corridor ------------------------------------------------------------------------------------------------
@@ -262,6 +398,8 @@ class Call:
         try:
             if self.isolated:
                 self._run_isolated(known)
+            elif self.results:
+                self._resume(known)
             elif known is not None:
                 self._run_known(known)
             else:
@@ -281,24 +419,56 @@ class Call:
             self.profile, self.weighed = known.profile, True
         self._decide_and_run()
 
+    def _resume(self, known: _profile.Known | None) -> None:
+        """Go on after a quick loop that took longer than it should have: think now."""
+        self.profile = known.profile if known else _NOTHING
+        self.weighed = known is not None
+        now = clock()
+        if not self._look((now - self.began) / len(self.results), now):
+            self._loop()
+
     def _run_unknown(self) -> None:
-        """First call: time the first items one by one."""
-        self._sample(self.limits.sample_size)
+        """First call: time the first items one by one, and start workers meanwhile if the very first takes long."""
+        if not self._may_start_early():
+            self._sample(self.limits.sample_size)
+        else:
+            early = self.early = EarlyStart(self)
+            try:
+                with _backend.watching(early.start, Call._sample.__code__):
+                    self._sample(1)
+                if early.team is None:
+                    self._sample(self.limits.sample_size - 1)
+            except BaseException:
+                early.give_up()
+                raise
         if self.samples is None or not self.samples.items:
             return
+        if self.early is not None and self.early.team is not None:
+            self.early.finish()
+            return
+        if self.profile.item_s < _TINY_S and self.limits.n_jobs is None:
+            self._loop()
+            return
         self._consider()
+
+    def _may_start_early(self) -> bool:
+        """Tell whether forked workers could be started while the first item runs, should it take long."""
+        limits, source = self.limits, self.source
+        if limits.prefer == "threads" or limits.start_method == LOKY or limits.n_jobs == 1 or self.keep_going:
+            return False
+        return sys.platform == "linux" and (source.n_items or 0) > 1 and type(source.data) in _SLICED
 
     def _run_known(self, known: _profile.Known) -> None:
         """Later calls: trust what is remembered as far as the items seen now bear it out."""
         n_items = self.source.n_items
         self.profile = known.profile
         expected_s = known.profile.item_s * (n_items or 0)
-        if expected_s < cost.FLOOR_S and self.limits.n_jobs is None:
-            if n_items is None or not self.source.is_plain:
-                self._sample(1)
-                self._consider()
-            else:
-                self._loop()
+        if n_items is not None and self.source.is_plain and self.limits.n_jobs is None and expected_s < never_worth_s():
+            self._loop()
+            return
+        if n_items is None:
+            self._sample(1, remember=False)
+            self._consider()
             return
         n_again = int(min(self.limits.sample_size, RESAMPLE_SHARE * expected_s / max(known.profile.item_s, 1e-9)))
         if self.limits.n_jobs is not None:
@@ -392,8 +562,13 @@ class Call:
         sampler = self.samples
         rest_s = self.profile.item_s * max(1, (self.source.n_items or 1000) - len(self.results))
         n_weighed = _how_many(sampler, rest_s)
+        # Large containers are weighed whole where that is within 2 % of the work left: only then is the memory they
+        # take on the way in the figure.
+        most_bytes = max(_profile.WEIGH_BYTES, int(0.02 * rest_s * 0.1e9))
         results = [r for r in sampler.results[:n_weighed] if not isinstance(r, BaseException)]
-        self.profile = _profile.weigh(self.profile, sampler.items[:n_weighed], results, _backend.dumps_by_value)
+        self.profile = _profile.weigh(
+            self.profile, sampler.items[:n_weighed], results, _backend.dumps_by_value, most_bytes
+        )
         self.weighed = True
         if self.first_item is not MISSING:
             _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
@@ -436,35 +611,28 @@ class Call:
         if not self.source.is_plain or self.keep_going:
             self._loop_carefully()
             return
-        source, results, call = self.source, self.results, self.call
-        n_items, iterator = source.n_items or 0, source.iterator
-        item_s = self.profile.item_s
-        block = min(
-            1 if item_s <= 0 else max(1, int(schedule.LOOK_S / item_s)), 64 if self.record.plan is None else 1 << 20
-        )
-        look_at = schedule.LOOK_S
-        while len(results) < n_items:
-            n_before = len(results)
-            before = clock()
+        source, call = self.source, self.call
+        beat = Beat(source, len(self.results), self.profile.item_s, self.began + schedule.LOOK_S)
+        if self.samples is not None:
+            beat.due = clock() + schedule.LOOK_S
+        while beat.position < beat.n_items:
             try:
-                results += [call(item) for item in itertools.islice(iterator, block)]
+                done = [call(item) for item in beat.items()]
             except BaseException as error:
-                index = n_items - 1 - iterator.__length_hint__()  # type: ignore[attr-defined]  # plain types have it
-                self._note_error(error, index)
+                note_error(error, source.data, beat.current())
                 raise
-            now = clock()
-            n_done = len(results) - n_before
-            if n_done < block:
-                break
-            elapsed = now - before
+            if self.results:
+                self.results += done
+            else:
+                self.results = done
             if self.progress is not None:
-                self.progress(len(results))
-            if now - self.began >= look_at and len(results) < n_items:
-                look_at = now - self.began + schedule.LOOK_S
-                if self._look(elapsed / n_done, now):
-                    return
-                look_at = max(look_at, clock() - self.began + schedule.LOOK_S)
-            block = schedule.next_block(block, elapsed, schedule.LOOK_S)
+                self.progress(len(self.results))
+            if self.first_rate_s is None:
+                self.first_rate_s = beat.first_rate_s
+            now = clock()
+            if beat.position < beat.n_items and self._look(beat.item_s, now):
+                return
+            beat.due = clock() + max(schedule.LOOK_S, (now - self.began) / 8)
 
     def _loop_carefully(self) -> None:
         """The loop for items from any iterator, or with an error policy: one at a time."""
@@ -510,11 +678,19 @@ class Call:
         n_left = None if n_items is None else n_items - len(self.results)
         if self.record.plan is not None and self.record.plan.reason in _FINAL:
             return False
-        host_costs = self.cheapest()
         elapsed_s = now - self.began
-        start_s = host_costs.start_s + host_costs.start_each_s + 2 * host_costs.batch_overhead_s
-        transfer_s = cost.transfer_item_s(self.profile, host_costs) if self.weighed else 0.0
-        gain = 0.5 * host_costs.efficiency - transfer_s / max(item_s, 1e-9)
+        costs = self.cheapest()
+        start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
+        if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, 0.5 * costs.efficiency):
+            return False
+        if not self.weighed:
+            # Only now that the seconds alone speak for it: what would moving the data cost?
+            if self.samples is None:
+                self._take_samples()
+            self._inspect()
+        if not self.profile.is_picklable or self.profile.mutates:
+            return self._promote(item_s, elapsed_s)
+        gain = 0.5 * costs.efficiency - 0.5 * cost.transfer_item_s(self.profile, costs) / max(item_s, 1e-9)
         if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, gain):
             return False
         return self._promote(item_s, elapsed_s)
@@ -617,7 +793,7 @@ class Call:
         task = self.task(plan, items, backend)
         try:
             outcome = _backend.run(plan.backend, task)
-        except OSError as error:
+        except _backend.NoWorkersError as error:
             self._fall_back(plan, items, error)
             return
         self.record.spans += outcome.spans
@@ -665,7 +841,8 @@ class Call:
         """Let the run refresh what is known of this host and this function."""
         seen: dict[str, float] = {}
         if plan.backend == FORK and outcome.start_s > 0:
-            seen = {"start_s": outcome.start_s, "start_each_s": outcome.start_each_s}
+            start_s = max(1e-4, outcome.start_s - _host.resident_bytes() * cost.FORK_S_PER_BYTE)
+            seen = {"start_s": start_s, "start_each_s": outcome.start_each_s}
         elif outcome.start_s > 0:
             seen = {"start_s": outcome.start_s}
         if seen:
@@ -685,17 +862,6 @@ class Call:
             _profile.add_item_note(error, index, item)
         self.failures[index] = error
 
-    def _note_error(self, error: BaseException, index: int) -> None:
-        data = self.source.data
-        item = data[index] if type(data) in _SLICED and 0 <= index < len(data) else MISSING
-        if item is not MISSING:
-            _profile.add_item_note(error, index, item)
-        elif not isinstance(data, set | frozenset) and index >= 0:
-            for i, value in enumerate(data):
-                if i == index:
-                    _profile.add_item_note(error, index, value)
-                    break
-
     def initialize(self) -> None:
         """Call the initializer here, once in this process, before items run here."""
         initializer = self.options.initializer
@@ -710,9 +876,11 @@ class Call:
         end = clock()
         record.actual_s = end - self.began
         if record.plan is None:
-            n_head = len(self.samples.times) if self.samples is not None else 0
-            head_s = sum(self.samples.times) if self.samples is not None else 0.0
-            record.profile = replace(self.profile, n_head=n_head, head_s=head_s)
+            record.profile = (
+                self.profile if self.first_rate_s is None else replace(self.profile, item_s=self.first_rate_s)
+            )
+            if self.samples is not None:
+                record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
@@ -728,7 +896,61 @@ class Call:
         return self.results
 
 
-@dataclass(slots=True)
+class EarlyStart:
+    """Workers forked while the first item of a function never seen before is still running."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.team: Any = None
+        self.plan: Plan | None = None
+
+    def start(self) -> bool:
+        """Decide with the little there is to know, and fork if that is the answer. Runs inside the first item."""
+        call = self.call
+        elapsed_s = clock() - call.began
+        profile = replace(Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s), n_head=1, head_s=elapsed_s)
+        profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
+        host, _ = current_host(call.func)
+        n_items = call.source.n_items or 0
+        plan = decide(profile, host, n_items, call.limits)
+        if n_items == 2 and plan.reason is Reason.ONE_ITEM:  # noqa: PLR2004 - one here, one there
+            plan = self._one_each(profile, host)
+        if plan.backend != FORK or not plan.caller_computes:
+            return True
+        task = call.task(plan, call.source.data[1:], None)
+        task.base = 1
+        team = _backend.fork_team(task)
+        try:
+            team.start()
+        except _backend.NoWorkersError:
+            return True
+        self.team, self.plan = team, plan
+        record = call.record
+        record.plan, record.profile, record.host = plan, profile, host
+        why = f"the first item had been running for {elapsed_s:.3g} s"
+        call._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)  # noqa: SLF001 - of this module
+        return True
+
+    def _one_each(self, profile: Profile, host: Host) -> Plan:
+        """Two items, the first under way: decide as for two that have not begun."""
+        return decide(replace(profile, n_head=0, head_s=0.0), host, 2, self.call.limits)
+
+    def give_up(self) -> None:
+        """The first item failed: end the workers."""
+        if self.team is not None:
+            self.team.close(kill=True)
+
+    def finish(self) -> None:
+        """Take part in the rest and take its results in."""
+        call, plan = self.call, self.plan
+        assert plan is not None  # noqa: S101 - for the type checker
+        outcome = self.team.finish()
+        call.record.spans += outcome.spans
+        call.learn(plan, outcome)
+        call._take_in(outcome, call.source.data[1:])  # noqa: SLF001 - of this module
+
+
+@dataclass(eq=False, repr=False)
 class _Failed:
     """An exception as a result, on its way through the sampler."""
 

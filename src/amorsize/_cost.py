@@ -49,6 +49,15 @@ MAX_CALLER_JOBS: Final = 4
 # Share of the caller's time that handling results may take before it stops computing itself.
 MAX_CALLER_TRAFFIC: Final = 0.1
 
+# Bytes per second that all cores together read from memory: a function that only streams through its input gains
+# nothing from more cores beyond that. 10 GB/s is one channel of DDR4 under load; summing 8 MB arrays on both cores of
+# the 2-core reference host measured 9 to 12 (tests/benchmarks/probes.py).
+MEMORY_BYTES_PER_S: Final = 10e9
+
+# Seconds of forking per byte of resident memory: the kernel copies its page tables. 1.1 ms for 480 MB in the caller,
+# and 0.8 ms more until the worker has ended (tests/benchmarks/probes.py).
+FORK_S_PER_BYTE: Final = 4e-12
+
 # Windows waits on at most 64 handles at once, which leaves 61 workers
 # (concurrent.futures.process and loky apply the same limit).
 MAX_WINDOWS_JOBS: Final = 61
@@ -123,7 +132,7 @@ EXTERNAL_PRIOR: Final = Costs(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forecast:
     """
     Predicted seconds of doing the items that are left, and the terms they are made of.
@@ -206,6 +215,7 @@ def parallel(
     n_chunks = math.ceil(n_left / batch_size)
     rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if n_chunks < 4 * n_jobs else 0.0
     work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)
+    work_s = max(work_s, n_left * (profile.arg_bytes + profile.result_bytes) / MEMORY_BYTES_PER_S)
     transfer_s = n_left * each_s / n_jobs
     home_s = n_left * caller_item_s(profile, costs)
     start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1)

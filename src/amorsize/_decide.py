@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ENDLESS = 10**6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Candidate:
     backend: str
     n_jobs: int
@@ -66,7 +66,7 @@ def decide(profile: Profile, host: Host, n_items: int | None, limits: Limits) ->
     return plan.serial(_why_not(profile, best), best)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Draft:
     """The inputs of one decision, and how a plan is written down."""
 

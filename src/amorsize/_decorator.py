@@ -46,7 +46,7 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
     def __init__(self, wrapped: Any, options: _call.Options, state: _call.State | None = None) -> None:
         super().__init__(wrapped)
         self._self_options = options
-        self._self_state = state or _call.State(_function.function_key(_callable(wrapped)))
+        self._self_state = state or _call.State(_callable(wrapped))
         self._self_owner = None
 
     # -- what users call ---------------------------------------------------------------------------------------------
@@ -186,6 +186,10 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
 
     def _self_run(self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, star: bool) -> list[Any]:
         func, options, state = self._self_call_parts(iterables)
+        if options.is_plain and len(iterables) == 1 and kwargs is None and not star:
+            results = _call.quick_map(func, state, options, iterables[0])
+            if results is not None:
+                return results
         source = _call.Source(iterables, star=star)
         checked = None if kwargs is None else _checked_kwargs(kwargs)
         call = _call.Call(func, state, options, source, checked)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import dis
 import functools
-import hashlib
 import itertools
 import sys
 import types
@@ -182,7 +181,13 @@ def code_hash(code: types.CodeType) -> str:
     names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     constants = [_constant_key(c) for c in code.co_consts]
     text = repr((sys.version_info[:2], shape, names, constants)).encode()
-    return hashlib.blake2b(text + code.co_code + code.co_exceptiontable, digest_size=16).hexdigest()
+    return _digest(text + code.co_code + code.co_exceptiontable)
+
+
+def _digest(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415 - 2 ms that decorating a function does not need
+
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def function_key(func: Callable[..., Any]) -> str:
@@ -194,7 +199,7 @@ def function_key(func: Callable[..., Any]) -> str:
         func = func.func
     named = func if hasattr(func, "__qualname__") else type(func)
     name = f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}:{type(func).__qualname__}"
-    return hashlib.blake2b(f"{sys.version_info[:2]}{name}".encode(), digest_size=16).hexdigest()
+    return _digest(f"{sys.version_info[:2]}{name}".encode())
 
 
 @functools.lru_cache(maxsize=512)

@@ -14,12 +14,11 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._cost import EXTERNAL_PRIOR, PRIORS
-from amorsize._types import THREADS, Costs, Host
+from amorsize._types import FORK, LOKY, THREADS, Costs, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +38,8 @@ _CGROUP = "/sys/fs/cgroup"
 
 
 def _read_text(path: str) -> str:
-    return Path(path).read_text(encoding="ascii", errors="replace")
+    with open(path, encoding="ascii", errors="replace") as file:  # noqa: PTH123 - ten of these are read per decision, pathlib doubles their cost
+        return file.read()
 
 
 def _psutil_physical() -> int | None:
@@ -260,6 +260,14 @@ def _is_disabled(readings: Readings) -> bool:
     return value.strip().lower() not in {"", "0", "false", "no"}
 
 
+def resident_bytes() -> int:
+    """Return the resident memory of this process, 0 where it cannot be read cheaply."""
+    try:
+        return int(_read_text("/proc/self/statm").split()[1]) * 4096
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 class CostBook:
     """
     What this process has learned about the costs of each backend: the priors until a run has measured them.
@@ -270,6 +278,10 @@ class CostBook:
     def __init__(self, platform: str = sys.platform) -> None:
         self._lock = threading.Lock()
         self._costs: dict[str, Costs] = dict(PRIORS.get(platform, PRIORS["darwin"]))
+        self.cheapest_start_s = self._cheapest()
+
+    def _cheapest(self) -> float:
+        return min(known.start_s for name, known in self._costs.items() if name in {FORK, LOKY})
 
     def get(self, backend: str) -> Costs:
         """Return what is known of *backend*; a cluster's prior for names never seen."""
@@ -294,6 +306,7 @@ class CostBook:
                 fields[name] = value if is_first else before + NEW_WEIGHT * (value - before)
             if fields:
                 self._costs[backend] = replace(known, **fields, is_measured=True)
+                self.cheapest_start_s = self._cheapest()
 
     def items(self) -> dict[str, Costs]:
         """Return a copy of everything known."""
@@ -306,6 +319,7 @@ class CostBook:
             for name, value in costs.items():
                 if not self._costs.get(name, EXTERNAL_PRIOR).is_measured:
                     self._costs[name] = value
+            self.cheapest_start_s = self._cheapest()
 
 
 BOOK: Final = CostBook()
@@ -339,7 +353,7 @@ def local_costs(*, warm: frozenset[str], unavailable: Mapping[str, str]) -> dict
     """
     costs = {}
     for name, known in BOOK.items().items():
-        if name in unavailable or name not in {"fork", "loky", THREADS}:
+        if name in unavailable or name not in {FORK, LOKY, THREADS}:
             continue
         costs[name] = replace(known, start_s=0.0, start_each_s=0.0) if name in warm else known
     return costs

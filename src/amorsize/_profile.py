@@ -15,7 +15,6 @@ import array
 import collections
 import math
 import pickle
-import statistics
 import sys
 import threading
 import time
@@ -82,7 +81,7 @@ def add_item_note(error: BaseException, index: int, item: object) -> None:
         error.add_note(note)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class Sampler:
     """
     Runs the first items one by one and times them.
@@ -157,10 +156,14 @@ def steady(times: Sequence[float]) -> tuple[float, float]:
     The first item is left out where it is beyond :data:`OUTLIER` times the median of the others.
     """
     rest = times[1:]
-    if rest and times[0] > OUTLIER * statistics.median(rest):
+    if rest and times[0] > OUTLIER * _median(rest):
         times = rest
     mean = sum(times) / len(times)
-    return mean, statistics.pstdev(times) if len(times) > 1 else 0.0
+    return mean, math.sqrt(sum((t - mean) ** 2 for t in times) / len(times))
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def shallow_bytes(value: object) -> int:
@@ -190,18 +193,18 @@ def _round_trip(value: Any, by_value: Callable[[Any], bytes]) -> tuple[int, floa
     return len(data), dumped - begin, time.perf_counter() - dumped
 
 
-def weigh_value(value: Any, by_value: Callable[[Any], bytes]) -> tuple[int, float]:
+def weigh_value(value: Any, by_value: Callable[[Any], bytes], most_bytes: int = WEIGH_BYTES) -> tuple[int, float]:
     """
     Return the pickled bytes of a value, and the seconds to pickle and unpickle it.
 
-    Buffers and long containers above :data:`WEIGH_BYTES` are extrapolated from a part.
+    Flat buffers above *most_bytes* are extrapolated from their size, long containers from a part.
 
     Raises:
         NotPicklable: If it cannot be pickled, or not be unpickled again.
     """
     size = shallow_bytes(value)
     scale = 1.0
-    if size > WEIGH_BYTES:
+    if size > most_bytes:
         if isinstance(value, _FLAT) or (hasattr(value, "nbytes") and not _has_objects(value)):
             return size, 2 * size / FLAT_BYTES_PER_S
         if type(value) in {list, tuple}:
@@ -220,11 +223,17 @@ def _has_objects(value: Any) -> bool:
     return dtype is None or bool(getattr(dtype, "hasobject", True))
 
 
-def weigh(profile: Profile, items: Sequence[Any], results: Sequence[Any], by_value: Callable[[Any], bytes]) -> Profile:
+def weigh(
+    profile: Profile,
+    items: Sequence[Any],
+    results: Sequence[Any],
+    by_value: Callable[[Any], bytes],
+    most_bytes: int = WEIGH_BYTES,
+) -> Profile:
     """Add the pickled sizes and pickling seconds of sampled items and results to a profile."""
     try:
-        args = [weigh_value(item, by_value) for item in items]
-        outs = [weigh_value(result, by_value) for result in results]
+        args = [weigh_value(item, by_value, most_bytes) for item in items]
+        outs = [weigh_value(result, by_value, most_bytes) for result in results]
     except NotPicklable as error:
         return replace(profile, is_picklable=False, problem=str(error))
     arg_s = _mean([seconds for _, seconds in args])

@@ -87,15 +87,13 @@ def _plain(value: Any) -> Any:
 class Record:
     """What the frozen records share."""
 
-    __slots__ = ()
-
     def to_dict(self) -> dict[str, Any]:
         """Return the record as dictionaries, lists, numbers and strings, ready for JSON; infinities are None."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile(Record):
     """
     What was measured on the first items of a function.
@@ -151,7 +149,7 @@ class Profile(Record):
                 raise ValueError(message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Costs(Record):
     """
     What one way of running in parallel costs on this host.
@@ -180,7 +178,7 @@ class Costs(Record):
     is_measured: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Host(Record):
     """
     The machine as this process may use it, at one moment.
@@ -222,7 +220,7 @@ class Host(Record):
         return host_html(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits(Record):
     """
     The caller's bounds as given to the decorator; None means "decide".
@@ -250,7 +248,7 @@ class Limits(Record):
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Revision(Record):
     """
     One change of plan while the work ran.
@@ -268,7 +266,7 @@ class Revision(Record):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Span(Record):
     """
     One stretch of work of one lane, for the timeline.
@@ -290,7 +288,7 @@ class Span(Record):
     kind: str = "work"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan(Record):
     """
     A decision, the inputs it was made from, and what then happened.

@@ -19,37 +19,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _function
-from amorsize._backend import _blas, _local, _ship, _worker
-from amorsize._backend._futures import Callbacks, Flow, FlowTeam, Threads
-from amorsize._backend._outcome import MISSING, Outcome
-from amorsize._backend._streaming import StreamTeam
+from amorsize._backend import _blas, _local
+from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call
 from amorsize._types import FORK, LOKY, THREADS
 
+# What runs need is imported when one goes parallel: it takes 10 ms, which a program that only decorates should not pay.
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._backend._fork import Team
+    from amorsize._backend._futures import Flow, Threads
+    from amorsize._backend._outcome import Outcome
+
 __all__ = [
     "MISSING",
-    "Outcome",
+    "NoWorkersError",
     "Streaming",
     "Task",
     "blockers",
     "context",
     "dumps_by_value",
+    "fork_team",
     "in_worker",
     "make_call",
     "run",
     "shutdown",
     "warm",
+    "watching",
 ]
 
 context = _local.context
-dumps_by_value = _ship.dumps_by_value
-in_worker = _worker.in_worker
-make_call = _ship.make_call
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class Task:
     """
     One run: what to call on which items, and under which rules.
@@ -98,6 +100,13 @@ class Task:
     def call(self) -> Callable[[Any], Any]:
         """The function of one item."""
         return make_call(self.func, star=self.star, kwargs=self.kwargs)
+
+
+def dumps_by_value(value: Any) -> bytes:
+    """Pickle with cloudpickle, by value what has no name to be found by."""
+    from amorsize._backend import _ship  # noqa: PLC0415 - see the top
+
+    return _ship.dumps_by_value(value)
 
 
 def blockers(func: Callable[..., Any]) -> dict[str, str]:
@@ -169,7 +178,7 @@ def run(backend: str, task: Task) -> Outcome:
     Run a task on a backend.
 
     Raises:
-        OSError: If the system refuses to start even one worker.
+        NoWorkersError: If the system refuses to start even one worker; no item has been begun.
         BaseException: What interrupts the caller.
     """
     if backend == FORK:
@@ -182,6 +191,11 @@ def run(backend: str, task: Task) -> Outcome:
 
 
 def _run_fork(task: Task) -> Outcome:
+    return fork_team(task).run()
+
+
+def fork_team(task: Task) -> Team:
+    """Make a team of forked workers for a task; nothing is started yet."""
     from amorsize._backend._fork import Job, Team  # noqa: PLC0415 - does not exist on Windows
 
     job = Job(
@@ -200,7 +214,7 @@ def _run_fork(task: Task) -> Outcome:
         progress=task.progress,
         initialize=_initialization(task),
     )
-    return Team(job).run()
+    return Team(job)
 
 
 def _initialization(task: Task) -> Callable[[], None] | None:
@@ -218,6 +232,8 @@ def _share(task: Task) -> int:
 
 
 def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
+    from amorsize._backend import _ship  # noqa: PLC0415 - see the top
+
     def pack(*, by_value: bool) -> _ship.Parcel:
         initializer = None if task.initializer is None else (task.initializer, task.initargs)
         return _ship.pack_function(
@@ -238,6 +254,8 @@ def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
 
 
 def _bare_flow(task: Task) -> Flow:
+    from amorsize._backend._futures import Flow  # noqa: PLC0415 - see the top
+
     return Flow(
         call=task.call,
         items=task.items,
@@ -255,9 +273,14 @@ def _bare_flow(task: Task) -> Flow:
 
 
 def _run_loky(task: Task) -> Outcome:
+    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
-    pool.ensure(task.n_jobs)
+    try:
+        pool.ensure(task.n_jobs)
+    except OSError as error:
+        raise NoWorkersError(*error.args) from error
     # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
     carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0)
     team = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier)
@@ -272,6 +295,8 @@ def _run_loky(task: Task) -> Outcome:
 
 
 def _run_threads(task: Task) -> Outcome:
+    from amorsize._backend._futures import Callbacks, FlowTeam, Threads  # noqa: PLC0415 - see the top
+
     threads = Threads(task.n_jobs)
     try:
         return FlowTeam(_bare_flow(task), Callbacks(threads, ahead=1)).run()
@@ -280,14 +305,26 @@ def _run_threads(task: Task) -> Outcome:
 
 
 def _run_external(task: Task, name: str) -> Outcome:
+    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+
     with _local.External(task.backend, task.n_jobs, name) as cluster:
         return FlowTeam(_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
+
+
+def watching(start: Callable[[], bool], bottom: Any) -> Any:
+    """Call *start* while a long first item runs; see :mod:`amorsize._backend._early`."""
+    from amorsize._backend._early import watching as watch  # noqa: PLC0415 - see the top
+
+    return watch(start, bottom)
 
 
 class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, task: Task) -> None:
+        from amorsize._backend._futures import Callbacks, Threads  # noqa: PLC0415 - see the top
+        from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
+
         self._backend = backend
         self._cluster: _local.External | None = None
         self._threads: Threads | None = None

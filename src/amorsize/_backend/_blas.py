@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -32,34 +32,31 @@ _OPENBLAS_NAMES: Final = (
     "openblas_{}",
 )
 
-_found: tuple[int, list[Path]] = (-1, [])
+_LIBRARIES: Final = re.compile(rb" (/[^\n]*/[^\n/]*(?:openblas|libgomp|libiomp|libomp|mkl_rt)[^\n/]*\.so[^\n/]*)")
+
+_found: tuple[int, list[str]] = (-1, [])
 _functions: dict[tuple[str, str], Callable[..., int] | None] = {}
 
 
-def _libraries() -> list[Path]:
+def _libraries() -> list[str]:
     """Return the loaded libraries that keep threads; looked up again only when modules have been imported since."""
     global _found  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
     n_modules = len(sys.modules)
     if _found[0] != n_modules:
-        paths: set[Path] = set()
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-                name = line.rpartition("/")[2]
-                if ".so" in name and any(
-                    word in name for word in ("openblas", "libgomp", "libiomp", "libomp", "mkl_rt")
-                ):
-                    paths.add(Path(line[line.index("/") :]))
+        paths: set[str] = set()
+        with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:  # noqa: PTH123 - shows in a first call
+            paths = {path.decode(errors="replace") for path in _LIBRARIES.findall(file.read())}
         _found = (n_modules, sorted(paths))
     return _found[1]
 
 
-def _function(path: Path, *names: str) -> Callable[..., int] | None:
+def _function(path: str, *names: str) -> Callable[..., int] | None:
     """Return the first of *names* that a loaded library exports."""
-    key = (str(path), names[0])
+    key = (path, names[0])
     if key not in _functions:
         _functions[key] = None
         with contextlib.suppress(OSError):
-            library: Any = ctypes.CDLL(str(path))
+            library: Any = ctypes.CDLL(path)
             for name in names:
                 if hasattr(library, name):
                     _functions[key] = getattr(library, name)
@@ -67,7 +64,7 @@ def _function(path: Path, *names: str) -> Callable[..., int] | None:
     return _functions[key]
 
 
-def _openblas(path: Path, verb: str) -> Callable[..., int] | None:
+def _openblas(path: str, verb: str) -> Callable[..., int] | None:
     return _function(path, *(name.format(verb) for name in _OPENBLAS_NAMES))
 
 
@@ -75,7 +72,7 @@ def idle_threads() -> int:
     """Return how many threads the loaded OpenBLAS libraries keep beside the main one when they are not stopped."""
     total = 0
     for path in _libraries():
-        if "openblas" in path.name and (get := _openblas(path, "get_num_threads")) is not None:
+        if "openblas" in path.rpartition("/")[2] and (get := _openblas(path, "get_num_threads")) is not None:
             total += max(0, get() - 1)
     return total
 
@@ -110,9 +107,9 @@ def prepare(share: int) -> Callable[[], None]:
     """
     calls = []
     for path in _libraries():
-        if "openblas" in path.name:
+        if "openblas" in path.rpartition("/")[2]:
             setter = _openblas(path, "set_num_threads")
-        elif "mkl_rt" in path.name:
+        elif "mkl_rt" in path.rpartition("/")[2]:
             setter = _function(path, "MKL_Set_Num_Threads")
         else:
             setter = _function(path, "omp_set_num_threads")

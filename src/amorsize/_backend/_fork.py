@@ -35,7 +35,8 @@ from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._outcome import MISSING, Outcome, describe_exit
+from amorsize._backend._outcome import Outcome, describe_exit
+from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._types import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -147,7 +148,12 @@ class Team:
         return read, write
 
     def start(self) -> None:
-        """Post the work and fork the workers."""
+        """
+        Post the work and fork the workers.
+
+        Raises:
+            NoWorkersError: If the system refuses even one.
+        """
         chunker = schedule.Chunker(self.job.n_jobs, self.job.item_s, self.job.batch_overhead_s, self.job.batch_size)
         self._backlog: list[tuple[int, int]] = []
         if self.job.batch_size is None:
@@ -164,7 +170,17 @@ class Team:
             with contextlib.suppress(Exception):  # closed or odd streams are the user's business
                 stream.flush()
         for slot in range(self._n_slots):
-            self.fork(slot)
+            try:
+                self.fork(slot)
+            except OSError as error:
+                # Those that are there do the work; without any, nothing has been begun.
+                if not self.workers:
+                    self.close(kill=True)
+                    raise NoWorkersError(*error.args) from error
+                break
+            except BaseException:
+                self.close(kill=True)
+                raise
 
     def _post_backlog(self) -> None:
         """Write tokens, never more than the pipe can hold."""
@@ -337,9 +353,13 @@ class Team:
             BaseException: What interrupts the caller (KeyboardInterrupt). The function's own exceptions are values
                 in the outcome.
         """
+        self.start()
+        return self.finish()
+
+    def finish(self) -> Outcome:
+        """Take part until the work is done; see :meth:`run`."""
         finished = False
         try:
-            self.start()
             if self.job.caller_computes:
                 self._compute()
             while not self._is_done():

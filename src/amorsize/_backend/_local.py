@@ -168,7 +168,7 @@ class Loky:
                     executor.shutdown(wait=True, kill_workers=kill)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class External:
     """Carries tasks on a backend that joblib knows: Dask, Ray, Spark, or one the user has registered."""
 
@@ -221,7 +221,7 @@ class External:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False)
 class _Quiet:
     """The few attributes that joblib's backends read of a ``Parallel`` object."""
 

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from amorsize._backend._worker import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amorsize._types import Span
     from amorsize.exceptions import WorkerDied
-
-
-class _Missing:
-    """Stands for a result that is not there yet."""
-
-    def __repr__(self) -> str:
-        return "<missing>"
-
-
-MISSING: Final = _Missing()
 
 
 @dataclass(slots=True)

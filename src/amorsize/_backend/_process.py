@@ -49,7 +49,8 @@ def settle() -> None:
     signal.set_wakeup_fd(-1)
     # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGVTALRM):
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What exists now is never looked at by the collector again, so its pages stay shared with the caller.
     gc.freeze()

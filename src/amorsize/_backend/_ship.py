@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _function
+from amorsize._backend import _worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -291,7 +292,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     function = pickle.loads(contents.function) if contents.function else _import(contents)
     kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
     _opened.clear()  # one function at a time keeps a large closure from staying for ever
-    _opened[parcel.digest] = make_call(function, star=contents.star, kwargs=kwargs)
+    _opened[parcel.digest] = _worker.make_call(function, star=contents.star, kwargs=kwargs)
     _current = parcel.digest
     return _opened[parcel.digest]
 
@@ -317,14 +318,3 @@ def _import(contents: _Contents) -> Callable[..., Any]:
             if name not in names or type(names[name]) is not type(value) or names[name] != value:
                 names[name] = value
     return found
-
-
-def make_call(function: Callable[..., Any], *, star: bool, kwargs: dict[str, Any] | None) -> Callable[[Any], Any]:
-    """Return the function of one item: the function itself where nothing needs unpacking."""
-    if not star and not kwargs:
-        return function
-    if not star:
-        return lambda item: function(item, **kwargs)  # type: ignore[arg-type]  # not None here
-    if not kwargs:
-        return lambda item: function(*item)
-    return lambda item: function(*item, **kwargs)

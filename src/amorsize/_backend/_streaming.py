@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend._futures import FlowTeam
-from amorsize._backend._outcome import MISSING
+from amorsize._backend._worker import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import pickle
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize.exceptions import RemoteError, UnpicklableResult
 
@@ -25,6 +25,16 @@ _in_worker = False
 _threads = threading.local()
 
 
+class _Missing:
+    """Stands for a result that is not there yet."""
+
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Final = _Missing()
+
+
 def mark_worker() -> None:
     """Remember that this process is a worker: calls of map in it are serial."""
     global _in_worker  # noqa: PLW0603 - set once per worker process
@@ -34,6 +44,10 @@ def mark_worker() -> None:
 def in_worker() -> bool:
     """Tell whether this process or thread is one of amorsize's workers."""
     return _in_worker or getattr(_threads, "is_worker", False)
+
+
+class NoWorkersError(OSError):
+    """The system gave not even one worker; no item has been begun."""
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - the name concurrent.futures and multiprocessing use
@@ -159,3 +173,14 @@ def nested_thread() -> Iterator[None]:
         yield
     finally:
         _threads.is_worker = before
+
+
+def make_call(function: Callable[..., Any], *, star: bool, kwargs: dict[str, Any] | None) -> Callable[[Any], Any]:
+    """Return the function of one item: the function itself where nothing needs unpacking."""
+    if not star and not kwargs:
+        return function
+    if not star:
+        return lambda item: function(item, **kwargs)  # type: ignore[arg-type]  # not None here
+    if not kwargs:
+        return lambda item: function(*item)
+    return lambda item: function(*item, **kwargs)

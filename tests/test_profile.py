@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import amorsize
+from amorsize import Profile, _profile
+from amorsize._backend import dumps_by_value
+from amorsize._profile import (
+    CACHE,
+    CLOCK_S,
+    SAMPLE_BOX_S,
+    Known,
+    NotPicklable,
+    ProfileCache,
+    Sampler,
+    add_item_note,
+    inspect_function,
+    refresh,
+    remember,
+    shallow_bytes,
+    steady,
+    weigh,
+    weigh_value,
+)
+from tests.factories import make_profile
+
+
+@dataclass
+class Watch:
+    """A clock that stands still until a function lets time pass."""
+
+    now: float = 0.0
+    log: list[Any] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: dict[int, float] | float) -> Any:
+        """Return a function of one item that takes that long and returns ten times the item."""
+
+        def work(item: int) -> int:
+            self.log.append(item)
+            self.now += seconds[item] if isinstance(seconds, dict) else seconds
+            return 10 * item
+
+        return work
+
+
+# -- sampling --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_is_the_first_items_once_and_in_order() -> None:
+    """No item is dropped, repeated or reordered, and the stream goes on after the sample (S8, S10)."""
+    watch = Watch()
+    stream = iter(range(20))
+    sampler = Sampler(watch.taking(1e-4), watch)
+    sampler.run(stream, 5)
+    assert sampler.items == watch.log == [0, 1, 2, 3, 4]
+    assert sampler.results == [0, 10, 20, 30, 40]
+    assert sampler.times == pytest.approx([1e-4] * 5)
+    assert list(stream) == list(range(5, 20))
+
+
+def test_a_sample_can_be_continued() -> None:
+    """A second run goes on where the first ended."""
+    watch = Watch()
+    stream = iter(range(20))
+    sampler = Sampler(watch.taking(1e-4), watch)
+    sampler.run(stream, 1)
+    sampler.run(stream, 3)
+    assert sampler.items == [0, 1, 2]
+    assert sampler.profile().n_sampled == 3
+    assert next(stream) == 3
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(10.0, 1), (SAMPLE_BOX_S, 1), (SAMPLE_BOX_S * 0.6, 2), (1e-6, 5)])
+def test_the_sample_is_boxed_in_time(seconds: float, expected: int) -> None:
+    """Five items of ten seconds each do not cost fifty: the sample ends with the item that fills its time."""
+    watch = Watch()
+    sampler = Sampler(watch.taking(seconds), watch)
+    sampler.run(iter(range(20)), 5)
+    assert len(watch.log) == len(sampler.results) == expected
+
+
+def test_a_short_input_is_sampled_whole() -> None:
+    """Fewer items than asked for are no error, none at all is an empty profile."""
+    sampler = Sampler(Watch().taking(1e-4), Watch())
+    sampler.run(iter([]), 5)
+    assert sampler.profile() == Profile()
+    sampler.run(iter([7]), 5)
+    assert sampler.results == [70]
+
+
+def test_the_head_is_counted() -> None:
+    """The profile says how many results the sample kept and how long they took."""
+    watch = Watch()
+    sampler = Sampler(watch.taking(1e-3), watch)
+    sampler.run(iter(range(9)), 4)
+    profile = sampler.profile()
+    assert (profile.n_head, profile.n_sampled) == (4, 4)
+    assert profile.head_s == pytest.approx(4e-3)
+    assert profile.item_s == pytest.approx(1e-3 - CLOCK_S)
+    assert profile.item_s_std == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_warm_up_is_told_apart_from_the_steady_cost() -> None:
+    """A first item that imports something for seconds does not count as what items cost."""
+    watch = Watch()
+    sampler = Sampler(watch.taking({0: 2.0, 1: 1e-3, 2: 1e-3, 3: 1e-3, 4: 1e-3}), watch)
+    sampler.run(iter(range(9)), 5, box_s=60.0)
+    profile = sampler.profile()
+    assert profile.first_s == pytest.approx(2.0)
+    assert profile.item_s == pytest.approx(1e-3 - CLOCK_S)
+
+
+@given(st.lists(st.floats(1e-7, 100.0), min_size=1, max_size=20))
+def test_the_steady_cost_lies_between_the_extremes(times: list[float]) -> None:
+    """Mean and spread are those of times that were seen."""
+    mean, std = steady(times)
+    assert min(times) * 0.999 <= mean <= max(times) * 1.001
+    assert 0 <= std <= max(times) - min(times) + 1e-9
+
+
+def test_a_single_time_is_the_cost_itself() -> None:
+    """With one item there is nothing to tell it apart from."""
+    assert steady([3.0]) == (3.0, 0.0)
+
+
+def test_only_a_real_outlier_is_left_out() -> None:
+    """A first item somewhat dearer than the others belongs to the cost."""
+    assert steady([2.0, 1.0, 1.0, 1.0])[0] == pytest.approx(1.25)
+    assert steady([4.0, 1.0, 1.0, 1.0])[0] == pytest.approx(1.0)
+    assert steady([1.0, 1.0, 1.0, 9.0])[0] == pytest.approx(3.0)
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, SystemExit, KeyboardInterrupt, StopIteration])
+def test_the_functions_exception_leaves_with_a_note(kind: type[BaseException]) -> None:
+    """The original object comes out, whatever its kind, and says which item it was (S13)."""
+    error = kind("why")
+
+    def fail(item: str) -> str:
+        if item == "bad":
+            raise error
+        return item
+
+    sampler = Sampler(fail)
+    with pytest.raises(kind) as caught:
+        sampler.run(iter(["fine", "bad", "never"]), 5, start=100)
+    assert caught.value is error
+    assert error.args == ("why",)
+    assert error.__notes__ == ["amorsize: raised by item 101: 'bad'"]
+    assert sampler.results == ["fine"]
+
+
+def test_the_inputs_exception_leaves_without_a_note() -> None:
+    """What the data's own iterator raises has nothing to do with an item."""
+
+    def data() -> Any:
+        yield 1
+        raise ValueError("no more")
+
+    sampler = Sampler(str)
+    with pytest.raises(ValueError, match="no more") as caught:
+        sampler.run(data(), 5)
+    assert not hasattr(caught.value, "__notes__")
+    assert sampler.results == ["1"]
+
+
+class Unspeakable:
+    """An object whose repr fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_note_survives_an_item_that_cannot_be_spelled() -> None:
+    """A broken repr leads to the type's name; long ones are cut; the same note is not added twice."""
+    error = ValueError("x")
+    add_item_note(error, 3, Unspeakable())
+    add_item_note(error, 3, Unspeakable())
+    assert error.__notes__ == ["amorsize: raised by item 3: <Unspeakable>"]
+    other = ValueError("x")
+    add_item_note(other, 3, "y" * 10_000)
+    assert len(other.__notes__[0]) < 200
+    assert other.__notes__[0].endswith("...")
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
+
+
+class Refuses:
+    """An object that cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("stay here")
+
+
+class OneWay:
+    """An object that can be pickled and not be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _explode, ()
+
+
+def _explode() -> None:
+    raise RuntimeError("cannot be built again")
+
+
+@pytest.mark.parametrize("value", [0, "text", b"x" * 1000, [1, 2, 3], {"a": (1, None)}, np.arange(10), list(range(1000))])
+def test_a_small_value_weighs_what_its_pickle_does(value: Any) -> None:
+    """Pickled bytes are measured, not guessed (S6)."""
+    n_bytes, seconds = weigh_value(value, dumps_by_value)
+    assert n_bytes == len(pickle.dumps(value, protocol=5))
+    assert seconds > 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"x" * 10**6, "y" * 10**6, np.zeros(10**6), np.zeros((1000, 1000)), list(range(10**5)), [bytes(999)] * 10**5],
+    ids=["bytes", "text", "array", "table", "numbers", "one object many times"],
+)
+def test_a_large_value_is_extrapolated(value: Any) -> None:
+    """A large value's size is about right without pickling all of it."""
+    n_bytes, seconds = weigh_value(value, dumps_by_value)
+    true = len(pickle.dumps(value, protocol=5))
+    assert 0.5 * true < n_bytes < 2 * true
+    assert seconds > 0
+
+
+def test_lambdas_and_closures_weigh_too() -> None:
+    """What plain pickle refuses and cloudpickle takes is picklable."""
+    n_bytes, _ = weigh_value(lambda x: x + 1, dumps_by_value)
+    assert n_bytes > 0
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), Refuses(), [1, Refuses()], OneWay()], ids=repr)
+def test_what_cannot_be_pickled_says_so(value: Any) -> None:
+    """A value that does not survive pickling both ways is told, with its type (S11)."""
+    with pytest.raises(NotPicklable, match=type(value).__qualname__):
+        weigh_value(value, dumps_by_value)
+
+
+def test_sampled_items_and_results_are_weighed() -> None:
+    """The profile gets mean sizes of both ways and the seconds for it."""
+    profile = weigh(make_profile(), [b"x" * 100] * 3, ["y" * 1000] * 3, dumps_by_value)
+    assert profile.arg_bytes == len(pickle.dumps(b"x" * 100, protocol=5))
+    assert profile.result_bytes == len(pickle.dumps("y" * 1000, protocol=5))
+    assert 0 < profile.arg_pickle_s < profile.pickle_s
+    assert profile.is_picklable
+
+
+def test_an_unpicklable_result_is_in_the_profile() -> None:
+    """The profile says that it cannot be pickled and what."""
+    profile = weigh(make_profile(), [1, 2], [1, Refuses()], dumps_by_value)
+    assert not profile.is_picklable
+    assert "Refuses" in profile.problem
+    assert "stay here" in profile.problem
+
+
+def identity(x: Any) -> Any:
+    """Return it."""
+    return x
+
+
+def test_a_function_that_holds_what_cannot_be_pickled_is_told() -> None:
+    """A closure over a lock names the variable."""
+    lock = threading.Lock()
+
+    def locked(x: int) -> int:
+        with lock:
+            return x
+
+    profile = inspect_function(Profile(), locked, dumps_by_value)
+    assert not profile.is_picklable
+    assert "'lock'" in profile.problem
+
+
+def test_an_importable_function_is_small() -> None:
+    """It travels by name; a closure weighs what it holds."""
+    data = bytes(10_000)
+
+    def closure(x: int) -> int:
+        return x + len(data)
+
+    assert inspect_function(Profile(), identity, dumps_by_value).func_bytes < 1000
+    assert inspect_function(Profile(), closure, dumps_by_value).func_bytes > 10_000
+
+
+class NoSize:
+    """An object that lies about its size."""
+
+    nbytes = "many"
+
+    def __sizeof__(self) -> int:
+        raise TypeError("none of your business")
+
+
+@pytest.mark.parametrize("value", [1, "abc", [], np.zeros(4), NoSize(), object(), memoryview(b"abc")])
+def test_the_shallow_size_never_raises(value: Any) -> None:
+    """Estimating a size looks at nothing that could fail."""
+    assert shallow_bytes(value) >= 0
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_kept_profile_leaves_first() -> None:
+    """The cache is bounded."""
+    cache = ProfileCache(most=2)
+    known = Known(make_profile(), int, 28, 5)
+    cache.put("a", known)
+    cache.put("b", known)
+    cache.put("a", known)
+    cache.put("c", known)
+    assert set(cache.items()) == {"a", "c"}
+    assert cache.get("b") is None
+    cache.clear()
+    assert cache.items() == {}
+
+
+def test_the_cache_forgets_what_belongs_to_one_call() -> None:
+    """The head of one call is not the head of the next."""
+    remember("test: head", make_profile(n_head=5, head_s=1.0), 1, 5)
+    known = CACHE.get("test: head")
+    assert known is not None
+    assert (known.profile.n_head, known.profile.head_s) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (1, 2, True),
+        (1, 1.0, False),
+        (1, "1", False),
+        ("a" * 100, "b" * 120, True),
+        ("a" * 100, "b" * 1000, False),
+        ("a" * 1000, "b" * 100, False),
+        (np.zeros(1000), np.ones(1500), True),
+        (np.zeros(1000), np.ones(100_000), False),
+    ],
+)
+def test_likeness_is_type_and_size(before: Any, after: Any, expected: bool) -> None:
+    """Items of another type or of more than twice the size are of another character."""
+    remember("test: likeness", make_profile(), before, 5)
+    known = CACHE.get("test: likeness")
+    assert known is not None
+    assert known.is_like(after) is expected
+
+
+@pytest.mark.parametrize(
+    ("item_s", "n_items", "expected"),
+    [
+        (1.2e-3, 1000, 1.2e-3),
+        (1.2e-3, 5, 1.1e-3),
+        (5e-3, 5, 5e-3),
+        (1e-4, 5, 1e-4),
+        (1.2e-3, 0, 1e-3),
+        (float("nan"), 100, 1e-3),
+        (float("inf"), 100, 1e-3),
+        (-1.0, 100, 1e-3),
+    ],
+)
+def test_a_run_refreshes_the_cost(item_s: float, n_items: int, expected: float) -> None:
+    """A long run or a changed cost replaces the sample's figure, a short one is averaged, nonsense is ignored."""
+    remember("test: refresh", make_profile(item_s=1e-3), 1, 5)
+    refresh("test: refresh", item_s, n_items)
+    known = CACHE.get("test: refresh")
+    assert known is not None
+    assert known.profile.item_s == pytest.approx(expected)
+
+
+def test_nothing_is_refreshed_that_is_not_known() -> None:
+    """A run of a function never sampled leaves no profile."""
+    refresh("test: never", 1e-3, 100)
+    assert CACHE.get("test: never") is None
+
+
+@amorsize.parallel
+def wait_a_moment(item: Any) -> int:
+    """Take about a millisecond for anything."""
+    time.sleep(1e-3)
+    return len(str(item))
+
+
+def test_a_profile_is_renewed_when_the_data_changes_character() -> None:
+    """A remembered profile is checked against the items seen now (S14)."""
+    wait_a_moment.map([1, 2, 3] * 5)
+    known = CACHE.get(wait_a_moment._self_state.key)
+    assert known is not None
+    assert known.arg_type is int
+    wait_a_moment.map(["x" * 5000] * 15)
+    known = CACHE.get(wait_a_moment._self_state.key)
+    assert known is not None
+    assert known.arg_type is str
+    wait_a_moment.map([b"y"] * 15)
+    known = CACHE.get(wait_a_moment._self_state.key)
+    assert known is not None
+    assert known.arg_type is bytes
+
+
+@amorsize.parallel
+def measured(item: Any) -> Any:
+    """Return the item."""
+    return item
+
+
+def test_the_profile_can_be_read_after_the_first_call() -> None:
+    """f.profile is None before anything was measured and shows pickled sizes after a dry run."""
+    assert measured.profile is None
+    measured.plan([b"x" * 500] * 10)
+    assert measured.profile is not None
+    assert measured.profile.n_sampled == 5
+    assert measured.profile.arg_bytes >= 500
+    measured.plan([b"x" * 50_000] * 10)
+    assert measured.profile.arg_bytes >= 50_000
+
+
+def test_peak_memory_is_in_the_profile() -> None:
+    """A function that needs memory shows it, without a tracing allocator that would disturb the timing (S8)."""
+
+    def hungry(n: int) -> int:
+        return len(np.ones(n).tobytes())
+
+    before = _profile._peak_bytes()
+    plan = amorsize.plan(hungry, [60_000_000] * 3, sample_size=1)
+    grown = _profile._peak_bytes() - before
+    assert plan.profile.peak_bytes == pytest.approx(grown, rel=0.2, abs=8 << 20)
