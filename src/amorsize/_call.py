@@ -48,6 +48,9 @@ READ_BOX_S: Final = 0.05
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks first, by the loop.
 _TINY_S: Final = 20e-6
 
+# Share of an item's seconds from which its transfer is worth learning from runs.
+_LARGE_TRANSFER: Final = 0.2
+
 # Seconds of a block from which its rate is worth more than five items timed one by one.
 _TELLING_S: Final = 100e-6
 
@@ -791,13 +794,14 @@ class Call:
         items = self.source.rest(base)
         self.source.n_items = base + len(items)
         task = self.task(plan, items, backend)
+        began = clock()
         try:
             outcome = _backend.run(plan.backend, task)
         except _backend.NoWorkersError as error:
             self._fall_back(plan, items, error)
             return
         self.record.spans += outcome.spans
-        self.learn(plan, outcome)
+        self.learn(plan, outcome, clock() - began)
         self._take_in(outcome, items)
 
     def _fall_back(self, plan: Plan, items: Sequence[Any], error: OSError) -> None:
@@ -837,8 +841,10 @@ class Call:
         text = f"{died.args[0]}; {len(finished)} finished results are in .results, retries=1 would try the rest again"
         raise WorkerDied(text, finished, died.in_flight, died.cause)
 
-    def learn(self, plan: Plan, outcome: Outcome) -> None:
+    def learn(self, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
         """Let the run refresh what is known of this host and this function."""
+        if plan.backend == LOKY:
+            _host.BOOK.started(LOKY)
         seen: dict[str, float] = {}
         if plan.backend == FORK and outcome.start_s > 0:
             start_s = max(1e-4, outcome.start_s - _host.resident_bytes() * cost.FORK_S_PER_BYTE)
@@ -854,6 +860,38 @@ class Call:
             efficiency = plan.host.costs[plan.backend].efficiency if plan.backend in plan.host.costs else 1.0
             if plan.backend != THREADS:
                 _profile.refresh(self.state.key, busy_s / n_items * efficiency, n_items)
+            if elapsed_s is not None:
+                self._learn_transfer(plan, outcome, elapsed_s)
+
+    def _learn_transfer(self, plan: Plan, outcome: Outcome, elapsed_s: float) -> None:
+        """
+        Where moving the data is a large part and took longer than weighing it said, remember what it took.
+
+        Memory touched for the first time, in the worker and again here, is what a sample of one result cannot show.
+        """
+        costs = plan.host.costs.get(plan.backend)
+        if costs is None or outcome.n_items < plan.n_jobs:
+            return
+        expected_s = cost.transfer_item_s(plan.profile, costs)
+        if expected_s < _LARGE_TRANSFER * plan.profile.item_s:
+            return
+        seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
+        if seen_s > 1.2 * expected_s:
+            _profile.remember_transfer(self.state.key, (seen_s + expected_s) / 2 - expected_s)
+
+    def _miss(self, plan: Plan) -> None:
+        """Add up what calls lose because loky's workers are cold and forking is not possible."""
+        costs = plan.host.costs.get(LOKY)
+        if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
+            return
+        n_jobs = min(plan.host.n_cpus, plan.host.n_physical_cpus, plan.n_items)
+        if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
+            size = cost.chunk_size(plan.profile, costs, plan.n_items, n_jobs)
+            warm = replace(costs, start_s=0.0, start_each_s=0.0)
+            could_s = cost.parallel(
+                plan.profile, warm, plan.n_items, n_jobs, size, caller_computes=False, n_cpus=plan.host.n_cpus
+            ).total_s
+            _host.BOOK.miss(LOKY, (self.record.actual_s or 0.0) - could_s)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -882,6 +920,8 @@ class Call:
             if self.samples is not None:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
+        if record.plan is not None and not record.plan.is_parallel and not record.revisions:
+            self._miss(record.plan)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))

@@ -279,6 +279,7 @@ class CostBook:
         self._lock = threading.Lock()
         self._costs: dict[str, Costs] = dict(PRIORS.get(platform, PRIORS["darwin"]))
         self.cheapest_start_s = self._cheapest()
+        self._missed_s: dict[str, float] = {}
 
     def _cheapest(self) -> float:
         return min(known.start_s for name, known in self._costs.items() if name in {FORK, LOKY})
@@ -307,6 +308,25 @@ class CostBook:
             if fields:
                 self._costs[backend] = replace(known, **fields, is_measured=True)
                 self.cheapest_start_s = self._cheapest()
+
+    def miss(self, backend: str, seconds: float) -> None:
+        """
+        Note what a call lost because the workers of *backend* were not running.
+
+        No single call of 200 ms is worth starting workers for half a second, a thousand of them are. Once the losses
+        add up to the start, the start is free: the break-even rule of ski rental, at most twice the best in hindsight.
+        """
+        with self._lock:
+            self._missed_s[backend] = self._missed_s.get(backend, 0.0) + max(0.0, seconds)
+
+    def missed_s(self, backend: str) -> float:
+        """Return the seconds lost so far."""
+        return self._missed_s.get(backend, 0.0)
+
+    def started(self, backend: str) -> None:
+        """Forget the losses: the workers have been started."""
+        with self._lock:
+            self._missed_s.pop(backend, None)
 
     def items(self) -> dict[str, Costs]:
         """Return a copy of everything known."""
@@ -355,5 +375,10 @@ def local_costs(*, warm: frozenset[str], unavailable: Mapping[str, str]) -> dict
     for name, known in BOOK.items().items():
         if name in unavailable or name not in {FORK, LOKY, THREADS}:
             continue
-        costs[name] = replace(known, start_s=0.0, start_each_s=0.0) if name in warm else known
+        now = known
+        if name in warm:
+            now = replace(known, start_s=0.0, start_each_s=0.0)
+        elif name == LOKY and (missed_s := BOOK.missed_s(name)) > 0:
+            now = replace(known, start_s=max(0.0, known.start_s - missed_s))
+        costs[name] = now
     return costs

@@ -99,7 +99,7 @@ def plot_plan(plan: Plan, ax: Any = None) -> Any:
 
     last = max([p.n_jobs for p in points] + [ceiling or 1])
     ax.set_xlim(0.4, last + 0.6)
-    ax.set_ylim(0, max([loop_s, *(p.total_s for p in points)]) * factor * 1.08)
+    ax.set_ylim(0, max([loop_s, *(p.total_s for p in points)]) * factor * 1.08 or 1)
     ax.xaxis.set_major_locator(importlib.import_module("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("processes or threads at once (n_jobs)")
     ax.set_ylabel(f"predicted time{' per item' if scale != 1 else ''} [{unit}]")

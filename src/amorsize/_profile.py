@@ -388,3 +388,11 @@ def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = 
     if cpu_fraction is not None:
         profile = replace(profile, cpu_fraction=cpu_fraction)
     CACHE.put(key, replace(known, profile=profile, n_seen=max(known.n_seen, n_items)))
+
+
+def remember_transfer(key: str, more_s: float) -> None:
+    """Add *more_s* seconds per item to what pickling a result is known to cost."""
+    known = CACHE.get(key)
+    if known is not None:
+        profile = replace(known.profile, pickle_s=known.profile.pickle_s + more_s)
+        CACHE.put(key, replace(known, profile=profile))

@@ -330,16 +330,23 @@ class FlowTeam:
         return self.outcome.n_done >= self.n_items
 
     def _start_while_working(self) -> None:
-        """Start workers and go on computing until the first of them answers; nothing is handed over before."""
+        """
+        Start workers and go on computing until one of them has finished a chunk.
+
+        Nothing is handed over before one answers; and since a worker that answers may still have the function's module
+        to import, and its colleagues to start, the caller goes on until results come home.
+        """
         self.carrier.submit(_HELLO, hello)
         block = max(1, int(schedule.CHECK_S / max(self.flow.item_s, 1e-9)))
-        while not self.ready and not self.is_done():
-            if not self.flow.caller_may_compute:
+        while not self.outcome.n_chunks and not self.is_done():
+            if self.ready:
+                self.top_up(ahead=0)
+            taken = self.ranges.take(block) if self.flow.caller_may_compute else None
+            if taken is None:
+                if self.ready and not self.in_flight:
+                    return
                 self.take(HOUSEKEEPING_S)
                 continue
-            taken = self.ranges.take(block)
-            if taken is None:
-                return
             begin = clock()
             start, stop = taken
             done, failed = _worker.run_block(
@@ -348,8 +355,6 @@ class FlowTeam:
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
-            if _is_fatal(failed, keep_going=self.flow.keep_going):
-                return
             self._note("caller", begin, end, start, len(done))
             block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
             self.chunker.observe(len(done), end - begin)
@@ -363,10 +368,12 @@ class FlowTeam:
             spans.pop()
         spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.flow.base + start, n_items=n_items))
 
-    def top_up(self) -> None:
+    def top_up(self, ahead: int | None = None) -> None:
         """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
-        ahead = 1 if self.flow.timeout is not None else 1 + self.carrier.ahead
-        while len(self.in_flight) < ahead * self.flow.n_jobs:
+        ahead = self.carrier.ahead if ahead is None else ahead
+        if self.flow.timeout is not None:
+            ahead = 0
+        while len(self.in_flight) < (1 + ahead) * self.flow.n_jobs:
             taken = self.ranges.take(self._next_size())
             if taken is None:
                 return
@@ -488,10 +495,6 @@ class FlowTeam:
         if len(again) < len(lost) or not lost:
             outcome.died = outcome.died or died
         self.ready = True
-
-
-def _is_fatal(failed: Sequence[tuple[int, BaseException]], *, keep_going: bool) -> bool:
-    return bool(failed) and not (keep_going and all(isinstance(error, Exception) for _, error in failed))
 
 
 def _items(indices: tuple[int, ...]) -> str:
