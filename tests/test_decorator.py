@@ -58,6 +58,7 @@ class Adder:
         self.n = n
 
     def __call__(self, x: int) -> int:
+        """Add."""
         return x + self.n
 
 
@@ -287,7 +288,7 @@ def test_a_function_decorated_under_another_name_survives() -> None:
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_copies_are_the_same_function(duplicate: Any) -> None:
-    """copy and deepcopy give a decorated function with the same function, options and last_plan."""
+    """Both copy and deepcopy give a decorated function with the same function, options and last_plan."""
     back = duplicate(configured)
     assert isinstance(back, ParallelFunction)
     assert back.__wrapped__ is configured.__wrapped__
@@ -377,6 +378,7 @@ class AsyncCallable:
     """An object whose call is a coroutine."""
 
     async def __call__(self, x: int) -> int:
+        """Be awaited."""
         return x
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: D102, D103 - the small functions are named for what they do
 from __future__ import annotations
 
 import collections
@@ -305,7 +306,7 @@ def appends_in_comprehension(x: int) -> list[None]:
 
 
 def appends_in_lambda(x: int) -> Any:
-    return (lambda y: NUMBERS.append(y))(x)
+    return [(lambda y: NUMBERS.append(y)) for _ in range(x)]  # noqa: PLW0108 - the lambda is the subject
 
 
 def appends_to_element(x: int) -> None:
@@ -546,7 +547,7 @@ def inner_state(x: int) -> int:
 
 
 def comprehension(x: int) -> Any:
-    return {i: [j for j in range(i)] for i in range(x)}, {*WORDS}, sum(i for i in NUMBERS[0])
+    return {i: [j + 1 for j in range(i)] for i in range(x)}, {*WORDS}, sum(i for i in NUMBERS[0])
 
 
 def formats(x: int) -> str:

@@ -307,7 +307,7 @@ odd_texts = st.one_of(st.text(max_size=80), st.from_regex(r"(\d+|max|-1) (\d+|ma
 
 
 @given(odd_values, odd_values, odd_values, odd_values, odd_values, odd_texts, odd_texts, st.text(max_size=20))
-def test_no_reading_stops_the_work(
+def test_no_reading_stops_the_work(  # noqa: PLR0917 - one argument per reading
     logical: Any, physical: Any, affinity: Any, available: Any, space: Any, paths: str, text: str, override: str
 ) -> None:
     """Whatever a machine says, a valid host comes out."""

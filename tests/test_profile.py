@@ -42,6 +42,7 @@ class Watch:
     log: list[Any] = field(default_factory=list)
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now
 
     def taking(self, seconds: dict[int, float] | float) -> Any:
@@ -218,7 +219,9 @@ def _explode() -> None:
     raise RuntimeError("cannot be built again")
 
 
-@pytest.mark.parametrize("value", [0, "text", b"x" * 1000, [1, 2, 3], {"a": (1, None)}, np.arange(10), list(range(1000))])
+@pytest.mark.parametrize(
+    "value", [0, "text", b"x" * 1000, [1, 2, 3], {"a": (1, None)}, np.arange(10), list(range(1000))], ids=repr
+)
 def test_a_small_value_weighs_what_its_pickle_does(value: Any) -> None:
     """Pickled bytes are measured, not guessed (S6)."""
     n_bytes, seconds = weigh_value(value, dumps_by_value)

@@ -888,9 +888,7 @@ class Call:
         if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
             size = cost.chunk_size(plan.profile, costs, plan.n_items, n_jobs)
             warm = replace(costs, start_s=0.0, start_each_s=0.0)
-            could_s = cost.parallel(
-                plan.profile, warm, plan.n_items, n_jobs, size, caller_computes=False, n_cpus=plan.host.n_cpus
-            ).total_s
+            could_s = cost.parallel(plan.profile, warm, plan.n_items, n_jobs, size, n_cpus=plan.host.n_cpus).total_s
             _host.BOOK.miss(LOKY, (self.record.actual_s or 0.0) - could_s)
 
     # -- the end -----------------------------------------------------------------------------------------------------

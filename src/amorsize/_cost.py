@@ -199,14 +199,23 @@ def founding_chunk_size(profile: Profile, n_left: int) -> int:
 
 
 def parallel(
-    profile: Profile, costs: Costs, n_left: int, n_jobs: int, batch_size: int, *, caller_computes: bool, n_cpus: int
+    profile: Profile,
+    costs: Costs,
+    n_left: int,
+    n_jobs: int,
+    batch_size: int,
+    *,
+    n_cpus: int,
+    caller_computes: bool = False,
+    is_fixed: bool = False,
 ) -> Forecast:
     """
     Predict the seconds of doing *n_left* items with *n_jobs* at once.
 
     ``T = start + max((W + transfer + dispatch) / p, caller's share)``, where W is the work on one core. Work that
     already runs on several cores (``cpu_fraction`` above 1) is counted in CPU seconds, since workers share these
-    cores. Few long items run in rounds: ``ceil(n / p)`` of them one after the other.
+    cores. Few long items run in rounds: ``ceil(n / p)`` of them one after the other; chunks of a size that *is_fixed*
+    are not cut short and run in rounds too.
     """
     item_s = profile.item_s
     if profile.cpu_fraction > SEVERAL_CORES:
@@ -214,7 +223,7 @@ def parallel(
     item_s /= costs.efficiency
     each_s = transfer_item_s(profile, costs)
     n_chunks = math.ceil(n_left / batch_size)
-    rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if n_chunks < 4 * n_jobs else 0.0
+    rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if is_fixed else 0.0
     work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)
     work_s = max(work_s, n_left * (profile.arg_bytes + profile.result_bytes) / MEMORY_BYTES_PER_S)
     transfer_s = n_left * each_s / n_jobs

@@ -220,7 +220,14 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
             caller = _caller_computes(plan, backend, costs, n_jobs)
             size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
             forecast = cost.parallel(
-                plan.profile, costs, plan.n_left, n_jobs, size, caller_computes=caller, n_cpus=plan.host.n_cpus
+                plan.profile,
+                costs,
+                plan.n_left,
+                n_jobs,
+                size,
+                n_cpus=plan.host.n_cpus,
+                caller_computes=caller,
+                is_fixed=plan.limits.batch_size is not None,
             )
             yield _Candidate(backend, n_jobs, size, caller, forecast)
 

@@ -291,19 +291,32 @@ def _lanes(plan: Plan, total_s: float) -> dict[str, list[Span]]:
 
 
 def _loop_before_workers(plan: Plan, lanes: dict[str, list[Span]], total_s: float) -> Span | None:
-    """Return the stretch that the caller spent looping: after its sample, until a promotion or the end."""
-    until_s = plan.revisions[0].at_s if plan.revisions else (total_s if plan.backend == SERIAL else None)
-    if until_s is None:
+    """
+    Return the stretch that the caller spent looping, where the run did not note it.
+
+    It did the items between the sample and the first chunk, until a promotion or the first chunk; without any chunk,
+    all that was left.
+    """
+    spans = [span for lane in lanes.values() for span in lane]
+    work = [span for span in spans if span.kind == "work"]
+    if any(span.kind == "loop" for span in spans):
         return None
-    before = [s for spans in lanes.values() for s in spans if s.begin_s < until_s]
-    if any(s.kind != "sample" for s in before):
+    n_sampled = sum(span.n_items for span in spans if span.kind == "sample")
+    n_done = min((span.start for span in work), default=plan.n_items or 0)
+    if n_done <= n_sampled:
         return None
-    begin_s = max((s.end_s for s in before), default=0.0)
-    start = sum(s.n_items for s in before)
-    n_done = plan.revisions[0].n_done if plan.revisions else plan.n_items or 0
-    if n_done <= start:
-        return None
-    return Span(lane="caller", begin_s=begin_s, end_s=until_s, start=start, n_items=n_done - start, kind="loop")
+    begin_s = max((span.end_s for span in spans if span.kind == "sample"), default=0.0)
+    end_s = min((span.begin_s for span in work), default=total_s)
+    if work and plan.revisions:
+        end_s = min(end_s, plan.revisions[0].at_s)
+    return Span(
+        lane="caller",
+        begin_s=begin_s,
+        end_s=max(begin_s, end_s),
+        start=n_sampled,
+        n_items=n_done - n_sampled,
+        kind="loop",
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

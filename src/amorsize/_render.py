@@ -343,7 +343,7 @@ def host_html(host: Host) -> str:
 
 def _costs_table(host: Host) -> str:
     cells = {name: costs_cells(costs) for name, costs in host.costs.items()}
-    style = f"{_CELL};text-align:right"
+    style = f"{_CELL};text-align:right;white-space:nowrap"
     head = "".join(f'<th scope="col" style="{style};opacity:.75">{escape(name)}</th>' for name, _ in cells[min(cells)])
     body = "".join(
         f'<tr style="background:transparent"><th scope="row" style="{_CELL};text-align:left;font-weight:600">'

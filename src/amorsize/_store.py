@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import stat
 import sys
@@ -247,6 +246,8 @@ def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
     new = {name: value for name, value in costs.items() if value.is_measured and value != _state.costs.get(name)}
     if folder() is None or not (known or new):
         return
+    import json  # noqa: PLC0415 - 3 ms that only a process with a store needs
+
     now = time.time()
     rows = [(machine(), key, now, _known_text(value)) for key, value in known.items()]
     cost_rows = [(machine(), name, now, json.dumps(dataclasses.asdict(value))) for name, value in new.items()]
@@ -394,6 +395,8 @@ def type_name(kind: type | str | None) -> str:
 
 
 def _known_text(known: Known) -> str:
+    import json  # noqa: PLC0415 - as in _save
+
     return json.dumps(
         {
             "profile": dataclasses.asdict(known.profile),
@@ -406,6 +409,8 @@ def _known_text(known: Known) -> str:
 
 def _parse(text: Any, build: Callable[[dict[str, Any]], T]) -> T | None:
     """Read one row; None, and a warning, where it is not what was written."""
+    import json  # noqa: PLC0415 - as in _save
+
     try:
         return build(json.loads(text))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:

@@ -18,7 +18,7 @@ _PACKAGE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared as text
 
 def warn(message: str) -> None:
     """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
-    level = 1
+    level = 2  # of the frame that called warn, to warnings.warn
     frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         level += 1

@@ -333,10 +333,11 @@ class FlowTeam:
         """
         Start workers and go on computing until one of them has finished a chunk.
 
-        Nothing is handed over before one answers; and since a worker that answers may still have the function's module
-        to import, and its colleagues to start, the caller goes on until results come home.
+        Nothing is handed over before one answers that it has opened the parcel, the function's module imported; and the
+        caller goes on until results come home.
         """
-        self.carrier.submit(_HELLO, hello)
+        for _ in range(self.flow.n_jobs):
+            self.carrier.submit(_HELLO, self._hello())
         block = max(1, int(schedule.CHECK_S / max(self.flow.item_s, 1e-9)))
         while not self.outcome.n_chunks and not self.is_done():
             if self.ready:
@@ -359,6 +360,12 @@ class FlowTeam:
             block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
             self.chunker.observe(len(done), end - begin)
             self.take(0)
+
+    def _hello(self) -> Any:
+        """Return a task without items: all it does is to make a worker ready."""
+        if self.flow.parcel is None:
+            return hello
+        return Chunk(self.flow.parcel, _ship.dumps([]), 0, 0.0, 1, keep_going=False, timeout=None)
 
     def _note(self, lane: str, begin: float, end: float, start: int, n_items: int) -> None:
         spans = self.outcome.spans
@@ -411,10 +418,7 @@ class FlowTeam:
 
     def _answer(self, answer: Answer) -> None:
         if answer.number == _HELLO:
-            self.ready = True
-            self.outcome.start_s = clock() - self.began
-            if answer.error is not None:
-                self._lost(range(0), answer.error)
+            self._greet(answer)
             return
         start, stop = self.in_flight.pop(answer.number)
         if answer.error is not None:
@@ -433,6 +437,16 @@ class FlowTeam:
         if start + result.n_items < stop:
             self.ranges.give_back(start + result.n_items, min(stop, self.limit))
         self._accept(start, results, failures)
+
+    def _greet(self, answer: Answer) -> None:
+        """Take note of a worker that is up; a cold one's first answer is what a start costs."""
+        if not self.ready:
+            self.ready = True
+            self.outcome.start_s = clock() - self.began
+        if answer.error is None or isinstance(answer.error, _ship.StaleCode):
+            return  # other code in the worker: the first chunk will say so too, and the function then goes by value
+        if not self.outcome.deaths:
+            self._lost(range(0), answer.error)
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
