@@ -213,13 +213,12 @@ class TestRun:
         """The first results are there before the input ends."""
         with subprocess.Popen(
             [sys.executable, "-m", "amorsize", "run", "jobs:length", "--data", "-"],
-            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         ) as process:  # fmt: skip
             watchdog = _kill_later(process)
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write(b"x\n" * 2000)
-            process.stdin.flush()
             assert process.stdout.readline().strip() == b"1"
             rest = process.communicate(timeout=60)[0]
             watchdog.cancel()

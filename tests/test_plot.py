@@ -120,7 +120,8 @@ class TestTimeline:
     def test_a_promotion_is_a_line_with_its_words(self) -> None:
         """And what the caller did before it is its loop."""
         revision = Revision(at_s=0.15, n_done=50, what="go parallel: fork, n_jobs=2", why="slow")
-        ax = plot_timeline(self.run_of(revisions=(revision,)))
+        later = tuple(dataclasses.replace(s, start=s.start + 45 * (s.kind == "work")) for s in self.run_of().timeline)
+        ax = plot_timeline(self.run_of(revisions=(revision,), timeline=later))
         assert "change of plan" in legend(ax)
         assert "loop" in legend(ax)
         assert "go parallel: fork, n_jobs=2" in [text.get_text() for text in ax.texts]

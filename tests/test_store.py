@@ -206,8 +206,11 @@ class TestNeverTrusted:
             _store.load()
             _store.save("other", KNOWN)
         assert len(caught) == 1
+        assert caught[0].filename == __file__
 
-    @pytest.mark.parametrize("content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0x"])
+    @pytest.mark.parametrize(
+        "content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0x"]
+    )
     def test_a_corrupt_file_is_left_alone(self, folder: Path, content: bytes) -> None:
         """It is neither read nor written nor removed."""
         folder.mkdir()

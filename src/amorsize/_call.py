@@ -638,8 +638,17 @@ class Call:
             beat.due = clock() + max(schedule.LOOK_S, (now - self.began) / 8)
 
     def _loop_carefully(self) -> None:
-        """The loop for items from any iterator, or with an error policy: one at a time."""
-        results, call, iterator = self.results, self.call, self.source.iterator
+        """
+        The loop for items from any iterator, or with an error policy: one at a time.
+
+        A look may read ahead; what it read is then in front of the source's iterator, so the loop begins again there.
+        """
+        while self._loop_over(self.source.iterator):
+            pass
+
+    def _loop_over(self, iterator: Iterator[Any]) -> bool:
+        """Loop until the items end, the rest has been done (both False), or the source's iterator is another one."""
+        results, call = self.results, self.call
         # The first item of each block is timed alone: the seconds of a block include those of a slow producer.
         n_before, block_began, count = len(results), clock(), 1
         first_s, spent_s = 0.0, 0.0
@@ -669,11 +678,13 @@ class Call:
                 self.first_item = item
             if self.progress is not None:
                 self.progress(len(results))
-            if now - block_began >= schedule.LOOK_S / 4 and self._look(
-                item_s, self.began + self.profile.head_s + spent_s
-            ):
-                return
+            if now - block_began >= schedule.LOOK_S / 4:
+                if self._look(item_s, self.began + self.profile.head_s + spent_s):
+                    return False
+                if self.source.iterator is not iterator:
+                    return True
             n_before, block_began = len(results), clock()
+        return False
 
     def _look(self, item_s: float, now: float) -> bool:
         """Look at the evidence while looping; True if the rest has been done by workers."""
@@ -691,8 +702,11 @@ class Call:
             if self.samples is None:
                 self._take_samples()
             self._inspect()
-        if not self.profile.is_picklable or self.profile.mutates:
-            return self._promote(item_s, elapsed_s)
+        if not self.profile.is_picklable or (self.profile.mutates and self.limits.n_jobs is None):
+            if self.record.plan is None:
+                self.profile = replace(self.profile, item_s=item_s)
+                self.decide(len(self.results))  # for its reason, and its warning
+            return False
         gain = 0.5 * costs.efficiency - 0.5 * cost.transfer_item_s(self.profile, costs) / max(item_s, 1e-9)
         if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, gain):
             return False

@@ -235,10 +235,9 @@ def parallel(
         start_s = costs.start_each_s * (n_jobs - 1) + max(0.0, costs.start_s - costs.start_each_s) - hidden_s
         transfer_s *= (n_jobs - 1) / n_jobs
         home_s = 0.0
-    elif costs.start_s > QUANTUM_S:
-        # Overlapped start: the caller goes on at STARTING_SPEED until the workers answer.
-        done_s = min(work_s, STARTING_SPEED * costs.start_s / n_jobs)
-        start_s -= done_s
+    else:
+        # Overlapped start: beyond the first moments the caller goes on at STARTING_SPEED until the workers answer.
+        start_s -= min(work_s, STARTING_SPEED * max(0.0, costs.start_s - QUANTUM_S) / n_jobs)
     dispatch_s = n_chunks * costs.batch_overhead_s / n_jobs
     busy_s = max(work_s + transfer_s + dispatch_s, home_s)
     return Forecast(start_s + busy_s, start_s + dispatch_s, busy_s - work_s - dispatch_s)

@@ -63,7 +63,7 @@ def decide(profile: Profile, host: Host, n_items: int | None, limits: Limits) ->
         return plan.parallel(best, Reason.FIXED)
     if best.forecast.total_s < cost.serial_s(profile, n_left) * (1 - cost.MARGIN):
         return plan.parallel(best, Reason.FASTER)
-    return plan.serial(_why_not(profile, best), best)
+    return plan.serial(Reason.UNKNOWN_LENGTH if n_items is None else _why_not(profile, best), best)
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ class _Draft:
         if self.profile.reads_mutable:
             names = ", ".join(self.profile.reads_mutable)
             notes.append(f"the function reads {names}, which can change; each worker has its own copy of it")
+        if self.host.platform == "win32" and (self.limits.n_jobs or 0) > cost.MAX_WINDOWS_JOBS:
+            notes.append(
+                f"Windows waits on at most {cost.MAX_WINDOWS_JOBS} workers; n_jobs={self.limits.n_jobs} is more"
+            )
         if not self.profile.is_picklable:
             notes.append(f"not picklable: {self.profile.problem}")
         return tuple(notes)
@@ -108,7 +112,7 @@ class _Draft:
             parallel_s = math.inf if endless else head_s + best.forecast.total_s
         predicted_s = parallel_s if chosen else serial_s
         speedup = 1.0
-        if endless and chosen:
+        if endless and chosen and self.profile.item_s > 0:
             speedup = cost.serial_s(self.profile, self.n_left) / max(chosen.forecast.total_s, 1e-12)
         elif predicted_s > 0 and not endless:
             speedup = serial_s / predicted_s
@@ -162,7 +166,8 @@ def _not_worth_a_thought(plan: _Draft) -> Reason | None:
     """Return the rule that makes this serial before anything is predicted, or None."""
     profile, host, limits = plan.profile, plan.host, plan.limits
     fixed = limits.n_jobs is not None
-    alone = host.n_cpus == 1 and host.context_backend is None and not _waits(profile, host, limits)
+    n_cores = host.n_cpus if _wants_threads(host, limits) else min(host.n_cpus, host.n_physical_cpus)
+    alone = n_cores == 1 and host.context_backend is None and not _waits(profile, host, limits)
     rules = (
         (fixed and jobs_meant(limits.n_jobs or 1, host.n_cpus) == 1, Reason.ONE_JOB),
         (not fixed and host.context_n_jobs == 1, Reason.ONE_JOB),
@@ -235,7 +240,8 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
 def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
     """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
     if plan.limits.n_jobs is not None:
-        yield jobs_meant(plan.limits.n_jobs, plan.host.n_cpus)
+        asked = jobs_meant(plan.limits.n_jobs, plan.host.n_cpus)
+        yield min(asked, cost.MAX_WINDOWS_JOBS) if plan.host.platform == "win32" and backend == LOKY else asked
         return
     most = plan.ceiling(backend)[0]
     n_jobs = fewest

@@ -6,6 +6,7 @@ The only room that knows wrapt. Composes nothing and measures nothing: a call go
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import importlib
@@ -38,10 +39,6 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
     """
 
     __slots__ = ("_self_options", "_self_owner", "_self_state")
-
-    _self_state: _call.State
-    _self_options: _call.Options
-    _self_owner: type | None
 
     def __init__(self, wrapped: Any, options: _call.Options, state: _call.State | None = None) -> None:
         super().__init__(wrapped)
@@ -226,7 +223,9 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
         return type(self)(self.__wrapped__, self._self_options, self._self_state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ParallelFunction[P, R]:
-        return self.__copy__()
+        wrapped = copy.deepcopy(self.__wrapped__, memo)
+        state = self._self_state if wrapped is self.__wrapped__ else None
+        return type(self)(wrapped, self._self_options, state)
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
@@ -235,10 +234,11 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
         """By name where that name leads back to this very function, else with the function inside."""
         wrapped = _callable(self.__wrapped__)
         module, qualname = getattr(wrapped, "__module__", None), getattr(wrapped, "__qualname__", None)
-        if module and qualname and module != "__main__" and _same(_find(module, qualname), self):
-            return _by_name, (module, qualname)
-        if module == "__main__" and qualname and _same(_find(module, qualname), self) and not _by_value():
-            return _by_name, (module, qualname)
+        found = _find(module, qualname) if module and qualname else None
+        if found is not None and _same(found, self) and (module != "__main__" or not _by_value()):
+            if found._self_options == self._self_options:
+                return _by_name, (module, qualname)
+            return _with_options, (module, qualname, self._self_options)
         return _rebuild, (type(self), self.__wrapped__, self._self_options)
 
     def __repr__(self) -> str:
@@ -265,6 +265,9 @@ class BoundParallelFunction(ParallelFunction[P, R]):
 
     def __copy__(self) -> ParallelFunction[P, R]:
         return BoundParallelFunction(self.__wrapped__, self._self_parent)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ParallelFunction[P, R]:
+        return BoundParallelFunction(copy.deepcopy(self.__wrapped__, memo), self._self_parent)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         wrapped = self.__wrapped__
@@ -334,6 +337,11 @@ def _by_name(module: str, qualname: str) -> Any:
     if not isinstance(found, ParallelFunction):
         raise AttributeError(f"{module}.{qualname} is not a function decorated with @amorsize.parallel here")
     return found
+
+
+def _with_options(module: str, qualname: str, options: _call.Options) -> Any:
+    found = _by_name(module, qualname)
+    return type(found)(found.__wrapped__, options, found._self_state)
 
 
 def _rebuild(kind: type[ParallelFunction[..., Any]], wrapped: Any, options: _call.Options) -> Any:

@@ -51,6 +51,8 @@ MUTATORS: Final = frozenset(
     ]
 )
 
+_JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+
 _INERT: Final = (
     type(None), bool, int, float, complex, str, bytes, range, slice, type, types.ModuleType, types.FunctionType,
     types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.GetSetDescriptorType,
@@ -167,6 +169,8 @@ def _constant_key(value: Any) -> str:
         return f"({','.join(map(_constant_key, value))})"
     if isinstance(value, frozenset):
         return f"{{{','.join(sorted(map(_constant_key, value)))}}}"
+    if isinstance(value, int):
+        return f"{type(value).__name__}:{value:x}"  # decimal has a limit of digits
     return f"{type(value).__name__}:{value!r}"
 
 
@@ -203,30 +207,45 @@ def function_key(func: Callable[..., Any]) -> str:
 
 
 @functools.lru_cache(maxsize=512)
-def _touched(code: types.CodeType) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
+def _touched(
+    code: types.CodeType, defaults: frozenset[str] = frozenset()
+) -> tuple[frozenset[str], frozenset[tuple[str, ...]]]:
     """
     Follow the names that *code* and the code nested in it load.
 
     Returns:
         The outside names that are rebound; and the dotted paths, each starting with an outside name (or with
-        ``"<arg>"`` for the first argument), into which something is stored or on which a mutator is called.
+        ``"<arg>"`` for the first argument, or with an argument of *defaults*), into which something is stored or on
+        which a mutator is called.
     """
     rebound: set[str] = set()
     stored: set[tuple[str, ...]] = set()
-    _follow(code, frozenset(code.co_freevars), rebound, stored)
+    local = {name: (name,) for name in defaults}
+    if code.co_argcount:
+        local[code.co_varnames[0]] = ("<arg>",)
+    _follow(code, frozenset(code.co_freevars), rebound, stored, local)
     return frozenset(rebound), frozenset(stored)
 
 
-def _follow(code: types.CodeType, free: frozenset[str], rebound: set[str], stored: set[tuple[str, ...]]) -> None:  # noqa: C901, PLR0912 - one branch per kind of instruction
-    first = code.co_varnames[:1] if code.co_argcount else ()
-    local: dict[str, tuple[str, ...] | None] = {first[0]: ("<arg>",)} if first else {}
+def _follow(  # noqa: C901, PLR0912, PLR0915 - one branch per kind of instruction
+    code: types.CodeType,
+    free: frozenset[str],
+    rebound: set[str],
+    stored: set[tuple[str, ...]],
+    local: dict[str, tuple[str, ...] | None],
+) -> None:
     stack: list[tuple[str, ...] | None] = []
 
     def pop() -> tuple[str, ...] | None:
         return stack.pop() if stack else None
 
+    depths: dict[int, list[tuple[str, ...] | None]] = {}
     for step in dis.get_instructions(code):
         name, arg = step.opname, step.argval
+        if step.offset in depths:
+            stack[:] = depths[step.offset]
+        if step.opcode in _JUMPS and "FOR_ITER" not in name:
+            depths.setdefault(int(arg), list(stack))
         if name in {"LOAD_GLOBAL", "LOAD_NAME"}:
             if step.arg is not None and name == "LOAD_GLOBAL" and step.arg & 1 and sys.version_info < (3, 13):
                 stack.append(None)
@@ -285,8 +304,7 @@ def _follow(code: types.CodeType, free: frozenset[str], rebound: set[str], store
             _generic(step, stack)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            inherited = frozenset(const.co_freevars) & free
-            _follow(const, inherited, rebound, stored)
+            _follow(const, frozenset(const.co_freevars) & free, rebound, stored, {})
 
 
 def _generic(step: dis.Instruction, stack: list[tuple[str, ...] | None]) -> None:
@@ -349,10 +367,11 @@ def _resolve(path: tuple[str, ...], values: dict[str, Any]) -> Any:
     for part in path[1:]:
         if part == "[]" or part.startswith("."):
             break
-        attributes = getattr(value, "__dict__", None)
-        if not isinstance(attributes, dict) or part not in attributes:
-            return value if isinstance(value, types.ModuleType | type) else None
-        value = attributes[part]
+        kinds = value.__mro__ if isinstance(value, type) else (value,)
+        holders = [vars(kind) for kind in kinds if part in getattr(kind, "__dict__", ())]
+        if not holders:
+            return value if isinstance(value, types.ModuleType) else None
+        value = holders[0][part]
     return value
 
 
@@ -378,7 +397,9 @@ def outside(func: Callable[..., Any]) -> Outside:
         named = named_values(helper)
         if helper is found and bound and not isinstance(func, functools.partial):
             named["<arg>"] = bound[-1]
-        rebound, stored = _touched(helper.__code__)
+        defaults = _mutable_defaults(helper)
+        named |= defaults
+        rebound, stored = _touched(helper.__code__, frozenset(defaults))
         mutates |= {name for name in rebound if name in named or name in helper.__globals__}
         mutates |= {path[0] for path in stored if _is_change(path, named)}
         mutates |= rebound - set(named)
@@ -389,6 +410,15 @@ def outside(func: Callable[..., Any]) -> Outside:
     objects |= values
     reads = tuple(sorted(name for name, value in values.items() if name not in mutates and _is_mutable(value)))
     return Outside(values, tuple(sorted(mutates)), reads, _unshareable(objects))
+
+
+def _mutable_defaults(found: types.FunctionType) -> dict[str, Any]:
+    """Return the mutable default values of a function's arguments, by name; calls share them."""
+    code = found.__code__
+    n_args = code.co_argcount
+    values = dict(zip(code.co_varnames[:n_args][::-1], (found.__defaults__ or ())[::-1], strict=False))
+    values |= found.__kwdefaults__ or {}
+    return {name: value for name, value in values.items() if _is_mutable(value)}
 
 
 def _helpers(found: types.FunctionType) -> Iterator[types.FunctionType]:
@@ -415,6 +445,9 @@ def _unshareable(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _forbids_fork(value: Any, depth: int) -> bool:
+    if isinstance(value, types.BuiltinFunctionType):
+        owner = value.__self__
+        return depth > 0 and not isinstance(owner, types.ModuleType | type) and _forbids_fork(owner, depth - 1)
     if isinstance(value, _INERT):
         return False
     if isinstance(value, dict | list | tuple | set | frozenset):

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._cost import EXTERNAL_PRIOR, PRIORS
@@ -182,7 +181,8 @@ def cgroup_cpus(readings: Readings) -> float | None:
         base = f"{_CGROUP}/cpu{path}/cpu.cfs"
         quota = _attempt(lambda b=base: readings.read_text(f"{b}_quota_us")) or ""
         period = _attempt(lambda b=base: readings.read_text(f"{b}_period_us")) or ""
-        quotas += [q for q in [parse_cpu_max(f"{quota.strip()} {period.strip()}")] if q is not None]
+        if quota.strip() and period.strip():
+            quotas += [q for q in [parse_cpu_max(f"{quota.strip()} {period.strip()}")] if q is not None]
     return min(quotas, default=None)
 
 
@@ -211,16 +211,16 @@ def cgroup_memory(readings: Readings) -> int | None:
 
 def usable_cpus(readings: Readings) -> tuple[int, int, str]:
     """Return usable logical CPUs, usable physical cores, and what set the number."""
-    logical = _count(_attempt(readings.logical)) or 1
-    ceilings = [(logical, "machine")]
+    logical = _count(_attempt(readings.logical))
+    ceilings = [] if logical is None else [(logical, "machine")]
     if (affinity := _count(_attempt(readings.affinity))) is not None:
         ceilings.append((affinity, "affinity"))
     if (quota := _attempt(lambda: cgroup_cpus(readings))) is not None:
         ceilings.append((max(1, math.ceil(quota)), "cgroup CPU quota"))
     if (override := _count(_attempt(lambda: readings.environ.get("LOKY_MAX_CPU_COUNT")))) is not None:
         ceilings.append((override, "LOKY_MAX_CPU_COUNT"))
-    n_cpus, source = min(ceilings, key=lambda c: c[0])
-    physical = _count(_attempt(readings.physical)) or logical
+    n_cpus, source = min(ceilings, key=lambda c: c[0], default=(1, "unknown"))
+    physical = _count(_attempt(readings.physical)) or n_cpus
     return n_cpus, max(1, min(n_cpus, physical)), source
 
 
@@ -234,7 +234,7 @@ def available_memory(readings: Readings) -> tuple[int, str]:
     found = []
     for read, source in sources:
         value = _attempt(read)
-        if isinstance(value, int | float) and value >= 0 and math.isfinite(value):
+        if isinstance(value, int | float) and 0 <= value < math.inf:
             found.append((int(value), source))
     return min(found, default=(UNKNOWN_MEMORY_BYTES, "unknown"))
 
@@ -248,10 +248,10 @@ def read_host(readings: Readings | None = None) -> Host:
         n_cpus=n_cpus,
         n_physical_cpus=n_physical,
         memory_bytes=memory,
-        costs=PRIORS.get(readings.platform, PRIORS["darwin"]),
+        costs=dict(PRIORS.get(readings.platform, PRIORS["darwin"])),
         platform=readings.platform,
         is_disabled=_is_disabled(readings),
-        sources=MappingProxyType({"n_cpus": cpu_source, "memory_bytes": memory_source}),
+        sources={"n_cpus": cpu_source, "memory_bytes": memory_source},
     )
 
 
@@ -280,6 +280,7 @@ class CostBook:
         self._costs: dict[str, Costs] = dict(PRIORS.get(platform, PRIORS["darwin"]))
         self.cheapest_start_s = self._cheapest()
         self._missed_s: dict[str, float] = {}
+        self._measured: set[tuple[str, str]] = set()
 
     def _cheapest(self) -> float:
         return min(known.start_s for name, known in self._costs.items() if name in {FORK, LOKY})
@@ -303,7 +304,8 @@ class CostBook:
                 if not (math.isfinite(value) and value > 0):
                     continue
                 before = getattr(known, name)
-                is_first = not known.is_measured or not math.isfinite(before) or before <= 0
+                is_first = (backend, name) not in self._measured or not math.isfinite(before) or before <= 0
+                self._measured.add((backend, name))
                 fields[name] = value if is_first else before + NEW_WEIGHT * (value - before)
             if fields:
                 self._costs[backend] = replace(known, **fields, is_measured=True)

@@ -51,8 +51,8 @@ FILE_NAME: Final = f"amorsize-{SCHEMA}.sqlite3"
 # Seconds to wait for another process's transaction, which takes about a millisecond.
 BUSY_S: Final = 0.25
 
-# Seconds a call must have taken for its profile to be saved at once. Saving takes 0.5 to 1 ms (opening the file and
-# one transaction without waiting for the disk, on the 2-core reference host): at most 1 %.
+# Seconds a call must have taken for its profile to be saved at once. Opening the file and one transaction, without
+# waiting for the disk, took 0.2 ms on the 2-core reference host and may take ten times that on a slower disk: 2 %.
 SAVE_AFTER_S: Final = 0.1
 
 # Profiles kept in a file; the oldest leave first. As many as a process remembers.

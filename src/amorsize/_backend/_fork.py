@@ -419,8 +419,9 @@ class Team:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
-        if failures and not self.job.keep_going:
-            self._stop_at(start + failures[0][0])
+        fatal = [p for p, error in failures if not (self.job.keep_going and isinstance(error, Exception))]
+        if fatal:
+            self._stop_at(start + fatal[0])
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
 
@@ -442,15 +443,16 @@ class Team:
         """Take in what workers have sent; waits at most *timeout_s* for the first of it."""
         if self.job.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
+        # One poll can tell twice of a death, and a replacement reuses the numbers of closed descriptors: who owns a
+        # number is looked up as of now, not as of its turn.
+        owners = {fd: w for w in self.workers.values() for fd in (w.results_fd, w.pid_fd) if fd >= 0}
         for fd, _ in self._poll.poll(timeout_s * 1000):
-            worker = self.workers.get(fd)
-            if worker is not None:
-                self._receive(worker)
-            else:
-                for dead in [w for w in self.workers.values() if w.pid_fd == fd]:
-                    self._receive(dead)
-                    if dead.results_fd in self.workers:
-                        self._bury(dead)
+            worker = owners.get(fd)
+            if worker is None or self.workers.get(worker.results_fd) is not worker:
+                continue
+            self._receive(worker)
+            if fd == worker.pid_fd and self.workers.get(worker.results_fd) is worker:
+                self._bury(worker)
 
     def _receive(self, worker: _Worker) -> None:
         """Read all that has arrived from a worker."""

@@ -66,6 +66,9 @@ class Carrier(Protocol):
     def broken(self, error: BaseException) -> str:
         """Return in words what killed a worker, if that is what the error of a task means; else an empty string."""
 
+    def renew(self) -> None:
+        """Have workers again after a death, where they do not come back by themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -228,6 +231,10 @@ class Callbacks:
         """Ask the way."""
         return self.way.broken(error)
 
+    def renew(self) -> None:
+        """Tell the way."""
+        self.way.renew()
+
 
 class Submitter(Protocol):
     """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
@@ -239,6 +246,9 @@ class Submitter(Protocol):
 
     def broken(self, error: BaseException) -> str:
         """As :meth:`Carrier.broken`."""
+
+    def renew(self) -> None:
+        """As :meth:`Carrier.renew`."""
 
 
 @dataclass(slots=True)
@@ -295,6 +305,8 @@ class FlowTeam:
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not flow.is_cold
         self.began = clock()
+        self.suspects: list[int] = []
+        self.one_by_one = False
         self._serial = 0
 
     def run(self) -> Outcome:
@@ -494,21 +506,38 @@ class FlowTeam:
         names = tuple(flow.base + i for i in lost)
         cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
         died = WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
-        again = [i for i in lost if outcome.attempts.get(i, 0) < flow.retries]
-        for i in again:
-            outcome.attempts[i] = outcome.attempts.get(i, 0) + 1
-        if again:
-            # One item at a time, nothing beside it: the one that kills its worker is then known by name.
-            self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
-            flow.n_jobs, self.carrier.ahead = 1, 0
-            for i in reversed(again):
-                self.ranges.give_back(i, i + 1)
+        again = [i for i in lost if self._may_run_again(i)]
+        self.suspects += again
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
         if len(again) < len(lost) or not lost:
             outcome.died = outcome.died or died
         self.ready = True
+        if self.suspects and not self.in_flight:
+            self._ask_one_by_one()
+
+    def _may_run_again(self, position: int) -> bool:
+        """
+        Count one attempt of an item, and tell whether it has another.
+
+        While chunks ran side by side nobody knows whose item it was; only from then on is each death somebody's.
+        """
+        attempts = self.outcome.attempts
+        if self.one_by_one:
+            attempts[position] = attempts.get(position, 0) + 1
+        return attempts.get(position, 0) < self.flow.retries
+
+    def _ask_one_by_one(self) -> None:
+        """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
+        self.carrier.renew()
+        if not self.one_by_one:
+            self.one_by_one = True
+            self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
+            self.flow.n_jobs, self.carrier.ahead = 1, 0
+        for i in sorted(self.suspects, reverse=True):
+            self.ranges.give_back(i, i + 1)
+        self.suspects.clear()
 
 
 def _items(indices: tuple[int, ...]) -> str:
@@ -545,14 +574,15 @@ class Threads:
     n: int
     name: str = "threading"
     _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    _n_started: int = 0
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* on a thread."""
         self._tasks.put((task, done))
-        if self._n_started < self.n:
-            self._n_started += 1
-            threading.Thread(target=self._serve, name=f"amorsize-{self._n_started}", daemon=True).start()
+        if len(self._threads) < self.n:
+            name = f"amorsize-{len(self._threads) + 1}"
+            self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+            self._threads[-1].start()
 
     def _serve(self) -> None:
         while (job := self._tasks.get()) is not None:
@@ -570,7 +600,13 @@ class Threads:
         del error
         return ""
 
-    def close(self) -> None:
-        """Let the threads end after what they are at."""
-        for _ in range(self._n_started):
+    def renew(self) -> None:
+        """Do nothing: threads do not die."""
+
+    def close(self, timeout_s: float = 0.5) -> None:
+        """Let the threads end after what they are at; those that are stuck in an item are left behind."""
+        for _ in self._threads:
             self._tasks.put(None)
+        deadline = clock() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - clock()))

@@ -155,6 +155,14 @@ class Loky:
     def _at_exit(self) -> None:
         self.close(kill=True)
 
+    def renew(self) -> None:
+        """Start another pool of the same size if this one is broken."""
+        executor = self._executor
+        if executor is None or executor._flags.broken is not None:  # noqa: SLF001 - no public way to ask
+            size = self._size
+            self.close(kill=True)
+            self.ensure(max(1, size))
+
     def restart(self) -> None:
         """Drop a broken pool; the next run starts another."""
         self.close(kill=True)
@@ -203,6 +211,9 @@ class External:
             self.backend.submit(batch, callback=finished)
         except Exception as error:  # noqa: BLE001 - a cluster that is gone: the run decides
             done(None, error)
+
+    def renew(self) -> None:
+        """Leave it to the engine, which replaces its workers by itself."""
 
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""

@@ -246,25 +246,24 @@ class ForkPool:
             timeout_s = 0.0
         if self.flow.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
+        # See Team._wait in _fork.py: a replacement reuses the numbers of closed descriptors.
+        owners = {fd: w for w in self._workers.values() for fd in (w.results_fd, w.pid_fd, w.tasks_fd) if fd >= 0}
         for fd, _ in self._poll.poll(timeout_s * 1000):
-            self._handle(fd)
+            worker = owners.get(fd)
+            if worker is not None and self._workers.get(worker.results_fd) is worker:
+                self._handle(worker, fd)
         if self.flow.timeout is not None:
             self._end_overrun()
         answers, self._answers = self._answers, []
         return answers
 
-    def _handle(self, fd: int) -> None:
-        worker = self._workers.get(fd)
-        if worker is not None:
-            self._receive(worker)
+    def _handle(self, worker: _Worker, fd: int) -> None:
+        if fd == worker.tasks_fd:
+            self._flush(worker)
             return
-        for other in list(self._workers.values()):
-            if other.tasks_fd == fd:
-                self._flush(other)
-            elif other.pid_fd == fd:
-                self._receive(other)
-                if other.results_fd in self._workers:
-                    self._bury(other)
+        self._receive(worker)
+        if fd == worker.pid_fd and self._workers.get(worker.results_fd) is worker:
+            self._bury(worker)
 
     def _receive(self, worker: _Worker) -> None:
         while True:
@@ -341,6 +340,9 @@ class ForkPool:
     def broken(self, error: BaseException) -> str:
         """Return the cause that the death was given."""
         return error.cause if isinstance(error, WorkerDied) else ""
+
+    def renew(self) -> None:
+        """Do nothing: each dead worker is replaced at once."""
 
 
 def _dumps(value: Any) -> bytes:

@@ -15,8 +15,10 @@ caller sends the function by value.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
+import io
 import os
 import pickle
 import sys
@@ -47,12 +49,30 @@ class StaleCode(Exception):  # noqa: N818 - a signal between worker and caller
 
 def dumps_by_value(value: Any) -> bytes:
     """Pickle with cloudpickle: functions without a name of their own and classes of ``__main__`` go by value."""
+    buffer = io.BytesIO()
+    _pickler()(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:
+    """
+    Return cloudpickle's pickler, taught to ask objects for their own ``__reduce_ex__`` where they stand for a function.
+
+    It takes everything that looks like a function for one, and a decorated function looks like the one inside.
+    """
     try:
         import cloudpickle  # noqa: PLC0415 - imported only where plain pickle does not do
     except ImportError:  # joblib before 1.6 carries its own
         from joblib.externals import cloudpickle  # noqa: PLC0415 - as above
-    data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
+        def reducer_override(self, obj: Any) -> Any:
+            if hasattr(type(obj), "_amorsize_unwrap"):
+                return obj.__reduce_ex__(5)
+            return super().reducer_override(obj)
+
+    return Pickler
 
 
 def dumps(value: Any) -> bytes:
@@ -85,6 +105,16 @@ def small_globals(found: types.FunctionType) -> dict[str, dict[str, Any]]:
             if name in helper.__globals__ and _is_small(helper.__globals__[name]):
                 values[name] = helper.__globals__[name]
     return {found.__module__: values} if values else {}
+
+
+def helper_hashes(found: types.FunctionType) -> dict[str, str]:
+    """Return the code hashes of the functions that a function names in its module: a worker's must be the same."""
+    hashes = {}
+    for name, value in _function.named_values(found).items():
+        helper, _ = _function.bare(value) if callable(value) else (None, ())
+        if helper is not None and not isinstance(value, type) and name in found.__globals__:
+            hashes[name] = _function.code_hash(helper.__code__)
+    return hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +197,7 @@ class _Contents:
     module: str
     qualname: str
     code_hash: str
+    helpers: dict[str, str]
     globals: dict[str, dict[str, Any]]
     function: bytes
     star: bool
@@ -230,6 +261,7 @@ def pack_function(
         module=func.__module__ if named else "",
         qualname=func.__qualname__ if named else "",
         code_hash=_function.code_hash(found.__code__) if named and found else "",
+        helpers=helper_hashes(found) if named and found else {},
         globals=small_globals(found) if named and found else {},
         function=b"" if named else dumps_by_value(_copied(func) if by_value else func),
         star=star,
@@ -311,6 +343,9 @@ def _import(contents: _Contents) -> Callable[..., Any]:
     found, _ = _function.bare(function)
     if found is None or _function.code_hash(found.__code__) != contents.code_hash:
         message = f"{contents.module}.{contents.qualname} is other code in the worker"
+        raise StaleCode(message)
+    if helper_hashes(found) != contents.helpers:
+        message = f"a function that {contents.module}.{contents.qualname} names is other code in the worker"
         raise StaleCode(message)
     for module, values in contents.globals.items():
         names = vars(sys.modules[module])
