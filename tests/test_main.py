@@ -143,7 +143,7 @@ class TestWords:
     )
     @pytest.mark.parametrize("command", ["plan", "run"])
     def test_words_that_make_no_sense_are_2(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *,
         command: str, job: str, data: str, complaint: str,
     ) -> None:  # fmt: skip
         """One line names what is wrong."""
@@ -436,6 +436,8 @@ class TestDemo:
 
 @dataclasses.dataclass
 class Point:
+    """A record as users have them."""
+
     x: int
     where: Any
 

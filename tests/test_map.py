@@ -356,7 +356,7 @@ def test_no_item_of_an_iterator_is_lost_when_the_rest_stays_serial(
         assert run(source(80)) == [-x for x in range(80)]
         assert sorted(read_log(path)[0]) == sorted(list(range(80)) * call)
         assert decorated.last_plan is not None
-        assert decorated.last_plan.n_items == 80
+        assert decorated.last_plan.n_items in {80, None}  # as known when it was decided
 
 
 def test_a_slow_producer_of_unknown_length_is_mapped(tmp_path: Path) -> None:

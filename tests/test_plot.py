@@ -27,10 +27,12 @@ def _pyplot() -> Iterator[Any]:
 
 
 def plan_of(n_items: int | None = 1000, n_cpus: int = 8, **host: Any) -> Plan:
+    """Return a decision for a made-up machine."""
     return decide(make_profile(), make_host(n_cpus=n_cpus, **host), n_items, Limits())
 
 
 def legend(ax: Any) -> str:
+    """Return the legend as one line."""
     return " | ".join(text.get_text() for text in ax.get_legend().get_texts())
 
 
@@ -94,6 +96,7 @@ class TestTimeline:
     """The run that happened."""
 
     def run_of(self, **changes: Any) -> Plan:
+        """Return the plan of a run of three lanes."""
         spans = (
             Span(lane="caller", begin_s=0.0, end_s=0.1, start=0, n_items=5, kind="sample"),
             Span(lane="worker 10", begin_s=0.3, end_s=0.9, start=5, n_items=60),

@@ -23,6 +23,7 @@ class Clock:
         self.now = 100.0
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now
 
 
@@ -37,6 +38,7 @@ def _reports() -> list[tuple[int, int | None, float]]:
 
 
 def double(x: int) -> int:
+    """Stand for any work."""
     return 2 * x
 
 
@@ -176,7 +178,7 @@ class TestBar:
         assert drawn.endswith("\n")
 
     def test_no_thread_is_left(self, clock: Clock, screen: Callable[[], str]) -> None:
-        """tqdm's monitor thread would forbid forking from then on."""
+        """The monitor thread of tqdm would forbid forking from then on."""
         before = set(threading.enumerate())
         follower = Follower(True, "work", 2, clock=clock)
         clock.now += 2

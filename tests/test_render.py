@@ -41,6 +41,7 @@ PROFILE = Profile(
 
 
 def plan_of(n_items: int | None = 1000, **limits: Any) -> Plan:
+    """Return a decision for the machine above."""
     return decide(PROFILE, HOST, n_items, Limits(**limits))
 
 
@@ -177,6 +178,7 @@ class _Page(HTMLParser):
 
 
 def pages() -> list[str]:
+    """Return HTML of everything that has some."""
     plans = [plan_of(), plan_of(None), plan_of(0), dataclasses.replace(plan_of(), actual_s=1.0)]
     profiles = [PROFILE, Profile(), dataclasses.replace(PROFILE, mutates=("A",), reads_mutable=("B",))]
     nested = dataclasses.replace(HOST, is_nested=True, is_disabled=True, context_backend="dask", costs={})

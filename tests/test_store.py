@@ -53,16 +53,15 @@ def forget() -> None:
     _store.configure(cache_dir=where)
 
 
-def run(code: str, folder: Path, **options: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a Python of its own that keeps its profiles in *folder*."""
-    return subprocess.run([sys.executable, "-c", code], env=environment(folder) | options, **QUIETLY)  # type: ignore[call-overload,no-any-return]  # the options are in a dictionary
-
-
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path | str) -> dict[str, str]:
+    """Return an environment in which profiles are kept in *folder*."""
     return os.environ | {"AMORSIZE_CACHE_DIR": str(folder)}
 
 
-QUIETLY = {"check": False, "capture_output": True, "text": True, "timeout": 60}
+def run(code: str, folder: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run code in a Python of its own that keeps its profiles in *folder*."""
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, env=environment(folder), check=False, capture_output=True, text=True, timeout=60)
 
 
 class TestOff:
@@ -94,9 +93,7 @@ class TestOff:
     def test_sqlite_is_not_imported(self) -> None:
         """A process that keeps nothing does not pay for it."""
         code = "import sys, amorsize._store as s; s.load(); s.keep('k', 1); print('sqlite3' in sys.modules)"
-        options = os.environ | {"AMORSIZE_CACHE_DIR": ""}
-        done = subprocess.run([sys.executable, "-c", code], env=options, **QUIETLY)  # type: ignore[call-overload]  # as above
-        assert done.stdout.strip() == "False"
+        assert run(code, "").stdout.strip() == "False"
 
 
 class TestKept:
@@ -194,17 +191,18 @@ class TestKept:
 class TestNeverTrusted:
     """Files that are corrupt or somebody else's are left alone, with a warning."""
 
-    def spoil(self, folder: Path, statement: str) -> None:
+    def spoil(self, folder: Path, statement: str, *values: str) -> None:
+        """Change a good file, and act as the next process."""
         _store.save("key", KNOWN)
         with contextlib.closing(sqlite3.connect(folder / _store.FILE_NAME)) as db:
-            db.execute(statement)
+            db.execute(statement, values)
             db.commit()
         forget()
 
     def load_with_warning(self) -> None:
+        """See that the file is complained of, once, and at the line that led there."""
         with pytest.warns(AmorsizeWarning, match="profiles are not kept") as caught:
-            _store.load()
-            _store.save("other", KNOWN)
+            self.load_and_save()
         assert len(caught) == 1
         assert caught[0].filename == __file__
 
@@ -267,7 +265,7 @@ class TestNeverTrusted:
     def test_a_row_that_makes_no_sense_is_left_out(self, folder: Path, text: str) -> None:
         """The others are read."""
         _store.save("good", KNOWN)
-        self.spoil(folder, f"UPDATE profiles SET known = '{text}' WHERE key = 'key'")
+        self.spoil(folder, "UPDATE profiles SET known = ? WHERE key = 'key'", text)
         with pytest.warns(AmorsizeWarning):
             assert [entry.key for entry in _store.entries()] == ["good"]
 
@@ -275,7 +273,7 @@ class TestNeverTrusted:
     def test_costs_that_make_no_sense_are_left_out(self, folder: Path, figure: str) -> None:
         """Likewise."""
         _store.save_costs({"fork": COSTS})
-        self.spoil(folder, f"UPDATE costs SET costs = replace(costs, '0.004', '{figure}')")
+        self.spoil(folder, "UPDATE costs SET costs = replace(costs, '0.004', ?)", figure)
         with pytest.warns(AmorsizeWarning):
             assert _store.costs() == {}
 

@@ -214,6 +214,12 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
             return self
         return BoundParallelFunction(bound, self)
 
+    @property
+    def __class__(self) -> Any:
+        """The wrapped function's class, as a proxy says; its own to cloudpickle, which would take it for a function."""
+        asker = sys._getframe(1).f_code.co_filename  # noqa: SLF001 - the pickler does not say who it is
+        return type(self) if "cloudpickle" in asker else type(self.__wrapped__)
+
     # -- copies and pickles ------------------------------------------------------------------------------------------
 
     def _amorsize_unwrap(self) -> Any:

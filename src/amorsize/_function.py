@@ -445,8 +445,8 @@ def _unshareable(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _forbids_fork(value: Any, depth: int) -> bool:
-    if isinstance(value, types.BuiltinFunctionType):
-        owner = value.__self__
+    owner = None if isinstance(value, type) else getattr(value, "__self__", None)
+    if owner is not None and callable(value):
         return depth > 0 and not isinstance(owner, types.ModuleType | type) and _forbids_fork(owner, depth - 1)
     if isinstance(value, _INERT):
         return False

@@ -273,7 +273,7 @@ def _bare_flow(task: Task) -> Flow:
 
 
 def _run_loky(task: Task) -> Outcome:
-    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+    from amorsize._backend._futures import Board, Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
@@ -282,13 +282,15 @@ def _run_loky(task: Task) -> Outcome:
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
-    carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0)
-    team = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier)
+    board = Board()
     try:
-        outcome = team.run()
+        carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0, board=board)
+        outcome = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier).run()
     except BaseException:
         pool.close(kill=True)  # interrupted: what still runs must not run on
         raise
+    finally:
+        board.close()
     if outcome.deaths:
         pool.restart()
     return outcome
@@ -322,13 +324,14 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, task: Task) -> None:
-        from amorsize._backend._futures import Callbacks, Threads  # noqa: PLC0415 - see the top
+        from amorsize._backend._futures import Board, Callbacks, Threads  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
         self._cluster: _local.External | None = None
         self._threads: Threads | None = None
         self._fork: Any = None
+        self._board: Board | None = None
         flow = _bare_flow(task)
         carrier: Any
         if backend == FORK:
@@ -341,7 +344,9 @@ class Streaming:
         elif backend == LOKY:
             _local.LOKY.ensure(task.n_jobs)
             flow = _flow(task, is_cold=False, ambient=True)
-            carrier = Callbacks(_local.LOKY, ahead=1 if _local.LOKY.n_workers() == task.n_jobs else 0)
+            self._board = Board()
+            ahead = 1 if _local.LOKY.n_workers() == task.n_jobs else 0
+            carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
             flow = _flow(task, is_cold=False, ambient=False)
             self._cluster = _local.External(task.backend, task.n_jobs, backend)
@@ -358,6 +363,8 @@ class Streaming:
             self._threads.close()
         if self._cluster is not None:
             self._cluster.__exit__()
+        if self._board is not None:
+            self._board.close()
         if self._backend == LOKY:
             if self.team.outcome.deaths:
                 _local.LOKY.restart()

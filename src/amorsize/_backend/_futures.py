@@ -11,14 +11,16 @@ The caller is the only one to read the input and to hand out work; callbacks onl
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pickle
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from amorsize import _cost as cost
@@ -118,6 +120,8 @@ class Chunk:
         block: Items between two looks at the clock, at first.
         keep_going: Whether to go on after a failed item.
         timeout: Seconds one item may take, or None.
+        board: File to tell how many items have been begun, or empty.
+        slot: Where in it.
     """
 
     parcel: Parcel
@@ -127,6 +131,8 @@ class Chunk:
     block: int
     keep_going: bool
     timeout: float | None
+    board: str = ""
+    slot: int = 0
 
     def __call__(self) -> Done:
         _worker.mark_worker()
@@ -135,23 +141,32 @@ class Chunk:
         if self.timeout is not None:
             call = _alarmed(call, self.timeout, self.start)
         begin = clock()
-        results, failures = run_quantum(
-            call, items, self.quantum_s, 1 if self.timeout is not None else self.block, keep_going=self.keep_going
-        )
+        tell = _tell(self.board, self.slot) if self.board else None
+        block = 1 if self.timeout is not None else self.block
+        results, failures = run_quantum(call, items, self.quantum_s, block, keep_going=self.keep_going, tell=tell)
         end = clock()
         data = _worker.pack(results, failures, self.start, _ship.dumps)
         return Done(data, len(results), begin, end, f"process {os.getpid()}")
 
 
 def run_quantum(
-    call: Callable[[Any], Any], items: Sequence[Any], quantum_s: float, block: int, *, keep_going: bool
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    quantum_s: float,
+    block: int,
+    *,
+    keep_going: bool,
+    tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Run items, at least one, until they are done or *quantum_s* is over; looks at the clock between blocks."""
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     begin = now = clock()
     while len(results) < len(items) and (now - begin < quantum_s or not results):
-        done, failed = _worker.run_block(call, items[len(results) : len(results) + block], keep_going=keep_going)
+        part = items[len(results) : len(results) + block]
+        if tell is not None:
+            tell(len(results) + len(part))
+        done, failed = _worker.run_block(call, part, keep_going=keep_going)
         failures += [(len(results) + position, error) for position, error in failed]
         results += done
         if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
@@ -198,13 +213,69 @@ def hello() -> float:
     return clock()
 
 
+class Board:
+    """
+    A small file that workers map into their memory and write into how many items of a chunk they have begun.
+
+    After a death it tells the items that were being computed from those that only waited in a queue.
+    """
+
+    N_SLOTS: Final = 4096
+
+    def __init__(self) -> None:
+        handle, self.path = tempfile.mkstemp(prefix="amorsize-")
+        try:
+            os.ftruncate(handle, 8 * self.N_SLOTS)
+            self._map = mmap.mmap(handle, 8 * self.N_SLOTS)
+        finally:
+            os.close(handle)
+
+    def take(self, number: int) -> int:
+        """Return the slot of a task, set to nothing begun."""
+        slot = number % self.N_SLOTS
+        self._map[8 * slot : 8 * slot + 8] = bytes(8)
+        return slot
+
+    def read(self, number: int) -> int | None:
+        """Return how many items of a task have been begun, None if the board is gone."""
+        slot = number % self.N_SLOTS
+        try:
+            return int.from_bytes(self._map[8 * slot : 8 * slot + 8], "little")
+        except ValueError:
+            return None
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._map.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+_mapped: tuple[str, Any] = ("", None)
+
+
+def _tell(path: str, slot: int) -> Callable[[int], None]:
+    """Return what writes into a slot of the board; in the worker."""
+    global _mapped  # noqa: PLW0603 - a worker runs one chunk at a time
+    if _mapped[0] != path:
+        with open(path, "r+b") as file:  # noqa: PTH123 - the path is a string from the caller
+            _mapped = (path, mmap.mmap(file.fileno(), 0))
+    board = _mapped[1]
+
+    def tell(n_begun: int) -> None:
+        board[8 * slot : 8 * slot + 8] = n_begun.to_bytes(8, "little")
+
+    return tell
+
+
 class Callbacks:
     """A carrier over anything that calls back from some thread when a task is done; the callback only fills a queue."""
 
-    def __init__(self, way: Submitter, ahead: int) -> None:
+    def __init__(self, way: Submitter, ahead: int, board: Board | None = None) -> None:
         self.way = way
         self.name = way.name
         self.ahead = ahead
+        self._board = board
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
     def task(self, flow: Flow, work: Work) -> Any:
@@ -216,7 +287,15 @@ class Callbacks:
 
     def submit(self, number: int, task: Any) -> None:
         """Hand over a task."""
-        self.way.submit(task, lambda result, error: self._answers.put(Answer(number, result, error)))
+        if self._board is not None and isinstance(task, Chunk) and number >= 0:
+            task = replace(task, board=self._board.path, slot=self._board.take(number))
+        self.way.submit(task, lambda result, error: self._answers.put(self._answer(number, result, error)))
+
+    def _answer(self, number: int, result: Any, error: BaseException | None) -> Answer:
+        """Add what the board says of a task that did not return."""
+        if error is None or self._board is None or number < 0:
+            return Answer(number, result, error)
+        return Answer(number, result, error, self._board.read(number))
 
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come."""
@@ -514,8 +593,10 @@ class FlowTeam:
         if len(again) < len(lost) or not lost:
             outcome.died = outcome.died or died
         self.ready = True
-        if self.suspects and not self.in_flight:
-            self._ask_one_by_one()
+        if not self.in_flight:
+            self.carrier.renew()
+            if self.suspects:
+                self._ask_one_by_one()
 
     def _may_run_again(self, position: int) -> bool:
         """
@@ -530,7 +611,6 @@ class FlowTeam:
 
     def _ask_one_by_one(self) -> None:
         """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
-        self.carrier.renew()
         if not self.one_by_one:
             self.one_by_one = True
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
