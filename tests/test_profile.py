@@ -402,15 +402,15 @@ def test_a_profile_is_renewed_when_the_data_changes_character() -> None:
     wait_a_moment.map([1, 2, 3] * 5)
     known = CACHE.get(wait_a_moment._self_state.key)
     assert known is not None
-    assert known.arg_type is int
+    assert known.arg_type == "builtins.int"
     wait_a_moment.map(["x" * 5000] * 15)
     known = CACHE.get(wait_a_moment._self_state.key)
     assert known is not None
-    assert known.arg_type is str
+    assert known.arg_type == "builtins.str"
     wait_a_moment.map([b"y"] * 15)
     known = CACHE.get(wait_a_moment._self_state.key)
     assert known is not None
-    assert known.arg_type is bytes
+    assert known.arg_type == "builtins.bytes"
 
 
 @amorsize.parallel

@@ -199,6 +199,11 @@ class TestNeverTrusted:
             db.commit()
         forget()
 
+    def load_and_save(self) -> None:
+        """Do what a process does at its beginning and at its end."""
+        _store.load()
+        _store.save("other", KNOWN)
+
     def load_with_warning(self) -> None:
         """See that the file is complained of, once, and at the line that led there."""
         with pytest.warns(AmorsizeWarning, match="profiles are not kept") as caught:

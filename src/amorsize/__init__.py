@@ -18,6 +18,7 @@ from amorsize import exceptions
 from amorsize._backend import shutdown
 from amorsize._decide import decide
 from amorsize._decorator import ParallelFunction, host, parallel, plan
+from amorsize._store import configure
 from amorsize._types import Costs, Host, Limits, Plan, Profile, Reason, Revision, Span
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "Revision",
     "Span",
     "__version__",
+    "configure",
     "decide",
     "exceptions",
     "host",

@@ -316,7 +316,7 @@ def _data(text: str) -> Iterable[Any]:
 
 
 def _matching(pattern: str) -> list[str]:
-    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - paths as the user would have typed them
+    paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise CommandError(f"no file matches {pattern!r}")
     return paths

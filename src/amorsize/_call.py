@@ -16,23 +16,23 @@ import operator
 import os
 import sys
 import time
-import warnings
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _backend, _function, _host, _profile
+from amorsize import _backend, _function, _host, _profile, _store
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._decide import decide, jobs_meant
 from amorsize._types import FORK, LOKY, SERIAL, THREADS, Limits, Plan, Profile, Reason, Revision, Span
-from amorsize.exceptions import AmorsizeError, AmorsizeWarning, WorkerDied
+from amorsize._warn import warn
+from amorsize.exceptions import AmorsizeError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from amorsize._backend import Outcome
+    from amorsize._backend._outcome import Outcome
     from amorsize._types import Host
 
 logger = logging.getLogger("amorsize")
@@ -45,7 +45,7 @@ RESAMPLE_SHARE: Final = 0.01
 # million integers takes about that long; a producer that is slower is worth overlapping with the work.
 READ_BOX_S: Final = 0.05
 
-# Seconds per item below which timing items one by one says little: such a function is timed in blocks first, by the loop.
+# Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
 
 # Share of an item's seconds from which its transfer is worth learning from runs.
@@ -54,6 +54,10 @@ _LARGE_TRANSFER: Final = 0.2
 # Seconds of a block from which its rate is worth more than five items timed one by one.
 _TELLING_S: Final = 100e-6
 
+# Looks at the clock in one loop at least: after a change of cost the rest of a block runs unwatched, so a block is at
+# most that share of the items. One look costs 0.5 us.
+MOST_LOOKS: Final = 32
+
 # Items in the first block of a loop at most.
 _FIRST_BLOCK: Final = 256
 
@@ -61,24 +65,11 @@ _FIRST_BLOCK: Final = 256
 _FEW: Final = 64
 
 # Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
-_PLAIN: Final = (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque, type({}.keys()),
-                 type({}.values()), type({}.items()))  # fmt: skip
-_PLAIN_SET: Final = frozenset(_PLAIN)
+_PLAIN_SET: Final[frozenset[type]] = frozenset(
+    (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque)
+    + (type({}.keys()), type({}.values()), type({}.items()))
+)
 _SLICED: Final = frozenset((list, tuple, range, str, bytes, bytearray))
-
-_PACKAGE = os.path.dirname(__file__)
-
-
-def warn(message: str) -> None:
-    """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
-    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level += 1
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    warnings.warn(message, AmorsizeWarning, stacklevel=level)
-
 
 _NOTHING: Final = Profile()
 
@@ -122,6 +113,7 @@ class Record:
     skipped: tuple[int, ...] = ()
     n_head: int = 0
     head_s: float = 0.0
+    rate_s: float | None = None
     began: float = 0.0
     actual_s: float | None = None
     built: Plan | None = None
@@ -142,8 +134,17 @@ class Record:
 
     def _decided_to_loop(self) -> Plan:
         """Write down the plan of a call that was too short to think about, as the decision would have been."""
-        profile = replace(self.profile, n_head=self.n_head, head_s=self.head_s)
-        return decide(profile, self.host or _host.snapshot(), self.n_items, self.limits)
+        host = self.host or _host.snapshot()
+        for profile in (
+            self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s),
+            self.profile,
+        ):
+            profile_now = replace(profile, n_head=self.n_head, head_s=self.head_s)
+            plan = decide(profile_now, host, self.n_items, self.limits)
+            if not plan.is_parallel:
+                return plan
+        # The loop ended before a look came to that: what ran is what counts.
+        return replace(plan, backend=SERIAL, n_jobs=1, caller_computes=False, predicted_s=plan.serial_s, speedup=1.0)
 
 
 class Source:
@@ -212,7 +213,18 @@ class Beat:
     item over iterating the data itself.
     """
 
-    __slots__ = ("_block", "_current", "_source", "_stop", "due", "first_rate_s", "item_s", "n_items", "position")
+    __slots__ = (
+        "_block",
+        "_current",
+        "_most",
+        "_source",
+        "_stop",
+        "due",
+        "first_rate_s",
+        "item_s",
+        "n_items",
+        "position",
+    )
 
     def __init__(self, source: Source, position: int, item_s: float, due: float) -> None:
         self._source = source
@@ -223,7 +235,8 @@ class Beat:
         self.first_rate_s: float | None = None
         self.due = due
         # What is remembered may be wrong for these items: start small, at most double.
-        self._block = int(max(1, min(_FIRST_BLOCK, schedule.LOOK_S / item_s if item_s > 0 else 1)))
+        self._most = max(_FIRST_BLOCK // 8, self.n_items // MOST_LOOKS)
+        self._block = int(max(1, min(_FIRST_BLOCK, self._most, schedule.LOOK_S / item_s if item_s > 0 else 1)))
         self._current: Iterator[Any] = iter(())
         self._stop = position
 
@@ -246,7 +259,7 @@ class Beat:
             self.item_s = (now - before) / (stop - position)
             if self.first_rate_s is None and now - before > _TELLING_S:
                 self.first_rate_s = self.item_s
-            block = schedule.next_block(block, now - before, schedule.LOOK_S)
+            block = min(self._most, schedule.next_block(block, now - before, schedule.LOOK_S))
             position = self.position = stop
             if now >= self.due:
                 self._block = block
@@ -476,7 +489,7 @@ class Call:
         n_again = int(min(self.limits.sample_size, RESAMPLE_SHARE * expected_s / max(known.profile.item_s, 1e-9)))
         if self.limits.n_jobs is not None:
             n_again = 0
-        if n_again == 0 and n_items is not None and self._looks_alike(known):
+        if n_again == 0 and self._looks_alike(known):
             self._consider()
             return
         self._sample(max(1, n_again), remember=False)
@@ -515,6 +528,8 @@ class Call:
         if not sampler.items:
             return
         end = clock()
+        if self.progress is not None:
+            self.progress(len(self.results))
         self.record.spans.append(
             Span(lane="caller", begin_s=end - sum(sampler.times[n_before:]), end_s=end, start=n_before,
                  n_items=len(sampler.results) - n_before, kind="sample")
@@ -646,7 +661,7 @@ class Call:
         while self._loop_over(self.source.iterator):
             pass
 
-    def _loop_over(self, iterator: Iterator[Any]) -> bool:
+    def _loop_over(self, iterator: Iterator[Any]) -> bool:  # noqa: C901 - the hot loop, kept flat
         """Loop until the items end, the rest has been done (both False), or the source's iterator is another one."""
         results, call = self.results, self.call
         # The first item of each block is timed alone: the seconds of a block include those of a slow producer.
@@ -800,7 +815,9 @@ class Call:
         )
 
     def _progress_from(self, n_before: int) -> Callable[[int], None]:
-        return lambda n_done: self.progress(n_before + n_done)
+        progress = self.progress
+        assert progress is not None  # noqa: S101 - for the type checker
+        return lambda n_done: progress(n_before + n_done)
 
     def _run_parallel(self, plan: Plan, backend: Any) -> None:
         """Give the rest to workers and take its results in."""
@@ -913,7 +930,8 @@ class Call:
         self.failures[index] = error
 
     def initialize(self) -> None:
-        """Call the initializer here, once in this process, before items run here."""
+        """Load what earlier processes kept, and call the initializer, each once, before items run here."""
+        _store.load()
         initializer = self.options.initializer
         if initializer is None or self.state.initialized == os.getpid() or self.isolated:
             return
@@ -926,9 +944,7 @@ class Call:
         end = clock()
         record.actual_s = end - self.began
         if record.plan is None:
-            record.profile = (
-                self.profile if self.first_rate_s is None else replace(self.profile, item_s=self.first_rate_s)
-            )
+            record.profile, record.rate_s = self.profile, self.first_rate_s
             if self.samples is not None:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
@@ -937,6 +953,7 @@ class Call:
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
+        _store.keep(self.state.key, record.actual_s)
 
     def _answer(self) -> list[Any]:
         if self.progress is not None:
@@ -965,7 +982,7 @@ class EarlyStart:
         host, _ = current_host(call.func)
         n_items = call.source.n_items or 0
         plan = decide(profile, host, n_items, call.limits)
-        if n_items == 2 and plan.reason is Reason.ONE_ITEM:  # noqa: PLR2004 - one here, one there
+        if n_items == 2 and plan.reason is Reason.ONE_ITEM:
             plan = self._one_each(profile, host)
         if plan.backend != FORK or not plan.caller_computes:
             return True

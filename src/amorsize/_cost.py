@@ -72,7 +72,7 @@ MAX_THREADS: Final = 32
 WAITING_FRACTION: Final = 0.8
 
 # CPU seconds per wall second above which a function is taken to run on several cores by itself. A busy single
-# thread measures 0.98 to 1.02, and up to 1.3 in the milliseconds after NumPy was imported, while OpenBLAS's idle threads
+# thread measures 0.98 to 1.02, and up to 1.3 in the milliseconds after NumPy was imported, while OpenBLAS's threads
 # still spin.
 SEVERAL_CORES: Final = 1.5
 

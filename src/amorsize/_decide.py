@@ -32,7 +32,9 @@ class _Candidate:
     forecast: cost.Forecast
 
 
-def decide(profile: Profile, host: Host, n_items: int | None, limits: Limits) -> Plan:
+def decide(  # noqa: PLR0911 - one return per rule
+    profile: Profile, host: Host, n_items: int | None, limits: Limits
+) -> Plan:
     """
     Choose backend, ``n_jobs`` and ``batch_size`` for the items that are left.
 
@@ -253,7 +255,7 @@ def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
 
 
 def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> bool:
-    """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, and no item it must be shielded from."""
+    """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, no item it must be shielded from."""
     limits, profile = plan.limits, plan.profile
     if backend != FORK or n_jobs > cost.MAX_CALLER_JOBS or math.isfinite(costs.send_bytes_per_s):
         return False

@@ -15,7 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 import wrapt
 
@@ -23,6 +23,7 @@ from amorsize import _call, _function, _host, _profile
 from amorsize._types import Host, Limits, Plan, Profile
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +31,15 @@ _LIMITS = frozenset(f.name for f in fields(Limits))
 _OPTIONS = _LIMITS | {"progress", "initializer", "initargs"}
 
 
-class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignore[misc]  # the proxy is untyped to mypy
+if TYPE_CHECKING:
+
+    class _Proxy:
+        """What is seen of wrapt's proxy."""
+else:
+    _Proxy = wrapt.CallableObjectProxy
+
+
+class ParallelFunction(_Proxy, Generic[P, R]):
     """
     A function that can also be mapped over data.
 
@@ -41,10 +50,20 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
     __slots__ = ("_self_options", "_self_owner", "_self_state")
 
     def __init__(self, wrapped: Any, options: _call.Options, state: _call.State | None = None) -> None:
-        super().__init__(wrapped)
+        cast("Any", super()).__init__(wrapped)
         self._self_options = options
         self._self_state = state or _call.State(_callable(wrapped))
-        self._self_owner = None
+        self._self_owner: type | None = None
+
+    if TYPE_CHECKING:
+        # At run time the proxy has these; the call is the proxy's own, in C.
+        __wrapped__: Callable[P, R]
+        __name__: str
+        __qualname__: str
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Call the function."""
+            raise NotImplementedError
 
     # -- what users call ---------------------------------------------------------------------------------------------
 
@@ -113,10 +132,8 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
         from amorsize._stream import Stream  # noqa: PLC0415 - only streams need it
 
         func, options, state = self._self_call_parts(iterables)
-        if buffersize is not None and (not isinstance(buffersize, int) or isinstance(buffersize, bool)):
-            raise TypeError(f"buffersize must be a whole number of items or None, not {buffersize!r}")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"buffersize must be at least 1 item, not {buffersize}; leave it out to have it chosen")
+        if buffersize is not None:
+            _whole("buffersize", buffersize, 1, "items to read ahead; leave it out to have it chosen")
         source = _call.Source(iterables, star=False)
         stream = Stream(func, state, options, source, _checked_kwargs(kwargs), ordered=ordered, buffersize=buffersize)
         return cast("Iterator[R]", stream)
@@ -143,6 +160,10 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
         source = _call.Source(iterables, star=False)
         return _call.dry_run(func, self._self_state, options, source, _checked_kwargs(kwargs))
 
+    @overload
+    def with_options(self, *, errors: Literal["return"], **options: Any) -> ReturningFunction[P, R]: ...
+    @overload
+    def with_options(self, **options: Any) -> ParallelFunction[P, R]: ...
     def with_options(self, **options: Any) -> ParallelFunction[P, R]:
         """
         Return the same function with other options; profile, workers and ``last_plan`` are shared.
@@ -174,12 +195,10 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
     def _self_call_parts(self, iterables: tuple[Any, ...]) -> tuple[Callable[..., Any], _call.Options, _call.State]:
         if not iterables:
             raise TypeError(f"{_name(self)} needs at least one iterable of items")
-        func = self.__wrapped__
+        func: Any = self.__wrapped__
         if self._self_owner is None:
             _refuse_outer_descriptor(self)
-        if isinstance(func, staticmethod | classmethod):
-            func = _callable(func)
-        return func, self._self_options, self._self_state
+        return _callable(func), self._self_options, self._self_state
 
     def _self_run(self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, star: bool) -> list[Any]:
         func, options, state = self._self_call_parts(iterables)
@@ -202,6 +221,12 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
     def __set_name__(self, owner: type, name: str) -> None:
         self._self_owner = owner
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> ParallelFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: ParallelFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> ParallelFunction[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is not None and instance is owner:
             raise TypeError(_WRONG_ORDER.format(_name(self), "@classmethod"))
@@ -214,8 +239,8 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
             return self
         return BoundParallelFunction(bound, self)
 
-    @property
-    def __class__(self) -> Any:
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The wrapped function's class, as a proxy says; its own to cloudpickle, which would take it for a function."""
         asker = sys._getframe(1).f_code.co_filename  # noqa: SLF001 - the pickler does not say who it is
         return type(self) if "cloudpickle" in asker else type(self.__wrapped__)
@@ -242,7 +267,7 @@ class ParallelFunction(wrapt.CallableObjectProxy, Generic[P, R]):  # type: ignor
         module, qualname = getattr(wrapped, "__module__", None), getattr(wrapped, "__qualname__", None)
         found = _find(module, qualname) if module and qualname else None
         if found is not None and _same(found, self) and (module != "__main__" or not _by_value()):
-            if found._self_options == self._self_options:
+            if found._self_options == self._self_options:  # noqa: SLF001 - its own kind
                 return _by_name, (module, qualname)
             return _with_options, (module, qualname, self._self_options)
         return _rebuild, (type(self), self.__wrapped__, self._self_options)
@@ -262,7 +287,7 @@ class BoundParallelFunction(ParallelFunction[P, R]):
         self._self_parent = parent
         self._self_owner = type
 
-    def with_options(self, **options: Any) -> ParallelFunction[P, R]:
+    def with_options(self, **options: Any) -> Any:
         """Return the same bound function with other options."""
         return BoundParallelFunction(self.__wrapped__, self._self_parent.with_options(**options))
 
@@ -280,6 +305,34 @@ class BoundParallelFunction(ParallelFunction[P, R]):
         if isinstance(wrapped, types.MethodType):
             return getattr, (wrapped.__self__, wrapped.__name__)
         return self._self_parent.__reduce_ex__(protocol)
+
+
+if TYPE_CHECKING:
+
+    class ReturningFunction(ParallelFunction[P, R]):
+        """What ``errors="return"`` makes of the results, to type checkers; at run time a :class:`ParallelFunction`."""
+
+        def map(  # type: ignore[override]  # a list of more
+            self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None
+        ) -> list[R | Exception]:
+            """See :meth:`ParallelFunction.map`."""
+            raise NotImplementedError
+
+        def starmap(  # type: ignore[override]  # a list of more
+            self, iterable: Iterable[Iterable[Any]], *, kwargs: Mapping[str, Any] | None = None
+        ) -> list[R | Exception]:
+            """See :meth:`ParallelFunction.starmap`."""
+            raise NotImplementedError
+
+        def imap(  # type: ignore[override]  # an iterator of more
+            self,
+            *iterables: Iterable[Any],
+            kwargs: Mapping[str, Any] | None = None,
+            ordered: bool = True,
+            buffersize: int | None = None,
+        ) -> Iterator[R | Exception]:
+            """See :meth:`ParallelFunction.imap`."""
+            raise NotImplementedError
 
 
 _WRONG_ORDER = (
@@ -341,13 +394,14 @@ def _by_name(module: str, qualname: str) -> Any:
     importlib.import_module(module)
     found = _find(module, qualname)
     if not isinstance(found, ParallelFunction):
-        raise AttributeError(f"{module}.{qualname} is not a function decorated with @amorsize.parallel here")
+        message = f"{module}.{qualname} is not a function decorated with @amorsize.parallel here"
+        raise AttributeError(message)  # noqa: TRY004 - what pickle raises where a name is not found
     return found
 
 
 def _with_options(module: str, qualname: str, options: _call.Options) -> Any:
     found = _by_name(module, qualname)
-    return type(found)(found.__wrapped__, options, found._self_state)
+    return type(found)(found.__wrapped__, options, found._self_state)  # noqa: SLF001 - its own kind
 
 
 def _rebuild(kind: type[ParallelFunction[..., Any]], wrapped: Any, options: _call.Options) -> Any:
@@ -372,44 +426,68 @@ def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check(options: dict[str, Any]) -> None:
+    """Refuse unknown options and bad values."""
     for name in options:
         if name not in _OPTIONS:
             words = ", ".join(sorted(_OPTIONS))
             hint = " (joblib and amorsize say batch_size)" if name == "chunksize" else ""
             raise TypeError(f"unknown option {name!r}{hint}; the options are {words}")
-    if (n_jobs := options.get("n_jobs")) is not None:
-        _whole("n_jobs", n_jobs, -(10**6), "None lets amorsize decide, -1 is all CPUs")
-        if n_jobs == 0:
-            raise ValueError("n_jobs must not be 0; None lets amorsize decide, 1 is serial, -1 is all CPUs")
-    for name, meaning in (
-        ("batch_size", "None lets amorsize decide"),
-        ("max_memory", "bytes for all workers together"),
-    ):
-        if options.get(name) is not None:
-            _whole(name, options[name], 1, meaning)
-    if "sample_size" in options:
-        _whole("sample_size", options["sample_size"], 1, "items to time before deciding")
-    if "retries" in options:
-        _whole("retries", options["retries"], 0, "how often an item whose worker died may run again")
-    if options.get("prefer") is not None:
-        _choice("prefer", options["prefer"], ("processes", "threads"))
-    if options.get("start_method") is not None:
-        _choice("start_method", options["start_method"], ("fork", "loky"))
-    if "errors" in options:
-        _choice("errors", options["errors"], ("raise", "return", "skip"))
-    timeout = options.get("timeout")
-    if timeout is not None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r}; None is no limit")
-    progress = options.get("progress", False)
-    if not isinstance(progress, bool) and not callable(progress):
-        raise TypeError(f"progress must be True, False or a callable of (done, total, elapsed_s), not {progress!r}")
-    if options.get("initializer") is not None and not callable(options["initializer"]):
-        raise TypeError(f"initializer must be callable or None, not {options['initializer']!r}")
-    if not isinstance(options.get("initargs", ()), tuple | list):
-        raise TypeError(f"initargs must be a tuple of arguments, not {options['initargs']!r}")
+    for name, value in options.items():
+        if value is not None or name in _NEVER_NONE:
+            _CHECKS[name](name, value)
+
+
+def _check_n_jobs(name: str, value: Any) -> None:
+    _whole(name, value, -(10**6), "None lets amorsize decide, -1 is all CPUs")
+    if value == 0:
+        raise ValueError("n_jobs must not be 0; None lets amorsize decide, 1 is serial, -1 is all CPUs")
+
+
+def _check_timeout(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be seconds or None, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, not {value!r}; None is no limit")
+
+
+def _check_progress(name: str, value: Any) -> None:
+    if not isinstance(value, bool) and not callable(value):
+        raise TypeError(f"{name} must be True, False or a callable of (done, total, elapsed_s), not {value!r}")
+
+
+def _check_initializer(name: str, value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be callable or None, not {value!r}")
+
+
+def _check_initargs(name: str, value: Any) -> None:
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a tuple of arguments, not {value!r}")
+
+
+def _at_least(least: int, meaning: str) -> Callable[[str, Any], None]:
+    return lambda name, value: _whole(name, value, least, meaning)
+
+
+def _one_of(*words: str) -> Callable[[str, Any], None]:
+    return lambda name, value: _choice(name, value, words)
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "n_jobs": _check_n_jobs,
+    "batch_size": _at_least(1, "None lets amorsize decide"),
+    "max_memory": _at_least(1, "bytes for all workers together"),
+    "sample_size": _at_least(1, "items to time before deciding"),
+    "retries": _at_least(0, "how often an item whose worker died may run again"),
+    "prefer": _one_of("processes", "threads"),
+    "start_method": _one_of("fork", "loky"),
+    "errors": _one_of("raise", "return", "skip"),
+    "timeout": _check_timeout,
+    "progress": _check_progress,
+    "initializer": _check_initializer,
+    "initargs": _check_initargs,
+}
+_NEVER_NONE = frozenset({"sample_size", "retries", "errors", "progress", "initargs"})
 
 
 def make_options(given: dict[str, Any], base: _call.Options | None = None) -> _call.Options:
@@ -515,6 +593,7 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
 
     Args:
         func: The function of one item.
+        options: Those below.
         n_jobs: Processes (or threads) computing at once, exactly, in joblib's meaning: -1 is all CPUs, 1 is serial.
         batch_size: Items per chunk, exactly.
         prefer: ``"threads"`` for a function that is thread-safe and waits or releases the GIL; ``"processes"``.
@@ -559,7 +638,7 @@ class _Decorator:
 class _ReturningDecorator:
     """The same with ``errors="return"``: results may be exceptions."""
 
-    def __call__(self, func: Callable[P, R], /) -> ParallelFunction[P, R | Exception]:
+    def __call__(self, func: Callable[P, R], /) -> ReturningFunction[P, R]:
         raise NotImplementedError
 
 

@@ -151,7 +151,7 @@ def bare(func: Callable[..., Any]) -> tuple[types.FunctionType | None, tuple[Any
             found = found.__func__
         elif isinstance(found, types.FunctionType):
             return found, tuple(bound)
-        elif isinstance(call := getattr(type(found), "__call__", None), types.FunctionType):
+        elif isinstance(call := getattr(type(found), "__call__", None), types.FunctionType):  # noqa: B004 - its function
             bound.append(found)
             return call, tuple(bound)
         elif isinstance(inner := getattr(found, "__wrapped__", None), types.FunctionType):
@@ -220,7 +220,7 @@ def _touched(
     """
     rebound: set[str] = set()
     stored: set[tuple[str, ...]] = set()
-    local = {name: (name,) for name in defaults}
+    local: dict[str, tuple[str, ...] | None] = {name: (name,) for name in defaults}
     if code.co_argcount:
         local[code.co_varnames[0]] = ("<arg>",)
     _follow(code, frozenset(code.co_freevars), rebound, stored, local)

@@ -37,7 +37,7 @@ _CGROUP = "/sys/fs/cgroup"
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:  # noqa: PTH123 - ten of these are read per decision, pathlib doubles their cost
+    with open(path, encoding="ascii", errors="replace") as file:
         return file.read()
 
 
@@ -169,18 +169,23 @@ def _reclaimable(text: str) -> int:
     return 0
 
 
+def _text(readings: Readings, path: str) -> str:
+    """Return the text of a file, empty where it cannot be read."""
+    return str(_attempt(lambda: readings.read_text(path)) or "")
+
+
 def cgroup_cpus(readings: Readings) -> float | None:
     """Return the CPU quota of this process's cgroup and those above it, the smallest, in CPUs."""
-    paths = cgroup_paths(_attempt(lambda: readings.read_text("/proc/self/cgroup")) or "")
+    paths = cgroup_paths(_text(readings, "/proc/self/cgroup"))
     quotas: list[float] = []
     for root in (_CGROUP, f"{_CGROUP}/unified"):
         for path in _parents(paths.get("", "")):
-            text = _attempt(lambda p=f"{root}{path}/cpu.max": readings.read_text(p))
-            quotas += [q for q in [parse_cpu_max(text or "")] if q is not None]
+            text = _text(readings, f"{root}{path}/cpu.max")
+            quotas += [q for q in [parse_cpu_max(text)] if q is not None]
     for path in _parents(paths.get("cpu", "")):
         base = f"{_CGROUP}/cpu{path}/cpu.cfs"
-        quota = _attempt(lambda b=base: readings.read_text(f"{b}_quota_us")) or ""
-        period = _attempt(lambda b=base: readings.read_text(f"{b}_period_us")) or ""
+        quota = _text(readings, f"{base}_quota_us")
+        period = _text(readings, f"{base}_period_us")
         if quota.strip() and period.strip():
             quotas += [q for q in [parse_cpu_max(f"{quota.strip()} {period.strip()}")] if q is not None]
     return min(quotas, default=None)
@@ -188,15 +193,15 @@ def cgroup_cpus(readings: Readings) -> float | None:
 
 def cgroup_memory(readings: Readings) -> int | None:
     """Return the bytes left under the memory limits of this process's cgroup and those above it, the smallest."""
-    paths = cgroup_paths(_attempt(lambda: readings.read_text("/proc/self/cgroup")) or "")
+    paths = cgroup_paths(_text(readings, "/proc/self/cgroup"))
     left: list[int] = []
 
     def consider(limit_file: str, usage_file: str, stat_file: str) -> None:
-        limit = parse_bytes(_attempt(lambda: readings.read_text(limit_file)) or "")
+        limit = parse_bytes(_text(readings, limit_file))
         if limit is None:
             return
-        used = parse_bytes(_attempt(lambda: readings.read_text(usage_file)) or "") or 0
-        spare = _reclaimable(_attempt(lambda: readings.read_text(stat_file)) or "")
+        used = parse_bytes(_text(readings, usage_file)) or 0
+        spare = _reclaimable(_text(readings, stat_file))
         left.append(max(0, limit - max(0, used - spare)))
 
     for root in (_CGROUP, f"{_CGROUP}/unified"):
@@ -299,7 +304,7 @@ class CostBook:
         """
         with self._lock:
             known = self.get(backend)
-            fields = {}
+            fields: dict[str, Any] = {}
             for name, value in seen.items():
                 if not (math.isfinite(value) and value > 0):
                     continue

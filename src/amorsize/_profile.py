@@ -303,6 +303,11 @@ def _held_bytes(name: object, value: Any, by_value: Callable[[Any], bytes]) -> i
         raise NotPicklable(message) from error
 
 
+def type_name(kind: type) -> str:
+    """Spell a type as ``module.qualname``, which means the same in the next process."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """
@@ -310,19 +315,19 @@ class Known:
 
     Attributes:
         profile: As measured, and refreshed by every run.
-        arg_type: Type of the items it was measured on.
+        arg_type: Type of the items it was measured on, as ``module.qualname``, which outlives the process.
         arg_size: Their shallow size in bytes.
         n_seen: Items behind the figures.
     """
 
     profile: Profile
-    arg_type: type | None
+    arg_type: str
     arg_size: int
     n_seen: int
 
     def is_like(self, item: object) -> bool:
         """Tell whether an item is of the kind this was measured on."""
-        if type(item) is not self.arg_type:
+        if type_name(type(item)) != self.arg_type:
             return False
         size = shallow_bytes(item)
         return size <= CHANGED * self.arg_size + 64 and self.arg_size <= CHANGED * size + 64
@@ -369,7 +374,7 @@ CACHE: Final = ProfileCache()
 def remember(key: str, profile: Profile, item: object, n_seen: int) -> None:
     """Keep a profile measured on items like *item*."""
     kept = replace(profile, n_head=0, head_s=0.0)
-    CACHE.put(key, Known(kept, type(item), shallow_bytes(item), n_seen))
+    CACHE.put(key, Known(kept, type_name(type(item)), shallow_bytes(item), n_seen))
 
 
 def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = None) -> None:

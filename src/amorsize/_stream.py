@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from amorsize import _backend, _profile
+from amorsize import _backend, _profile, _store
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
@@ -76,7 +76,7 @@ class Stream:
         """Stop the work. What has been yielded stays valid; asking for more raises StopIteration."""
         self._steps.close()  # type: ignore[attr-defined]  # it is a generator
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,6 +105,7 @@ class Stream:
             if record.plan is None:
                 record.n_items = n_yielded if call.source.n_items is None else call.source.n_items
                 record.profile = replace(call.profile, n_head=0, head_s=0.0)
+            _store.keep(call.state.key, record.actual_s)
 
     def _follower(self) -> Any:
         progress = self._call.options.progress
@@ -112,7 +113,13 @@ class Stream:
             return None
         from amorsize._progress import Follower  # noqa: PLC0415 - only progress needs it
 
-        return Follower(progress, getattr(self._call.func, "__qualname__", "imap"), self._call.source.n_items, None)
+        call = self._call
+        return Follower(
+            progress,
+            getattr(call.func, "__qualname__", "imap"),
+            lambda: call.source.n_items,
+            lambda: None if call.record.plan is None else call.record.plan.predicted_s,
+        )
 
     def _results(self) -> Iterator[Any]:
         call = self._call
@@ -156,11 +163,7 @@ class Stream:
                 sampler.cpu_s = time.process_time() - cpu
                 call.first_item = sampler.items[0]
             n_done += 1
-            yield (
-                MISSING
-                if skip and isinstance(result, Exception) and result is not MISSING and _is_failure(call, n_done - 1)
-                else result
-            )
+            yield (MISSING if skip and _is_failure(call, n_done - 1) else result)
             if spent_s >= look_at:
                 look_at = spent_s * 1.25 + schedule.LOOK_S
                 decided = self._look(recent, n_done, spent_s)

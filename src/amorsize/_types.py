@@ -148,6 +148,11 @@ class Profile(Record):
                 message = f"Profile.{name} must be at least 0, not {getattr(self, name)!r}"
                 raise ValueError(message)
 
+    def _repr_html_(self) -> str:
+        from amorsize._render import profile_html  # noqa: PLC0415 - only notebooks need it
+
+        return profile_html(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Costs(Record):
@@ -277,7 +282,7 @@ class Span(Record):
         end_s: Seconds after the call began.
         start: Index of the first item.
         n_items: Items done in it.
-        kind: ``"sample"``, ``"work"`` or ``"start"``.
+        kind: ``"sample"``, ``"work"``, ``"loop"`` (the caller before it handed over) or ``"start"``.
     """
 
     lane: str

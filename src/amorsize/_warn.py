@@ -13,7 +13,7 @@ import warnings
 
 from amorsize.exceptions import AmorsizeWarning
 
-_PACKAGE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared as text, in each frame
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def warn(message: str) -> None:

@@ -55,11 +55,11 @@ class ItemError(AmorsizeError):
         return type(self), (self.args[0], self.index), self.__dict__
 
 
-class ItemTimeout(ItemError, TimeoutError):
+class ItemTimeout(ItemError, TimeoutError):  # noqa: N818 - TimeoutError is in its bases
     """An item ran longer than the ``timeout`` seconds it was given."""
 
 
-class UnpicklableResult(ItemError):
+class UnpicklableResult(ItemError):  # noqa: N818 - the name says what is wrong
     """An item was computed, but its result cannot be pickled and so cannot leave the worker."""
 
 
@@ -67,7 +67,7 @@ class RemoteError(ItemError):
     """The function raised an exception that cannot be pickled; this says its type, text and traceback."""
 
 
-class WorkerDied(AmorsizeError):
+class WorkerDied(AmorsizeError):  # noqa: N818 - the name says what happened
     """
     A worker process ended in the middle of its work (killed, out of memory, crashed, ``os._exit``).
 

@@ -89,9 +89,7 @@ def find_workload(spec: dict[str, Any]) -> workloads.Workload:
     if "workload" in spec:
         return workloads.WORKLOADS[str(spec["workload"])]
     items = expand(spec["runs"])
-    return workloads.Workload(
-        func=workloads.spin, make=lambda: items, shape="made to order", expect=workloads.identity
-    )
+    return workloads.Workload(func=workloads.spin, make=lambda: items, shape="made to order", expect=workloads.identity)
 
 
 def expand(runs: Iterable[tuple[int, int]]) -> list[int]:

@@ -73,9 +73,7 @@ class Contender:
 @contextmanager
 def loop(func: Func) -> Iterator[Mapper]:
     """Do it without any help."""
-    yield Mapper(
-        call=lambda items: [func(item) for item in items], stream=lambda items: map(func, items)
-    )
+    yield Mapper(call=lambda items: [func(item) for item in items], stream=lambda items: map(func, items))
 
 
 @contextmanager
@@ -117,9 +115,7 @@ def process_pool(func: Func, *, n_jobs: int | None = None) -> Iterator[Mapper]:
 
 
 @contextmanager
-def process_executor(
-    func: Func, *, n_jobs: int | None = None, chunks_per_worker: int | None = 4
-) -> Iterator[Mapper]:
+def process_executor(func: Func, *, n_jobs: int | None = None, chunks_per_worker: int | None = 4) -> Iterator[Mapper]:
     """Use `ProcessPoolExecutor.map` with given chunks (None: one item each), kept open."""
     from concurrent.futures import ProcessPoolExecutor
 
@@ -153,9 +149,7 @@ def mpire_pool(func: Func, *, n_jobs: int | None = None) -> Iterator[Mapper]:
             known = items if isinstance(items, Sequence) else list(items)
             # mpire unpacks items that are iterable themselves, and joins arrays unless told not to.
             packed = ((item,) for item in known)
-            return list(
-                pool.map(func, packed, iterable_len=len(known), concatenate_numpy_output=False)
-            )
+            return list(pool.map(func, packed, iterable_len=len(known), concatenate_numpy_output=False))
 
         yield Mapper(call=call)
 
@@ -216,12 +210,8 @@ CONTENDERS: dict[str, Contender] = {
     "joblib-16": _joblib("joblib, 16 batches per worker", batches_per_worker=16),
     "joblib-threads": _joblib("joblib threads", backend="threading"),
     "joblib-threads-32": _joblib("joblib, 32 threads", backend="threading", n_jobs=32),
-    "pool": Contender(
-        title="multiprocessing.Pool", open=process_pool, modules=("multiprocessing.pool",)
-    ),
-    "executor": Contender(
-        title="ProcessPoolExecutor", open=process_executor, modules=("concurrent.futures.process",)
-    ),
+    "pool": Contender(title="multiprocessing.Pool", open=process_pool, modules=("multiprocessing.pool",)),
+    "executor": Contender(title="ProcessPoolExecutor", open=process_executor, modules=("concurrent.futures.process",)),
     "executor-1": Contender(
         title="ProcessPoolExecutor, item by item",
         open=functools.partial(process_executor, chunks_per_worker=None),

@@ -136,9 +136,7 @@ def adversarial_orders() -> dict[str, list[float]]:
 # --- the call itself -------------------------------------------------------------------------
 
 
-def in_turns(
-    timers: dict[str, timeit.Timer], *, number: int, rounds: int
-) -> dict[str, list[float]]:
+def in_turns(timers: dict[str, timeit.Timer], *, number: int, rounds: int) -> dict[str, list[float]]:
     """Time statements of this process in turns; seconds per execution."""
     times: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
@@ -220,7 +218,7 @@ def import_in_fresh_process(module: str) -> tuple[float, list[str]]:
     command = [sys.executable, "-c", code]
     env = dict(os.environ)
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # an import that compiles is not the usual one
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)  # noqa: S603  our own code
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
     if done.returncode:
         raise ContenderFailedError(done.stderr.strip().splitlines()[-1])
     seconds, *loaded = done.stdout.split()
@@ -270,16 +268,10 @@ def gains(runs: Runs, *, rounds: int, calls: int = 1) -> dict[str, float]:
     specs = {"loop": LOOP, "amorsize": AMORSIZE, "twin": TWIN, "pool": POOL}
     with stations(specs, runs, limit_s=LIMIT_S) as seats:
         times = interleave(seats, rounds=rounds, calls=calls)
-    return {
-        name: report.median_ratio(times["loop"], seconds)
-        for name, seconds in times.items()
-        if name != "loop"
-    }
+    return {name: report.median_ratio(times["loop"], seconds) for name, seconds in times.items() if name != "loop"}
 
 
-def first_above(
-    sizes: Sequence[float], gain: float, measure: Callable[[float], dict[str, float]]
-) -> dict[str, float]:
+def first_above(sizes: Sequence[float], gain: float, measure: Callable[[float], dict[str, float]]) -> dict[str, float]:
     """Try sizes from small to large until every contender reaches *gain*; the first of each."""
     reached: dict[str, float] = {}
     for size in sizes:
@@ -294,8 +286,7 @@ def first_above(
 def reached_text(reached: dict[str, float], unit: str) -> str:
     """Write which sizes the contenders needed."""
     texts = {
-        name: f"{reached[name]:g} {unit}" if name in reached else "none tried"
-        for name in ("amorsize", "twin", "pool")
+        name: f"{reached[name]:g} {unit}" if name in reached else "none tried" for name in ("amorsize", "twin", "pool")
     }
     return f"{texts['amorsize']} (twin {texts['twin']}, multiprocessing.Pool {texts['pool']})"
 
@@ -404,10 +395,7 @@ def at_once(one: Station, other: Station) -> float:
 def efficiency(*, quick: bool) -> Line:
     """Measure the share of the possible that warm maps reach, by distribution of costs."""
     rounds = 3 if quick else 5
-    found = {
-        name: statistics.median(efficiencies(weights, rounds=rounds))
-        for name, weights in shapes().items()
-    }
+    found = {name: statistics.median(efficiencies(weights, rounds=rounds)) for name, weights in shapes().items()}
     return Line(
         metric="efficiency max(W / p, longest) / T, W = 1.2 s, warm",
         figure=", ".join(f"{name} {share:.3f}" for name, share in found.items()),
@@ -503,7 +491,7 @@ def foreign_load(limit_s: float = 300) -> Iterator[None]:
         f"end = time.monotonic() + {limit_s}\n"
         "while time.monotonic() < end: pass\n"
     )
-    spinner = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603  our own code
+    spinner = subprocess.Popen([sys.executable, "-c", code])
     try:
         yield
     finally:

@@ -18,9 +18,7 @@ import suite
 
 def parser() -> argparse.ArgumentParser:
     """Declare the commands."""
-    top = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True)
     for module in (suite, micro):
         name = module.__name__

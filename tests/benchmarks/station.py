@@ -60,7 +60,7 @@ class Station:
         self._room = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
         self._log = Path(self._room.name, "log")
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603  our own child
+            self._process = subprocess.Popen(
                 [sys.executable, str(CHILD)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -163,14 +163,11 @@ class Station:
 
 
 @contextmanager
-def stations(
-    specs: Mapping[str, Spec], runs: Runs, *, limit_s: float = LIMIT_S
-) -> Iterator[dict[str, Station]]:
+def stations(specs: Mapping[str, Spec], runs: Runs, *, limit_s: float = LIMIT_S) -> Iterator[dict[str, Station]]:
     """Open a station per name, all of them with the same items for `spin`."""
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(Station({**spec, "runs": runs}, limit_s=limit_s))
-            for name, spec in specs.items()
+            name: stack.enter_context(Station({**spec, "runs": runs}, limit_s=limit_s)) for name, spec in specs.items()
         }
 
 

@@ -175,11 +175,7 @@ def has_hope(records: dict[str, Record], name: str) -> bool:
 def rivals(entry: str, names: Iterable[str], workload: workloads.Workload) -> list[str]:
     """List the peers an entry is compared with: thread pools only if it may use threads itself."""
     with_threads = CONTENDERS[entry].threads and workload.threads_ok
-    return [
-        name
-        for name in names
-        if not CONTENDERS[name].ours and (with_threads or not CONTENDERS[name].threads)
-    ]
+    return [name for name in names if not CONTENDERS[name].ours and (with_threads or not CONTENDERS[name].threads)]
 
 
 def entries(settings: Settings, workload: workloads.Workload) -> list[str]:
@@ -193,11 +189,7 @@ def entries(settings: Settings, workload: workloads.Workload) -> list[str]:
 
 def paired(one: Record, other: Record, kind: str) -> tuple[list[float], list[float]]:
     """Give the times of the rounds in which both succeeded."""
-    pairs = [
-        (a, b)
-        for a, b in zip(one.times(kind), other.times(kind), strict=True)
-        if a is not None and b is not None
-    ]
+    pairs = [(a, b) for a, b in zip(one.times(kind), other.times(kind), strict=True) if a is not None and b is not None]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
@@ -225,9 +217,7 @@ def judge(entry: str, peer: str, kind: str, records: dict[str, Record]) -> Verdi
 def is_slower(mine: Sequence[float], loop: Sequence[float]) -> bool:
     """Tell whether calls are slower than the loop beyond what is promised."""
     return bool(
-        mine
-        and report.median_ratio(mine, loop) > SLOWER_RATIO
-        and report.median_difference(mine, loop) > SLOWER_S
+        mine and report.median_ratio(mine, loop) > SLOWER_RATIO and report.median_difference(mine, loop) > SLOWER_S
     )
 
 
@@ -419,10 +409,7 @@ def show_summary(outcomes: Sequence[Outcome]) -> None:
 
 def as_markdown(outcomes: Sequence[Outcome], command: str) -> str:
     """Lay out the results for a documentation page, losses as plain as wins."""
-    how = (
-        f"Measured by `{command}`: rounds to find the best peer, rounds of comparison, and warm "
-        "calls in each."
-    )
+    how = f"Measured by `{command}`: rounds to find the best peer, rounds of comparison, and warm calls in each."
     parts = [
         how,
         report.machine_line(),
@@ -511,10 +498,7 @@ def peer_table(outcomes: Sequence[Outcome], kind: str) -> str:
     rows = []
     for outcome in outcomes:
         best = min(record.median(kind) for record in outcome.selection.values())
-        cells = [
-            ratio_text(outcome.selection[n].median(kind) / best) if n in outcome.selection else ""
-            for n in names
-        ]
+        cells = [ratio_text(outcome.selection[n].median(kind) / best) if n in outcome.selection else "" for n in names]
         rows.append([outcome.workload, f"{best * 1e3:.1f}", *cells])
     return report.markdown_table(["workload", "ms", *(CONTENDERS[n].title for n in names)], rows)
 
@@ -536,21 +520,15 @@ def as_json(outcomes: Sequence[Outcome], settings: Settings, command: str) -> di
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `suite`."""
     parser.add_argument("-w", "--workloads", metavar="A,B", help="default: all")
-    parser.add_argument(
-        "-c", "--contenders", metavar="A,B", help="default: all; the loop always is"
-    )
+    parser.add_argument("-c", "--contenders", metavar="A,B", help="default: all; the loop always is")
     parser.add_argument("--selection", type=int, metavar="N", help="rounds to find the best peer")
     parser.add_argument("-r", "--rounds", type=int, metavar="N", help="rounds of comparison")
     parser.add_argument("--warm", type=int, metavar="N", help="warm calls per process")
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="per answer")
     parser.add_argument("--quick", action="store_true", help="fewer workloads and rounds")
-    parser.add_argument(
-        "--list", action="store_true", help="name workloads and contenders, and end"
-    )
+    parser.add_argument("--list", action="store_true", help="name workloads and contenders, and end")
     parser.add_argument("--output", type=Path, metavar="FILE.json")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="PAGE.md", help="page to put the tables in"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="PAGE.md", help="page to put the tables in")
 
 
 def chosen(wanted: str | None, known: Iterable[str], default: Iterable[str]) -> tuple[str, ...]:
@@ -580,9 +558,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
 def main(options: argparse.Namespace) -> None:
     """Run the suite; results so far are written after every workload."""
     if options.list:
-        print(
-            "workloads:", *(f"  {n}: {w.shape}" for n, w in workloads.WORKLOADS.items()), sep="\n"
-        )
+        print("workloads:", *(f"  {n}: {w.shape}" for n, w in workloads.WORKLOADS.items()), sep="\n")
         print("contenders:", *(f"  {n}: {c.title}" for n, c in CONTENDERS.items()), sep="\n")
         return
     settings = settings_from(options)

@@ -310,41 +310,29 @@ def slowly(n_items: int, ms: float) -> Iterator[int]:
 _spin = functools.partial(Workload, func=spin, expect=identity)
 
 WORKLOADS: dict[str, Workload] = {
-    "tiny-100k": Workload(
-        func=triple, make=lambda: range(100_000), shape="40 ns items", steady=True, small=True
-    ),
+    "tiny-100k": Workload(func=triple, make=lambda: range(100_000), shape="40 ns items", steady=True, small=True),
     "sqrt-1m": Workload(
         func=math.sqrt,
         make=lambda: range(1_000_000),
         shape="a builtin, a million items",
         steady=True,
     ),
-    "horner-1k": Workload(
-        func=horner, make=lambda: range(1000), shape="3 µs items, few", steady=True, small=True
-    ),
-    "horner-40k": Workload(
-        func=horner, make=lambda: range(40_000), shape="3 µs items, many", steady=True, small=True
-    ),
+    "horner-1k": Workload(func=horner, make=lambda: range(1000), shape="3 µs items, few", steady=True, small=True),
+    "horner-40k": Workload(func=horner, make=lambda: range(40_000), shape="3 µs items, many", steady=True, small=True),
     "spin-1ms-x40": _spin(make=lambda: spins((40, 1)), shape="1 ms items, few", steady=True),
-    "spin-1ms-x200": _spin(
-        make=lambda: spins((200, 1)), shape="1 ms items", steady=True, small=True
-    ),
+    "spin-1ms-x200": _spin(make=lambda: spins((200, 1)), shape="1 ms items", steady=True, small=True),
     "spin-1ms-x1500": _spin(make=lambda: spins((1500, 1)), shape="1 ms items, many", steady=True),
     "spin-100ms-x8": _spin(make=lambda: spins((8, 100)), shape="heavy items, few", steady=True),
     "spin-400ms-x2": _spin(make=lambda: spins((2, 400)), shape="two heavy items"),
     "rising": _spin(make=rising, shape="costs rise from 0 to 6 ms", small=True),
     "falling": _spin(make=lambda: rising()[::-1], shape="costs fall from 6 ms to 0"),
-    "last-heavy": _spin(
-        make=lambda: spins((400, 1), (1, 400)), shape="the last item is half the work"
-    ),
+    "last-heavy": _spin(make=lambda: spins((400, 1), (1, 400)), shape="the last item is half the work"),
     "first-heavy": _spin(
         make=lambda: spins((1, 200), (4000, 0.02)),
         shape="200 ms first, then 20 µs items",
         small=True,
     ),
-    "first-only": _spin(
-        make=lambda: spins((1, 200), (1000, 0.0002)), shape="200 ms first, then almost nothing"
-    ),
+    "first-only": _spin(make=lambda: spins((1, 200), (1000, 0.0002)), shape="200 ms first, then almost nothing"),
     "bimodal": _spin(make=bimodal, shape="5 % of the items cost 100 times the others"),
     "heavy-tail": _spin(make=heavy_tail, shape="Pareto costs, index 1.1"),
     "half-way": _spin(
@@ -380,9 +368,7 @@ WORKLOADS: dict[str, Workload] = {
         shape="0.1 ms of hashing",
         steady=True,
     ),
-    "big-lists-out": Workload(
-        func=count_up, make=lambda: [200_000] * 30, shape="big outputs, light work", steady=True
-    ),
+    "big-lists-out": Workload(func=count_up, make=lambda: [200_000] * 30, shape="big outputs, light work", steady=True),
     "float-lists-in": Workload(
         func=mean_of,
         make=lambda: [list(numbers(20_000, i % 4)) for i in range(100)],
@@ -425,9 +411,7 @@ WORKLOADS: dict[str, Workload] = {
         threads_ok=True,
         small=True,
     ),
-    "wait-10ms": Workload(
-        func=wait, make=lambda: [0.01] * 60, shape="pure waits", threads_ok=True, small=True
-    ),
+    "wait-10ms": Workload(func=wait, make=lambda: [0.01] * 60, shape="pure waits", threads_ok=True, small=True),
     "wait-and-spin": Workload(
         func=wait_and_spin,
         make=lambda: spins((80, 1)),
@@ -464,9 +448,7 @@ WORKLOADS: dict[str, Workload] = {
         shape="a generator of 1 ms items",
         small=True,
     ),
-    "slow-producer": _spin(
-        make=lambda: slowly(150, 1), shape="a generator slower than the function"
-    ),
+    "slow-producer": _spin(make=lambda: slowly(150, 1), shape="a generator slower than the function"),
     "many-calls": _spin(
         make=lambda: spins((20, 0.05)),
         shape="200 calls of 20 items of 50 µs",

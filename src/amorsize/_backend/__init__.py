@@ -141,7 +141,7 @@ def _semaphores() -> str | None:
     """Return why named semaphores cannot be had, None if they can; tried once."""
     if not _semaphore_problem:
         try:
-            import _multiprocessing  # noqa: PLC0415 - absent on some builds
+            import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
             import tempfile  # noqa: PLC0415 - only here
 
             name = f"/amorsize-{os.getpid()}-{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing names them

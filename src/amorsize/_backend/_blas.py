@@ -44,7 +44,7 @@ def _libraries() -> list[str]:
     n_modules = len(sys.modules)
     if _found[0] != n_modules:
         paths: set[str] = set()
-        with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:  # noqa: PTH123 - shows in a first call
+        with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
             paths = {path.decode(errors="replace") for path in _LIBRARIES.findall(file.read())}
         _found = (n_modules, sorted(paths))
     return _found[1]

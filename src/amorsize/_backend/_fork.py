@@ -275,7 +275,7 @@ class Team:
             code = 0  # the caller is gone
         except BaseException:  # noqa: BLE001 - a forked copy of the caller must not run on into the caller's code
             with contextlib.suppress(BaseException):
-                sys.excepthook(*sys.exc_info())
+                process.report()
         finally:
             with contextlib.suppress(BaseException):
                 sys.stdout.flush()
@@ -326,7 +326,7 @@ class Team:
             self._send(slot, write, current - len(results), results, failures, begin)
         board[slot + _STATE] = _IDLE
 
-    def _send(
+    def _send(  # noqa: PLR0917 - what a message consists of
         self,
         slot: int,
         write: int,

@@ -64,9 +64,11 @@ class Carrier(Protocol):
 
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come; waits at most *timeout_s* for the first."""
+        ...
 
     def broken(self, error: BaseException) -> str:
         """Return in words what killed a worker, if that is what the error of a task means; else an empty string."""
+        ...
 
     def renew(self) -> None:
         """Have workers again after a death, where they do not come back by themselves."""
@@ -258,7 +260,7 @@ def _tell(path: str, slot: int) -> Callable[[int], None]:
     """Return what writes into a slot of the board; in the worker."""
     global _mapped  # noqa: PLW0603 - a worker runs one chunk at a time
     if _mapped[0] != path:
-        with open(path, "r+b") as file:  # noqa: PTH123 - the path is a string from the caller
+        with open(path, "r+b") as file:
             _mapped = (path, mmap.mmap(file.fileno(), 0))
     board = _mapped[1]
 
@@ -325,6 +327,7 @@ class Submitter(Protocol):
 
     def broken(self, error: BaseException) -> str:
         """As :meth:`Carrier.broken`."""
+        ...
 
     def renew(self) -> None:
         """As :meth:`Carrier.renew`."""
@@ -582,7 +585,7 @@ class FlowTeam:
         flow, outcome = self.flow, self.outcome
         outcome.deaths += 1
         lost = [i for i in positions if i < self.limit]
-        names = tuple(flow.base + i for i in lost)
+        names: tuple[int, ...] = tuple(flow.base + i for i in lost)
         cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
         died = WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
         again = [i for i in lost if self._may_run_again(i)]
@@ -623,7 +626,7 @@ class FlowTeam:
 def _items(indices: tuple[int, ...]) -> str:
     if not indices:
         return "no items"
-    return f"items {indices[0]} to {indices[-1]}" if len(indices) > 1 else f"item {indices[0]}"
+    return f"item {indices[0]}" if indices[0] == indices[-1] else f"items {indices[0]} to {indices[-1]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ class ForkPool:
             code = 0  # the caller is gone
         except BaseException:  # noqa: BLE001 - a forked copy of the caller must not run on into the caller's code
             with contextlib.suppress(BaseException):
-                sys.excepthook(*sys.exc_info())
+                process.report()
         finally:
             with contextlib.suppress(BaseException):
                 sys.stdout.flush()

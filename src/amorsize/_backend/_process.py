@@ -94,3 +94,10 @@ def write_all(fd: int, head: bytes, data: bytes) -> None:
     view = memoryview(data)[written - len(head) :]
     while view:
         view = view[os.write(fd, view) :]
+
+
+def report() -> None:
+    """Print the exception that ends a worker, as an uncaught one is printed."""
+    kind, error, trace = sys.exc_info()
+    if kind is not None and error is not None:
+        sys.excepthook(kind, error, trace)

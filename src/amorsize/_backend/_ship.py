@@ -62,9 +62,9 @@ def _pickler() -> Any:
     It takes everything that looks like a function for one, and a decorated function looks like the one inside.
     """
     try:
-        import cloudpickle  # noqa: PLC0415 - imported only where plain pickle does not do
+        import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - only where plain pickle does not do
     except ImportError:  # joblib before 1.6 carries its own
-        from joblib.externals import cloudpickle  # noqa: PLC0415 - as above
+        from joblib.externals import cloudpickle  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
         def reducer_override(self, obj: Any) -> Any:
@@ -136,7 +136,7 @@ class Ambience:
     environ: dict[str, str]
     filters: bytes
     decimal: bytes
-    numpy_errors: dict[str, str] | None
+    numpy_errors: dict[str, Any] | None
 
 
 # What the caller's environment must not overwrite in a worker: its share of threads.
@@ -160,7 +160,7 @@ def ambience() -> Ambience:
     numpy = sys.modules.get("numpy")
     return Ambience(
         cwd=cwd,
-        path=tuple(p for p in sys.path if isinstance(p, str)),
+        path=tuple(map(str, sys.path)),
         environ=dict(os.environ),
         filters=_picklable(warnings.filters),
         decimal=_picklable(decimal.getcontext()) if decimal else b"",
@@ -312,7 +312,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
         return _opened[parcel.digest]
     data = parcel.data
     if not data:
-        with open(parcel.path, "rb") as file:  # noqa: PTH123 - the path is a string from the caller
+        with open(parcel.path, "rb") as file:
             data = file.read()
     contents: _Contents = pickle.loads(data)
     if contents.ambience is not None:

@@ -132,7 +132,7 @@ def pack(
         results[position] = None
     try:
         return dumps((results, packed))
-    except Exception:  # noqa: BLE001 - objects raise anything when pickled; find out which one it was
+    except Exception:  # noqa: BLE001, S110 - objects raise anything when pickled; find out which one it was
         pass
     for position, result in enumerate(results):
         try:
