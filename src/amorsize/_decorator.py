@@ -34,7 +34,11 @@ _OPTIONS = _LIMITS | {"progress", "initializer", "initargs"}
 if TYPE_CHECKING:
 
     class _Proxy:
-        """What is seen of wrapt's proxy."""
+        """What is seen of wrapt's proxy. Annotations stay out of the class below: they would hide the function's."""
+
+        __wrapped__: Any
+        __name__: str
+        __qualname__: str
 else:
     _Proxy = wrapt.CallableObjectProxy
 
@@ -56,11 +60,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
         self._self_owner: type | None = None
 
     if TYPE_CHECKING:
-        # At run time the proxy has these; the call is the proxy's own, in C.
-        __wrapped__: Callable[P, R]
-        __name__: str
-        __qualname__: str
-
+        # At run time the call is the proxy's own, in C.
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Call the function."""
             raise NotImplementedError
