@@ -2,9 +2,9 @@
 A discrete-event simulator of runs: the policy is the real one, machines and items are made up.
 
 The two engines follow what ``_backend/_fork.py`` and ``_backend/_futures.py`` do between two messages, block by block,
-with the sizes, splits and promotions of ``_schedule`` and the decisions of ``_decide``; only clocks, processes and items
-are replaced by arithmetic. Items are seconds in one array of running sums, so a block costs one subtraction whatever is
-in it, and ten million items are as quick as their blocks.
+with the sizes, splits and promotions of ``_schedule`` and the decisions of ``_decide``; only clocks, processes and
+items are replaced by arithmetic. Items are seconds in one array of running sums, so a block costs one subtraction
+whatever is in it, and ten million items are as quick as their blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from amorsize._decide import decide
 from amorsize._types import FORK, LOKY, SERIAL, Limits, Plan, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from amorsize import Host
 
@@ -258,6 +258,12 @@ class Run:
         return position == n
 
 
+def first_block(item_s: float) -> int:
+    """Return the items of a worker's first block, as both engines have it."""
+    chosen = getattr(schedule, "first_block", None)
+    return chosen(item_s) if chosen else max(1, int(schedule.CHECK_S / max(item_s, 1e-9)))
+
+
 # -- the forked team -------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +293,7 @@ def run_team(
 
 
 class _Team:
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the arguments of run_team, in its order
         self,
         items: Items,
         machine: Machine,
@@ -304,7 +310,7 @@ class _Team:
         most = 3000 if batch_size is None else items.n + 2
         stops = itertools.accumulate(chunker.sizes(items.n - first, most), initial=first)
         self.queue = deque(itertools.pairwise(stops))
-        self.block = [max(1, int(schedule.CHECK_S / max(item_s, 1e-9)))] * machine.n
+        self.block = [first_block(item_s)] * machine.n
         self.waiting: deque[int] = deque()
         self.current, self.stop, self.began_at = ([0] * machine.n for _ in range(3))
         self.sent_at, self.block_began = ([0.0] * machine.n for _ in range(2))
@@ -431,7 +437,9 @@ def run_flow(
         most_chunks: Chunks after which to stop looking, for runs whose middle is like their beginning.
     """
     flow = _Flow(items, machine, item_s, batch_overhead_s, batch_size, first)
-    flow.quantum_s = 2 * cost.QUANTUM_S if quantum_s is None else quantum_s
+    if quantum_s is None:
+        quantum_s = getattr(flow.chunker, "quantum_s", 2 * cost.QUANTUM_S)
+    flow.quantum_s = quantum_s
     if batch_size is not None:
         flow.quantum_s = 1e9
     return flow.run(most_chunks)
@@ -441,7 +449,7 @@ _ANSWER, _TASK, _READY, _BEGUN = range(4)
 
 
 class _Flow:
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the arguments of run_flow, in its order
         self,
         items: Items,
         machine: Machine,
@@ -504,7 +512,7 @@ class _Flow:
             now += machine.out_s
             self.result.driver_s += machine.out_s
             self.n_in_flight += 1
-            block = max(1, int(schedule.CHECK_S / max(self.chunker.item_s, 1e-9)))
+            block = first_block(self.chunker.item_s)
             self.post(now + machine.way_s, _TASK, self.least_loaded(), *taken, block)
         self.driver_free_s = now
 
@@ -674,12 +682,13 @@ class _Caller:
         """Loop like ``_call.Beat``: blocks, with a thought when one is due."""
         items, prefix = self.items, self.items.prefix
         item_s = self.profile.item_s
-        block = int(max(1, min(256, schedule.LOOK_S / item_s if item_s > 0 else 1)))
+        block_s = getattr(schedule, "BEAT_S", schedule.LOOK_S)
+        block = int(max(1, min(256, block_s / item_s if item_s > 0 else 1)))
         due_s = prefix[position] + schedule.LOOK_S
         while position < items.n:
             stop = min(items.n, position + block)
             taken_s = prefix[stop] - prefix[position]
-            block = schedule.next_block(block, taken_s, schedule.LOOK_S)
+            block = schedule.next_block(block, taken_s, block_s)
             item_s, position = taken_s / (stop - position), stop
             now = prefix[position]
             if now < due_s or position == items.n:
@@ -793,8 +802,3 @@ def cluster_machine(cluster: Cluster, chunk_items: float = 0.0) -> Machine:
         ahead=cluster.ahead,
         is_private=True,
     )
-
-
-def total_chunks(runs: Iterable[Run]) -> int:
-    """Add up the chunks of runs."""
-    return sum(run.n_chunks for run in runs)

@@ -763,6 +763,7 @@ def test_a_dead_worker_is_an_error_and_not_a_hang(options: dict[str, Any], kind:
 
 
 @needs_fork
+@pytest.mark.usefixtures("ready")
 def test_the_item_that_killed_its_worker_is_named() -> None:
     """Chunks of one item leave no doubt."""
     with pytest.raises(WorkerDied, match="item 30") as caught:

@@ -617,7 +617,8 @@ class Call:
         if plan.reason is Reason.SHARED_STATE:
             warn(f"{_name(self.func)} runs serially: {plan.warnings[0]}. Return the values instead, or fix n_jobs.")
         elif fixed not in {None, 1} and plan.reason in {Reason.NESTED, Reason.NOT_PICKLABLE, Reason.UNAVAILABLE}:
-            detail = f" ({plan.profile.problem})" if plan.reason is Reason.NOT_PICKLABLE else ""
+            reasons = [plan.profile.problem] if plan.reason is Reason.NOT_PICKLABLE else plan.host.unavailable.values()
+            detail = f" ({'; '.join(reasons)})" if plan.reason is not Reason.NESTED else ""
             warn(f"{_name(self.func)}: n_jobs={fixed} cannot be had: {plan.reason}{detail}; it runs serially")
         elif self.isolated and not plan.is_parallel and plan.n_items != 0:
             warn(f"{_name(self.func)}: timeout and retries need worker processes, which cannot be had: {plan.reason}")

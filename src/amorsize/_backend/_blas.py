@@ -85,15 +85,16 @@ def n_threads() -> int:
         return 0
 
 
-def foreign_threads() -> str:
-    """Say which threads forbid a fork; empty if there are none but this one and OpenBLAS's idle ones."""
-    if threading.active_count() > 1:
-        others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
+    """Say which threads forbid a fork; empty if there are none but this one, *ours*, and OpenBLAS's idle ones."""
+    if threading.active_count() > 1 + len(ours):
+        known = {*ours, threading.current_thread()}
+        others = [thread.name for thread in threading.enumerate() if thread not in known]
         return f"other threads are alive: {', '.join(others[:3])}"
-    count = n_threads()
-    if count == 0:
+    count = n_threads() - len(ours)
+    if count < 1:
         return "the number of threads cannot be read"
-    if count == 1 or count == 1 + idle_threads():
+    if count in {1, 1 + idle_threads()}:
         return ""
     return f"{count - 1} threads of native libraries are alive"
 

@@ -92,6 +92,14 @@ class Loky:
             return False
         return executor._flags.broken is None and not executor._flags.shutdown and bool(executor._processes)  # noqa: SLF001 - no public way to ask
 
+    def idle_threads(self) -> frozenset[threading.Thread]:
+        """Return the threads that serve the pool, if it has nothing to do: idle, they hold nothing a fork must not copy."""
+        executor = self._executor
+        if executor is None or self._pid != os.getpid() or executor._pending_work_items:  # noqa: SLF001 - no public way to ask
+            return frozenset()
+        threads = (executor._executor_manager_thread, getattr(executor._call_queue, "_thread", None))  # noqa: SLF001 - as above
+        return frozenset(thread for thread in threads if thread is not None and thread.is_alive())
+
     def n_workers(self) -> int:
         """Return how many workers the pool has."""
         return self._size
