@@ -10,7 +10,6 @@ whatever is in it, and ten million items are as quick as their blocks.
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -258,6 +257,10 @@ class Run:
         return position == n
 
 
+# Tokens from which on ranges are of equal length, as in ``_fork.py``, which is not there on every platform.
+MOST_TOKENS: Final = 3000
+
+
 def first_block(item_s: float) -> int:
     """Return the items of a worker's first block, as both engines have it."""
     chosen = getattr(schedule, "first_block", None)
@@ -307,9 +310,12 @@ class _Team:
         self.items, self.machine, self.batch_size = items, machine, batch_size
         self.caller_computes = caller_computes
         chunker = schedule.Chunker(machine.n, item_s, batch_overhead_s, batch_size)
-        most = 3000 if batch_size is None else items.n + 2
-        stops = itertools.accumulate(chunker.sizes(items.n - first, most), initial=first)
-        self.queue = deque(itertools.pairwise(stops))
+        ranges = schedule.Ranges(first, items.n)
+        self.queue: deque[tuple[int, int]] = deque()
+        while (token := ranges.take(chunker.size(ranges.n_left))) is not None:
+            self.queue.append(token)
+            if batch_size is None and len(self.queue) >= MOST_TOKENS:
+                chunker.fixed = chunker.fixed or math.ceil(ranges.n_left / MOST_TOKENS)
         self.block = [first_block(item_s)] * machine.n
         self.waiting: deque[int] = deque()
         self.current, self.stop, self.began_at = ([0] * machine.n for _ in range(3))

@@ -540,7 +540,14 @@ class Call:
             seen = sampler.profile()
             self.profile = replace(seen, mutates=self.profile.mutates, reads_mutable=self.profile.reads_mutable)
             self.weighed = False
-            _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
+            self._remember()
+
+    def _remember(self) -> None:
+        sampler = self.samples
+        if sampler is None or self.first_item is MISSING:
+            return
+        s_per_byte = _profile.seconds_per_byte(sampler.items, sampler.times)
+        _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items), s_per_byte)
 
     def _guarded(self, item: Any) -> Any:
         """Call the function; with an error policy, an exception is a result."""
@@ -589,7 +596,7 @@ class Call:
         )
         self.weighed = True
         if self.first_item is not MISSING:
-            _profile.remember(self.state.key, self.profile, self.first_item, len(sampler.items))
+            self._remember()
 
     def _decide_and_run(self) -> None:
         plan, backend = self.decide(len(self.results))
@@ -810,10 +817,18 @@ class Call:
             retries=self.limits.retries,
             timeout=self.limits.timeout,
             progress=None if self.progress is None else self._progress_from(len(self.results)),
+            first=self._big_first(items, plan),
             initializer=self.options.initializer,
             initargs=self.options.initargs,
             backend=backend,
         )
+
+    def _big_first(self, items: Sequence[Any], plan: Plan) -> list[int]:
+        """Return the positions to start with, where sizes predict costs and the chunk size is left to us."""
+        known = _profile.CACHE.get(self.state.key)
+        if known is None or known.s_per_byte <= 0 or self.limits.batch_size is not None:
+            return []
+        return _profile.big_first(items, known.s_per_byte, plan.n_jobs)
 
     def _progress_from(self, n_before: int) -> Callable[[int], None]:
         progress = self.progress

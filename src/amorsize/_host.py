@@ -30,6 +30,10 @@ SNAPSHOT_S: Final = 1.0
 # third, so that three runs after a change the estimate has moved 70 % of the way.
 NEW_WEIGHT: Final = 1 / 3
 
+# How many times what was known one observation may say at most: a start on a machine that was busy with something else
+# took ten times the usual one.
+MOST_CHANGE: Final = 3.0
+
 # What is assumed where no reading of the memory can be had at all: 1 GiB, enough for a few small workers.
 UNKNOWN_MEMORY_BYTES: Final = 1 << 30
 
@@ -311,6 +315,8 @@ class CostBook:
                 before = getattr(known, name)
                 is_first = (backend, name) not in self._measured or not math.isfinite(before) or before <= 0
                 self._measured.add((backend, name))
+                if math.isfinite(before) and before > 0:
+                    value = min(value, MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
                 fields[name] = value if is_first else before + NEW_WEIGHT * (value - before)
             if fields:
                 self._costs[backend] = replace(known, **fields, is_measured=True)

@@ -42,6 +42,12 @@ WEIGH_BYTES: Final = 64 * 1024
 # WEIGH_BYTES: one memory copy each way (tests/benchmarks/probes.py: 3 to 6 GB/s on the 2-core reference host).
 FLAT_BYTES_PER_S: Final = 2.0e9
 
+# Share of an equal share of the work from which an item is big.
+BIG_SHARE: Final = 0.1
+
+# Items whose sizes are looked at in one call, at most: 0.1 us each.
+MOST_SIZED: Final = 20_000
+
 # Ratio of sizes or of seconds beyond which data is said to have changed character.
 CHANGED: Final = 2.0
 
@@ -175,6 +181,21 @@ def shallow_bytes(value: object) -> int:
         return sys.getsizeof(value)
     except TypeError:
         return 64
+
+
+def seconds_per_byte(items: Sequence[Any], times: Sequence[float]) -> float:
+    """
+    Return the seconds per byte of an item's shallow size, where the sampled times follow the sizes; else 0.
+
+    They do if sizes differ by :data:`CHANGED` at least, and time per byte differs by less than that from item to item.
+    """
+    sizes = [shallow_bytes(item) for item in items]
+    if len(sizes) < 3 or min(sizes) <= 0 or max(sizes) < CHANGED * min(sizes):
+        return 0.0
+    rates = [time / size for time, size in zip(times, sizes, strict=False)]
+    if min(rates) <= 0 or max(rates[1:]) > CHANGED * min(rates[1:]):
+        return 0.0
+    return sum(times[1:]) / sum(sizes[1:])
 
 
 class NotPicklable(Exception):  # noqa: N818 - a signal inside this room, never seen outside
@@ -318,12 +339,14 @@ class Known:
         arg_type: Type of the items it was measured on, as ``module.qualname``, which outlives the process.
         arg_size: Their shallow size in bytes.
         n_seen: Items behind the figures.
+        s_per_byte: Seconds per byte of an item, where its size predicts its cost; else 0.
     """
 
     profile: Profile
     arg_type: str
     arg_size: int
     n_seen: int
+    s_per_byte: float = 0.0
 
     def is_like(self, item: object) -> bool:
         """Tell whether an item is of the kind this was measured on."""
@@ -371,10 +394,25 @@ class ProfileCache:
 CACHE: Final = ProfileCache()
 
 
-def remember(key: str, profile: Profile, item: object, n_seen: int) -> None:
+def remember(key: str, profile: Profile, item: object, n_seen: int, s_per_byte: float = 0.0) -> None:
     """Keep a profile measured on items like *item*."""
     kept = replace(profile, n_head=0, head_s=0.0)
-    CACHE.put(key, Known(kept, type_name(type(item)), shallow_bytes(item), n_seen))
+    CACHE.put(key, Known(kept, type_name(type(item)), shallow_bytes(item), n_seen, s_per_byte))
+
+
+def big_first(items: Sequence[Any], s_per_byte: float, n_jobs: int) -> list[int]:
+    """
+    Return the positions of the items that are worth starting with, the biggest first.
+
+    Those whose predicted seconds are a tenth of an equal share or more: begun last, each could leave the other workers
+    idle for as long (longest processing time first, Graham 1969). Few by construction: at most ten per worker.
+    """
+    if s_per_byte <= 0 or not 1 < len(items) <= MOST_SIZED:
+        return []
+    costs = [shallow_bytes(item) * s_per_byte for item in items]
+    least = sum(costs) / n_jobs * BIG_SHARE
+    big = [i for i, cost in enumerate(costs) if cost >= least]
+    return sorted(big, key=lambda i: -costs[i]) if len(big) < len(items) else []
 
 
 def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = None) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from amorsize import _cost as cost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Seconds of work between two looks at the clock and at hungry colleagues. A look costs about 1 us, so it takes 0.1 %;
 # it bounds how long a worker that ran dry waits for a share of somebody else's chunk.
@@ -103,9 +106,13 @@ class Ranges:
 
     __slots__ = ("_ranges", "n_left")
 
-    def __init__(self, start: int, stop: int) -> None:
-        self._ranges = deque([(start, stop)] if stop > start else [])
-        self.n_left = max(0, stop - start)
+    def __init__(self, start: int, stop: int, *, without: Sequence[int] = ()) -> None:
+        self._ranges: deque[tuple[int, int]] = deque()
+        self.n_left = 0
+        for index in (*sorted(without), stop):
+            if index > start:
+                self.give_last(start, index)
+            start = index + 1
 
     def take(self, n_items: int) -> tuple[int, int] | None:
         """Take up to *n_items* neighbours off the front."""

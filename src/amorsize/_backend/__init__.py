@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from amorsize._backend._fork import Team
-    from amorsize._backend._futures import Flow, Threads
+    from amorsize._backend._futures import Board, Flow, Threads
     from amorsize._backend._outcome import Outcome
 
 __all__ = [
@@ -72,6 +72,7 @@ class Task:
         retries: How often an item whose worker died may run again.
         timeout: Seconds one item may take, or None.
         progress: Called with the items done so far.
+        first: Positions to hand out before all others, one by one.
         initializer: Called once in each worker.
         initargs: Its arguments.
         backend: joblib's backend object, for external ones.
@@ -92,6 +93,7 @@ class Task:
     retries: int = 0
     timeout: float | None = None
     progress: Callable[[int], None] | None = None
+    first: Sequence[int] = ()
     initializer: Callable[..., Any] | None = None
     initargs: tuple[Any, ...] = ()
     backend: Any = None
@@ -212,6 +214,7 @@ def fork_team(task: Task) -> Team:
         timeout=task.timeout,
         threads=_share(task),
         progress=task.progress,
+        first=task.first,
         initialize=_initialization(task),
     )
     return Team(job)
@@ -267,13 +270,14 @@ def _bare_flow(task: Task) -> Flow:
         keep_going=task.keep_going,
         retries=task.retries,
         timeout=task.timeout,
+        first=task.first,
         caller_may_compute=task.timeout is None and not task.retries and task.initializer is None,
         progress=task.progress,
     )
 
 
 def _run_loky(task: Task) -> Outcome:
-    from amorsize._backend._futures import Board, Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
@@ -282,7 +286,7 @@ def _run_loky(task: Task) -> Outcome:
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
-    board = Board()
+    board = _board()
     try:
         carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0, board=board)
         outcome = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier).run()
@@ -290,10 +294,21 @@ def _run_loky(task: Task) -> Outcome:
         pool.close(kill=True)  # interrupted: what still runs must not run on
         raise
     finally:
-        board.close()
+        if board is not None:
+            board.close()
     if outcome.deaths:
         pool.restart()
     return outcome
+
+
+def _board() -> Board | None:
+    """Return a board, None where there is no room for a small file: begun items are then not told from waiting ones."""
+    from amorsize._backend._futures import Board  # noqa: PLC0415 - see the top
+
+    try:
+        return Board()
+    except OSError:
+        return None
 
 
 def _run_threads(task: Task) -> Outcome:
@@ -324,7 +339,7 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, task: Task) -> None:
-        from amorsize._backend._futures import Board, Callbacks, Threads  # noqa: PLC0415 - see the top
+        from amorsize._backend._futures import Callbacks, Threads  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
@@ -344,7 +359,7 @@ class Streaming:
         elif backend == LOKY:
             _local.LOKY.ensure(task.n_jobs)
             flow = _flow(task, is_cold=False, ambient=True)
-            self._board = Board()
+            self._board = _board()
             ahead = 1 if _local.LOKY.n_workers() == task.n_jobs else 0
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import pickle
@@ -85,6 +86,7 @@ class Job:
         timeout: Seconds one item may take, or None.
         threads: Threads each worker's numerical libraries get.
         progress: Called with the items done so far.
+        first: Positions to hand out before all others, one by one.
         initialize: Called once in each worker.
     """
 
@@ -101,6 +103,7 @@ class Job:
     timeout: float | None = None
     threads: int = 1
     progress: Callable[[int], None] | None = None
+    first: Sequence[int] = ()
     initialize: Callable[[], None] | None = None
 
 
@@ -155,15 +158,12 @@ class Team:
             NoWorkersError: If the system refuses even one.
         """
         chunker = schedule.Chunker(self.job.n_jobs, self.job.item_s, self.job.batch_overhead_s, self.job.batch_size)
-        self._backlog: list[tuple[int, int]] = []
-        if self.job.batch_size is None:
-            position = 0
-            for size in chunker.sizes(self.n_items, _MOST_TOKENS):
-                self._backlog.append((position, position + size))
-                position += size
-        else:
-            step = self.job.batch_size
-            self._backlog = [(i, min(self.n_items, i + step)) for i in range(0, self.n_items, step)]
+        self._backlog = [(i, i + 1) for i in self.job.first]
+        ranges = schedule.Ranges(0, self.n_items, without=self.job.first)
+        while (token := ranges.take(chunker.size(ranges.n_left))) is not None:
+            self._backlog.append(token)
+            if self.job.batch_size is None and len(self._backlog) >= _MOST_TOKENS:
+                chunker.fixed = chunker.fixed or math.ceil(ranges.n_left / _MOST_TOKENS)
         self._backlog.reverse()
         self._post_backlog()
         for stream in (sys.stdout, sys.stderr):

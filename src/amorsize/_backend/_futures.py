@@ -354,6 +354,7 @@ class Flow:
         is_cold: Whether workers are still to be started: the caller works until they answer.
         caller_may_compute: Whether it may.
         progress: Called with the items done so far.
+        first: Positions to hand out before all others, one by one.
     """
 
     call: Callable[[Any], Any]
@@ -371,6 +372,7 @@ class Flow:
     is_cold: bool = False
     caller_may_compute: bool = True
     progress: Callable[[int], None] | None = None
+    first: Sequence[int] = ()
 
 
 class FlowTeam:
@@ -382,7 +384,9 @@ class FlowTeam:
         self.n_items = len(flow.items)
         self.outcome = Outcome(flow.base, self.n_items)
         self.limit = self.n_items
-        self.ranges = schedule.Ranges(0, self.n_items)
+        self.ranges = schedule.Ranges(0, self.n_items, without=flow.first)
+        for i in reversed(flow.first):
+            self.ranges.give_back(i, i + 1)
         self.chunker = schedule.Chunker(flow.n_jobs, flow.item_s, flow.batch_overhead_s, flow.batch_size)
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not flow.is_cold
