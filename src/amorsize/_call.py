@@ -66,8 +66,8 @@ _FEW: Final = 64
 
 # Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
 _PLAIN_SET: Final[frozenset[type]] = frozenset(
-    (list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque)
-    + (type({}.keys()), type({}.values()), type({}.items()))
+    {list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque}
+    | {type({}.keys()), type({}.values()), type({}.items())}
 )
 _SLICED: Final = frozenset((list, tuple, range, str, bytes, bytearray))
 
@@ -590,7 +590,7 @@ class Call:
         # Large containers are weighed whole where that is within 2 % of the work left: only then is the memory they
         # take on the way in the figure.
         most_bytes = max(_profile.WEIGH_BYTES, int(0.02 * rest_s * 0.1e9))
-        results = [r for r in sampler.results[:n_weighed] if not isinstance(r, BaseException)]
+        results = [r for r in sampler.results[:n_weighed] if not isinstance(r, BaseException | _Failed)]
         self.profile = _profile.weigh(
             self.profile, sampler.items[:n_weighed], results, _backend.dumps_by_value, most_bytes
         )
@@ -818,6 +818,7 @@ class Call:
             timeout=self.limits.timeout,
             progress=None if self.progress is None else self._progress_from(len(self.results)),
             first=self._big_first(items, plan),
+            is_tight=None if plan.backend == THREADS else _host.is_memory_tight,
             initializer=self.options.initializer,
             initargs=self.options.initargs,
             backend=backend,

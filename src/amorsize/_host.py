@@ -37,6 +37,9 @@ MOST_CHANGE: Final = 3.0
 # What is assumed where no reading of the memory can be had at all: 1 GiB, enough for a few small workers.
 UNKNOWN_MEMORY_BYTES: Final = 1 << 30
 
+# Bytes available below which running work gets fewer workers: under that, Linux starts to reclaim and to kill.
+TIGHT_BYTES: Final = 200 << 20
+
 _CGROUP = "/sys/fs/cgroup"
 
 
@@ -246,6 +249,11 @@ def available_memory(readings: Readings) -> tuple[int, str]:
         if isinstance(value, int | float) and 0 <= value < math.inf:
             found.append((int(value), source))
     return min(found, default=(UNKNOWN_MEMORY_BYTES, "unknown"))
+
+
+def is_memory_tight(readings: Readings | None = None) -> bool:
+    """Tell whether less than :data:`TIGHT_BYTES` are left to this process."""
+    return available_memory(readings or Readings())[0] < TIGHT_BYTES
 
 
 def read_host(readings: Readings | None = None) -> Host:

@@ -73,6 +73,7 @@ class Task:
         timeout: Seconds one item may take, or None.
         progress: Called with the items done so far.
         first: Positions to hand out before all others, one by one.
+        is_tight: Tells whether memory is running out: fewer workers then get work.
         initializer: Called once in each worker.
         initargs: Its arguments.
         backend: joblib's backend object, for external ones.
@@ -94,6 +95,7 @@ class Task:
     timeout: float | None = None
     progress: Callable[[int], None] | None = None
     first: Sequence[int] = ()
+    is_tight: Callable[[], bool] | None = None
     initializer: Callable[..., Any] | None = None
     initargs: tuple[Any, ...] = ()
     backend: Any = None
@@ -215,6 +217,7 @@ def fork_team(task: Task) -> Team:
         threads=_share(task),
         progress=task.progress,
         first=task.first,
+        is_tight=task.is_tight,
         initialize=_initialization(task),
     )
     return Team(job)
@@ -271,6 +274,7 @@ def _bare_flow(task: Task) -> Flow:
         retries=task.retries,
         timeout=task.timeout,
         first=task.first,
+        is_tight=task.is_tight,
         caller_may_compute=task.timeout is None and not task.retries and task.initializer is None,
         progress=task.progress,
     )

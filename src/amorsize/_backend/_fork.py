@@ -64,6 +64,12 @@ _LO, _HI, _STOP, _SINCE_NS, _STATE, _SLOT = 0, 1, 2, 3, 4, 8
 _IDLE, _BUSY = 0, 1
 _NO_LIMIT: Final = (1 << 63) - 1
 
+# Fields of the board that concern all: the position from which nothing is wanted, and how many workers may work.
+_LIMIT, _ACTIVE = 0, 1
+
+# Seconds a worker that may not work waits before it asks again.
+_PAUSE_S: Final = 0.02
+
 clock = time.perf_counter
 
 
@@ -87,6 +93,7 @@ class Job:
         threads: Threads each worker's numerical libraries get.
         progress: Called with the items done so far.
         first: Positions to hand out before all others, one by one.
+        is_tight: Tells whether memory is running out.
         initialize: Called once in each worker.
     """
 
@@ -104,6 +111,7 @@ class Job:
     threads: int = 1
     progress: Callable[[int], None] | None = None
     first: Sequence[int] = ()
+    is_tight: Callable[[], bool] | None = None
     initialize: Callable[[], None] | None = None
 
 
@@ -128,14 +136,15 @@ class Team:
         self.block = max(1, int(schedule.CHECK_S / max(job.item_s, 1e-9))) if job.timeout is None else 1
         self.first_message_s: float | None = None
         self.fork_s = 0.0
-        self.began = clock()
+        self.began = self._looked_at = clock()
         self._fds: list[int] = []
         self._apply_threads = _blas.prepare(job.threads)
+        self._parent = os.getpid()
         n_workers = job.n_jobs - 1 if job.caller_computes else job.n_jobs
         self._n_slots = max(1, n_workers)
         self._board_map = mmap.mmap(-1, 8 * (_SLOT * (self._n_slots + 1)))
         self.board = memoryview(self._board_map).cast("q")
-        self.board[0] = _NO_LIMIT
+        self.board[_LIMIT], self.board[_ACTIVE] = _NO_LIMIT, self._n_slots
         self.task_r, self.task_w = self._pipe()
         self.task_nb = os.open(f"/proc/self/fd/{self.task_r}", os.O_RDONLY | os.O_NONBLOCK)
         self._fds.append(self.task_nb)
@@ -232,6 +241,7 @@ class Team:
                 for worker in self.workers.values():
                     process.kill(worker.pid)
             else:
+                self.board[_ACTIVE] = self._n_slots
                 with contextlib.suppress(OSError):
                     os.write(self.task_w, _END * (len(self.workers) + 1))
             for worker in list(self.workers.values()):
@@ -264,7 +274,7 @@ class Team:
                 os.close(other.results_fd)
                 if other.pid_fd >= 0:
                     os.close(other.pid_fd)
-            process.settle()
+            process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
             if self.job.initialize is not None:
@@ -283,6 +293,8 @@ class Team:
 
     def _serve(self, slot: int, write: int) -> None:
         while True:
+            while slot >= self.board[_ACTIVE]:
+                time.sleep(_PAUSE_S)
             token = os.read(self.task_r, _TOKEN.size)
             if len(token) < _TOKEN.size:
                 return
@@ -300,7 +312,7 @@ class Team:
         failures: list[tuple[int, BaseException]] = []
         current, sent_at = start, clock()
         begin = sent_at
-        while current < stop and current < board[0]:
+        while current < stop and current < board[_LIMIT]:
             high = min(stop, current + self.block)
             board[slot + _SINCE_NS] = time.monotonic_ns()
             board[slot + _HI] = high
@@ -388,7 +400,7 @@ class Team:
             while current < min(stop, self.limit):
                 high = min(stop, self.limit, current + block)
                 before = clock()
-                done, failed = _worker.run_block(job.call, job.items[current:high], keep_going=job.keep_going)
+                done, failed = _worker.run_here(job.call, job.items[current:high], keep_going=job.keep_going)
                 now = clock()
                 self._accept(current, done, failed)
                 current += len(done)
@@ -430,7 +442,7 @@ class Team:
         if index >= self.limit:
             return
         self.limit = index
-        self.board[0] = index
+        self.board[_LIMIT] = index
         self._backlog = [(a, min(b, index)) for a, b in self._backlog if a < index]
         kept = []
         while (token := self._take()) is not None:

@@ -40,6 +40,9 @@ clock = time.perf_counter
 # Seconds the caller waits at most before it looks after things no callback announces.
 HOUSEKEEPING_S: Final = 0.5
 
+# Tasks in a row that may fail with their worker before one of them has begun an item.
+_MOST_IDLE_DEATHS: Final = 20
+
 # The number of the task that only tells that a worker is up.
 _HELLO: Final = -1
 
@@ -355,6 +358,7 @@ class Flow:
         caller_may_compute: Whether it may.
         progress: Called with the items done so far.
         first: Positions to hand out before all others, one by one.
+        is_tight: Tells whether memory is running out.
     """
 
     call: Callable[[Any], Any]
@@ -373,6 +377,7 @@ class Flow:
     caller_may_compute: bool = True
     progress: Callable[[int], None] | None = None
     first: Sequence[int] = ()
+    is_tight: Callable[[], bool] | None = None
 
 
 class FlowTeam:
@@ -390,9 +395,11 @@ class FlowTeam:
         self.chunker = schedule.Chunker(flow.n_jobs, flow.item_s, flow.batch_overhead_s, flow.batch_size)
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not flow.is_cold
-        self.began = clock()
+        self.began = self._looked_at = clock()
+        self._most_jobs = flow.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
+        self._at_last_death = (0, 0)
         self._serial = 0
 
     def run(self) -> Outcome:
@@ -448,7 +455,7 @@ class FlowTeam:
                 continue
             begin = clock()
             start, stop = taken
-            done, failed = _worker.run_block(
+            done, failed = _worker.run_here(
                 self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going
             )
             end = clock()
@@ -505,12 +512,17 @@ class FlowTeam:
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
-        done, failed = _worker.run_block(self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going)
+        done, failed = _worker.run_here(self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going)
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 
     def take(self, timeout_s: float) -> None:
         """Take in answers; waits at most *timeout_s* for the first."""
+        flow = self.flow
+        if flow.is_tight is not None and clock() - self._looked_at > HOUSEKEEPING_S:
+            self._looked_at = clock()
+            # One chunk fewer in flight at each look while memory is short, one more while it is not; never none.
+            flow.n_jobs = max(1, min(self._most_jobs, flow.n_jobs + (-1 if flow.is_tight() else 1)))
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
 
@@ -597,13 +609,21 @@ class FlowTeam:
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
-        if len(again) < len(lost) or not lost:
+        if len(again) < len(lost) or self._is_hopeless():
             outcome.died = outcome.died or died
         self.ready = True
         if not self.in_flight:
             self.carrier.renew()
             if self.suspects:
                 self._ask_one_by_one()
+
+    def _is_hopeless(self) -> bool:
+        """Tell whether workers keep dying without anything being done in between, before they begin an item."""
+        n_done, n_deaths = self._at_last_death
+        if self.outcome.n_done > n_done:
+            self._at_last_death = (self.outcome.n_done, self.outcome.deaths)
+            return False
+        return self.outcome.deaths - n_deaths > _MOST_IDLE_DEATHS
 
     def _may_run_again(self, position: int) -> bool:
         """
@@ -621,7 +641,8 @@ class FlowTeam:
         if not self.one_by_one:
             self.one_by_one = True
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
-            self.flow.n_jobs, self.carrier.ahead = 1, 0
+            self.flow.n_jobs = self._most_jobs = 1
+            self.carrier.ahead = 0
         for i in sorted(self.suspects, reverse=True):
             self.ranges.give_back(i, i + 1)
         self.suspects.clear()

@@ -65,6 +65,7 @@ class ForkPool:
         self.ahead = 1 if flow.timeout is None else 0
         self._initialize = initialize
         self._apply_threads = _blas.prepare(threads)
+        self._parent = os.getpid()
         self._board_map = mmap.mmap(-1, 8 * 2 * flow.n_jobs)
         self._board = memoryview(self._board_map).cast("q")
         self._poll = select.poll()
@@ -145,7 +146,7 @@ class ForkPool:
                 for fd in (other.results_fd, other.pid_fd, other.tasks_fd):
                     if fd >= 0:
                         os.close(fd)
-            process.settle()
+            process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
             if self._initialize is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import gc
 import os
 import select
@@ -10,12 +12,16 @@ import signal
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# From linux/prctl.h: the signal a process gets when the thread that forked it ends.
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @contextlib.contextmanager
@@ -37,6 +43,7 @@ def fork() -> int:
 
     The caller has made sure that there are none but OpenBLAS's, which stop themselves for the fork.
     """
+    _prctl()  # looked up here, not in each worker
     if sys.version_info < (3, 12):
         return os.fork()
     with warnings.catch_warnings():
@@ -44,8 +51,21 @@ def fork() -> int:
         return os.fork()
 
 
-def settle() -> None:
-    """Make a fresh fork a worker: signals, garbage collector, flag."""
+@functools.cache
+def _prctl() -> Any:
+    """Return the system's prctl, None where there is none."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None
+
+
+def settle(parent: int) -> None:
+    """Make a fresh fork a worker: ends with its parent, signals, garbage collector, flag."""
+    if (prctl := _prctl()) is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     signal.set_wakeup_fd(-1)
     # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
     signal.signal(signal.SIGINT, lambda *_: None)

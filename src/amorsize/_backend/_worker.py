@@ -85,6 +85,20 @@ def run_block(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: b
         return results, failures
 
 
+def run_here(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bool) -> tuple[list[Any], list[Failure]]:
+    """
+    Run a block in the caller: like :func:`run_block`, but Ctrl-C is the caller's own and not an item's failure.
+
+    Raises:
+        KeyboardInterrupt: At once.
+    """
+    with nested_thread():
+        results, failures = run_block(call, items, keep_going=keep_going)
+    if failures and isinstance(failures[-1][1], KeyboardInterrupt):
+        raise failures[-1][1]
+    return results, failures
+
+
 def pack_error(error: BaseException, index: int) -> tuple[BaseException, str]:
     """
     Make an exception fit to travel: itself where it survives pickling, else one that says its type, text, traceback.
