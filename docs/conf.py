@@ -54,12 +54,14 @@ nitpick_ignore_regex = [
     # Type variables appear in signatures and have no page of their own.
     (r"py:.*", r"(amorsize\.([a-z_]+\.)?)?_?[A-Z](_co|_contra)?"),
     (r"py:.*", r"_?[A-Z]\.(args|kwargs)"),
+    # What overloads return to type checkers only; at run time a ParallelFunction.
+    (r"py:class", r"(amorsize\._decorator\.)?(_Decorator|_ReturningDecorator|ReturningFunction)"),
+    # Fields of records are described in their class, not as entries of their own.
+    (r"py:attr", r"batch_size"),
 ]
 
 
-def resolve_public_name(
-    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element
-) -> Element | None:
+def resolve_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element) -> Element | None:
     """Lead a signature that names `amorsize._room.Name` to the page of `amorsize.Name`."""
     private = re.fullmatch(r"amorsize\.(?:_\w+\.)+(\w+)", node.get("reftarget", ""))
     if private is None or node.get("refdomain") != "py":
@@ -69,6 +71,13 @@ def resolve_public_name(
     )
 
 
+def leave_out_class_signature(*event: object) -> tuple[str, None] | None:
+    """Show classes without the arguments of their constructors: the fields below say it, with their types."""
+    what = event[1]
+    return ("", None) if what == "class" else None
+
+
 def setup(app: Sphinx) -> None:
     """Register what is above."""
+    app.connect("autodoc-process-signature", leave_out_class_signature)
     app.connect("missing-reference", resolve_public_name)

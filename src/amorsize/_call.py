@@ -8,29 +8,28 @@ One call, from items to results: sample, decide, run, learn. The only place wher
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import math
-import operator
 import os
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _backend, _function, _host, _profile, _store
+from amorsize import _backend, _function, _host, _learn, _profile, _store
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._decide import decide, jobs_meant
-from amorsize._types import FORK, LOKY, SERIAL, THREADS, Limits, Plan, Profile, Reason, Revision, Span
+from amorsize._record import Options, Record, State
+from amorsize._source import PLAIN, SLICED, Beat, Source, is_array, note_error
+from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Profile, Reason, Revision, Span
 from amorsize._warn import warn
 from amorsize.exceptions import AmorsizeError, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from amorsize._backend._outcome import Outcome
     from amorsize._types import Host
@@ -48,229 +47,10 @@ READ_BOX_S: Final = 0.05
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
 
-# Share of an item's seconds from which its transfer is worth learning from runs.
-_LARGE_TRANSFER: Final = 0.2
-
-# Seconds of a block from which its rate is worth more than five items timed one by one.
-_TELLING_S: Final = 100e-6
-
-# Looks at the clock in one loop at least: after a change of cost the rest of a block runs unwatched, so a block is at
-# most that share of the items. One look costs 0.5 us.
-MOST_LOOKS: Final = 32
-
-# Items in the first block of a loop at most.
-_FIRST_BLOCK: Final = 256
-
 # Items in a block below which its producer's seconds are told apart from the function's.
 _FEW: Final = 64
 
-# Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
-_PLAIN_SET: Final[frozenset[type]] = frozenset(
-    {list, tuple, range, str, bytes, bytearray, set, frozenset, dict, deque}
-    | {type({}.keys()), type({}.values()), type({}.items())}
-)
-_SLICED: Final = frozenset((list, tuple, range, str, bytes, bytearray))
-
 _NOTHING: Final = Profile()
-
-
-@dataclass(eq=False, repr=False)
-class State:
-    """
-    What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
-
-    Attributes:
-        func: The function, without its binding.
-        last: The latest call, or None.
-        initialized: Whether its initializer has run in this process.
-    """
-
-    func: Any
-    last: Record | None = None
-    initialized: int = 0
-
-    @functools.cached_property
-    def key(self) -> str:
-        """The stable key of the function's profile."""
-        return _function.function_key(self.func)
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class Record:
-    """
-    What a call did; becomes a :class:`Plan` when somebody asks.
-
-    Most calls are never asked about, and a plan of a tiny call would cost more than the call.
-    """
-
-    profile: Profile
-    n_items: int | None
-    limits: Limits
-    host: Host | None = None
-    plan: Plan | None = None
-    revisions: list[Revision] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    skipped: tuple[int, ...] = ()
-    n_head: int = 0
-    head_s: float = 0.0
-    rate_s: float | None = None
-    began: float = 0.0
-    actual_s: float | None = None
-    built: Plan | None = None
-
-    def build(self) -> Plan:
-        """Return the plan as it stands."""
-        if self.built is None or self.built.actual_s != self.actual_s:
-            plan = self.plan or self._decided_to_loop()
-            spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
-            self.built = replace(
-                plan,
-                revisions=tuple(self.revisions),
-                timeline=spans,
-                skipped=self.skipped,
-                actual_s=self.actual_s,
-            )
-        return self.built
-
-    def _decided_to_loop(self) -> Plan:
-        """Write down the plan of a call that was too short to think about, as the decision would have been."""
-        host = self.host or _host.snapshot()
-        for profile in (
-            self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s),
-            self.profile,
-        ):
-            profile_now = replace(profile, n_head=self.n_head, head_s=self.head_s)
-            plan = decide(profile_now, host, self.n_items, self.limits)
-            if not plan.is_parallel:
-                return plan
-        # The loop ended before a look came to that: what ran is what counts.
-        return replace(plan, backend=SERIAL, n_jobs=1, caller_computes=False, predicted_s=plan.serial_s, speedup=1.0)
-
-
-class Source:
-    """The items of one call: one iterator, read once, and what is known about its length."""
-
-    __slots__ = ("data", "is_plain", "iterator", "n_items", "n_read", "star")
-
-    def __init__(self, iterables: tuple[Iterable[Any], ...], *, star: bool) -> None:
-        for position, iterable in enumerate(iterables):
-            if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
-                which = "" if len(iterables) == 1 else f" {position + 1}"
-                message = f"argument{which} of map must be iterable, not {type(iterable).__name__}: {iterable!r}"
-                raise TypeError(message)
-        self.star = star or len(iterables) > 1
-        self.n_read = 0
-        if len(iterables) == 1:
-            self.data: Any = iterables[0]
-            self.is_plain = type(self.data) in _PLAIN_SET
-            self.n_items = _length(self.data)
-            self.iterator: Iterator[Any] = iter(self.data)
-        else:
-            self.data = None
-            self.is_plain = False
-            lengths = [_length(iterable) for iterable in iterables]
-            known = [length for length in lengths if length is not None]
-            self.n_items = min(known) if len(known) == len(lengths) else None
-            self.iterator = zip(*iterables, strict=False)
-
-    def rest(self, n_done: int) -> Sequence[Any]:
-        """Return what is left after *n_done* items as something that can be sliced."""
-        if type(self.data) in _SLICED or _is_array(self.data):
-            rest: Sequence[Any] = self.data[n_done:] if n_done else self.data
-            return rest
-        return list(self.iterator)
-
-    def read(self, box_s: float) -> tuple[list[Any], bool]:
-        """Read ahead for at most *box_s* seconds; returns the items and whether that was all."""
-        items: list[Any] = []
-        begin, block = clock(), 1
-        while True:
-            part = list(itertools.islice(self.iterator, block))
-            items += part
-            if len(part) < block:
-                return items, True
-            if clock() - begin > box_s:
-                return items, False
-            block = min(block * 2, 10_000)
-
-
-def _length(iterable: Any) -> int | None:
-    try:
-        return len(iterable)
-    except Exception:  # noqa: BLE001 - no length, or one that cannot be told: unknown
-        return None
-
-
-def _is_array(data: Any) -> bool:
-    return type(data).__module__ == "numpy" and type(data).__name__ == "ndarray" and data.ndim > 0
-
-
-class Beat:
-    """
-    The items of a loop, handed out in blocks, with a look at the clock between two of them.
-
-    One comprehension runs over all blocks; it ends when the items do or when it is time to think. Costs 3 to 4 ns per
-    item over iterating the data itself.
-    """
-
-    __slots__ = (
-        "_block",
-        "_current",
-        "_most",
-        "_source",
-        "_stop",
-        "due",
-        "first_rate_s",
-        "item_s",
-        "n_items",
-        "position",
-    )
-
-    def __init__(self, source: Source, position: int, item_s: float, due: float) -> None:
-        self._source = source
-        self.position = position
-        self.n_items = source.n_items or 0
-        self.item_s = item_s
-        # Seconds per item of the first block long enough to tell: what the plan of a short call goes by.
-        self.first_rate_s: float | None = None
-        self.due = due
-        # What is remembered may be wrong for these items: start small, at most double.
-        self._most = max(_FIRST_BLOCK // 8, self.n_items // MOST_LOOKS)
-        self._block = int(max(1, min(_FIRST_BLOCK, self._most, schedule.LOOK_S / item_s if item_s > 0 else 1)))
-        self._current: Iterator[Any] = iter(())
-        self._stop = position
-
-    def items(self) -> Iterator[Any]:
-        """Return the items until it is time to think."""
-        return itertools.chain.from_iterable(self._blocks())
-
-    def _blocks(self) -> Iterator[Iterator[Any]]:
-        data, position, n_items, block = self._source.data, self.position, self.n_items, self._block
-        is_sliced = type(data) in _SLICED
-        before = clock()
-        while position < n_items:
-            stop = self._stop = min(n_items, position + block)
-            if is_sliced:
-                self._current = iter(data[position:stop])
-                yield self._current
-            else:
-                yield itertools.islice(self._source.iterator, stop - position)
-            now = clock()
-            self.item_s = (now - before) / (stop - position)
-            if self.first_rate_s is None and now - before > _TELLING_S:
-                self.first_rate_s = self.item_s
-            block = min(self._most, schedule.next_block(block, now - before, schedule.LOOK_S))
-            position = self.position = stop
-            if now >= self.due:
-                self._block = block
-                return
-            before = now
-
-    def current(self) -> int:
-        """Return the index of the item that has been handed out last."""
-        if type(self._source.data) in _SLICED:
-            return self._stop - 1 - operator.length_hint(self._current)
-        return self.n_items - 1 - operator.length_hint(self._source.iterator)
 
 
 def quick_map(func: Callable[..., Any], state: State, options: Options, data: Any) -> list[Any] | None:
@@ -281,7 +61,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         The results; None where this is not such a call, and nothing has been done.
     """
     known = _profile.CACHE.get(state.key)
-    if known is None or type(data) not in _PLAIN_SET or known.profile.item_s * len(data) >= never_worth_s():
+    if known is None or type(data) not in PLAIN or known.profile.item_s * len(data) >= never_worth_s():
         return None
     began = clock()
     source = Source((data,), star=False)
@@ -308,39 +88,6 @@ def never_worth_s() -> float:
     return _host.BOOK.cheapest_start_s if not _backend.warm() else cost.FLOOR_S
 
 
-def note_error(error: BaseException, data: Any, index: int) -> None:
-    """Name the item on an exception, given its index in data of a plain type."""
-    if index < 0:
-        return
-    for item in itertools.islice(data, index, index + 1):
-        _profile.add_item_note(error, index, item)
-
-
-@dataclass(repr=False)
-class Options:
-    """
-    The caller's options beyond :class:`Limits`.
-
-    Attributes:
-        limits: The bounds.
-        progress: True for a bar, a callable, or False.
-        initializer: Called once in each worker.
-        initargs: Its arguments.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    progress: Any = False
-    initializer: Callable[..., Any] | None = None
-    initargs: tuple[Any, ...] = ()
-    is_plain: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Nothing but speed is asked for: a short loop then needs no care.
-        limits = self.limits
-        asks = limits.n_jobs, limits.timeout, limits.retries or None, self.initializer, self.progress or None
-        self.is_plain = limits.errors == "raise" and all(ask is None for ask in asks)
-
-
 def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
     """
     Return the host as it is for *func* now, and joblib's backend object where an external one is active.
@@ -352,7 +99,12 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
     unavailable = _backend.blockers(func)
     costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
     if FORK in costs:
-        costs[FORK] = replace(costs[FORK], start_s=costs[FORK].start_s + _host.resident_bytes() * cost.FORK_S_PER_BYTE)
+        resident = _host.resident_bytes()
+        costs[FORK] = replace(
+            costs[FORK],
+            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE,
+            start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
+        )
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -472,7 +224,7 @@ class Call:
         limits, source = self.limits, self.source
         if limits.prefer == "threads" or limits.start_method == LOKY or limits.n_jobs == 1 or self.keep_going:
             return False
-        return sys.platform == "linux" and (source.n_items or 0) > 1 and type(source.data) in _SLICED
+        return sys.platform == "linux" and (source.n_items or 0) > 1 and type(source.data) in SLICED
 
     def _run_known(self, known: _profile.Known) -> None:
         """Later calls: trust what is remembered as far as the items seen now bear it out."""
@@ -508,7 +260,7 @@ class Call:
     def _looks_alike(self, known: _profile.Known) -> bool:
         """Compare the shape of a few items with those the remembered profile was measured on."""
         data, n_items = self.source.data, self.source.n_items or 0
-        if not n_items or not (type(data) in _SLICED or _is_array(data)):
+        if not n_items or not (type(data) in SLICED or is_array(data)):
             return False
         picks = {0, n_items // 2, n_items - 1}
         alike = all(known.is_like(data[i]) for i in picks)
@@ -779,7 +531,7 @@ class Call:
         """Weigh results the loop has produced, where the call began without a sample."""
         data = self.source.data
         sampler = _profile.Sampler(self._guarded)
-        if type(data) in _SLICED or _is_array(data):
+        if type(data) in SLICED or is_array(data):
             n = min(3, len(self.results))
             sampler.items = [data[i] for i in range(len(self.results) - n, len(self.results))]
             sampler.results = self.results[-n:]
@@ -849,7 +601,7 @@ class Call:
             self._fall_back(plan, items, error)
             return
         self.record.spans += outcome.spans
-        self.learn(plan, outcome, clock() - began)
+        _learn.from_run(self.state.key, plan, outcome, clock() - began)
         self._take_in(outcome, items)
 
     def _fall_back(self, plan: Plan, items: Sequence[Any], error: OSError) -> None:
@@ -889,56 +641,6 @@ class Call:
         text = f"{died.args[0]}; {len(finished)} finished results are in .results, retries=1 would try the rest again"
         raise WorkerDied(text, finished, died.in_flight, died.cause)
 
-    def learn(self, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
-        """Let the run refresh what is known of this host and this function."""
-        if plan.backend == LOKY:
-            _host.BOOK.started(LOKY)
-        seen: dict[str, float] = {}
-        if plan.backend == FORK and outcome.start_s > 0:
-            start_s = max(1e-4, outcome.start_s - _host.resident_bytes() * cost.FORK_S_PER_BYTE)
-            seen = {"start_s": start_s, "start_each_s": outcome.start_each_s}
-        elif outcome.start_s > 0:
-            seen = {"start_s": outcome.start_s}
-        if seen:
-            _host.BOOK.learn(plan.backend, **seen)
-        work = [s for s in outcome.spans if s.kind == "work"]
-        n_items = sum(s.n_items for s in work)
-        if n_items and not outcome.deaths:
-            busy_s = sum(s.end_s - s.begin_s for s in work)
-            efficiency = plan.host.costs[plan.backend].efficiency if plan.backend in plan.host.costs else 1.0
-            if plan.backend != THREADS:
-                _profile.refresh(self.state.key, busy_s / n_items * efficiency, n_items)
-            if elapsed_s is not None:
-                self._learn_transfer(plan, outcome, elapsed_s)
-
-    def _learn_transfer(self, plan: Plan, outcome: Outcome, elapsed_s: float) -> None:
-        """
-        Where moving the data is a large part and took longer than weighing it said, remember what it took.
-
-        Memory touched for the first time, in the worker and again here, is what a sample of one result cannot show.
-        """
-        costs = plan.host.costs.get(plan.backend)
-        if costs is None or outcome.n_items < plan.n_jobs:
-            return
-        expected_s = cost.transfer_item_s(plan.profile, costs)
-        if expected_s < _LARGE_TRANSFER * plan.profile.item_s:
-            return
-        seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
-        if seen_s > 1.2 * expected_s:
-            _profile.remember_transfer(self.state.key, (seen_s + expected_s) / 2 - expected_s)
-
-    def _miss(self, plan: Plan) -> None:
-        """Add up what calls lose because loky's workers are cold and forking is not possible."""
-        costs = plan.host.costs.get(LOKY)
-        if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
-            return
-        n_jobs = min(plan.host.n_cpus, plan.host.n_physical_cpus, plan.n_items)
-        if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
-            size = cost.chunk_size(plan.profile, costs, plan.n_items, n_jobs)
-            warm = replace(costs, start_s=0.0, start_each_s=0.0)
-            could_s = cost.parallel(plan.profile, warm, plan.n_items, n_jobs, size, n_cpus=plan.host.n_cpus).total_s
-            _host.BOOK.miss(LOKY, (self.record.actual_s or 0.0) - could_s)
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _fail(self, index: int, error: BaseException, item: Any) -> None:
@@ -966,7 +668,7 @@ class Call:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
         if record.plan is not None and not record.plan.is_parallel and not record.revisions:
-            self._miss(record.plan)
+            _learn.from_loop(record.plan, record.actual_s)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
@@ -1032,7 +734,7 @@ class EarlyStart:
         assert plan is not None  # noqa: S101 - for the type checker
         outcome = self.team.finish()
         call.record.spans += outcome.spans
-        call.learn(plan, outcome)
+        _learn.from_run(call.state.key, plan, outcome)
         call._take_in(outcome, call.source.data[1:])  # noqa: SLF001 - of this module
 
 

@@ -50,13 +50,15 @@ MAX_CALLER_JOBS: Final = 4
 MAX_CALLER_TRAFFIC: Final = 0.1
 
 # Bytes per second that all cores together read from memory: a function that only streams through its input gains
-# nothing from more cores beyond that. 10 GB/s is one channel of DDR4 under load; summing 8 MB arrays on both cores of
-# the 2-core reference host measured 9 to 12 (tests/benchmarks/probes.py).
-MEMORY_BYTES_PER_S: Final = 10e9
+# nothing from more cores beyond that. Summing 8 MB arrays on the 2-core reference host: 12 GB/s on one core, 24 on both
+# (tests/benchmarks/probes.py); less is assumed, since the caller's other memory traffic counts too.
+MEMORY_BYTES_PER_S: Final = 20e9
 
-# Seconds of forking per byte of resident memory: the kernel copies its page tables. 1.1 ms for 480 MB in the caller,
-# and 0.8 ms more until the worker has ended (tests/benchmarks/probes.py).
-FORK_S_PER_BYTE: Final = 4e-12
+# Seconds of forking per byte of resident memory: the kernel copies page tables, and tears them down at the end. For
+# 400 MB more, 2.2 ms in the caller and 5.9 ms until the worker has ended (tests/benchmarks/probes.py); the design brief
+# measured 10 ms for 800 MB.
+FORK_S_PER_BYTE: Final = 13e-12
+FORK_CALLER_S_PER_BYTE: Final = 5e-12
 
 # Windows waits on at most 64 handles at once, which leaves 61 workers
 # (concurrent.futures.process and loky apply the same limit).

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 import wrapt
 
-from amorsize import _call, _function, _host, _profile
+from amorsize import _call, _function, _host, _profile, _record, _source
 from amorsize._types import Host, Limits, Plan, Profile
 
 P = ParamSpec("P")
@@ -53,10 +53,10 @@ class ParallelFunction(_Proxy, Generic[P, R]):
 
     __slots__ = ("_self_options", "_self_owner", "_self_state")
 
-    def __init__(self, wrapped: Any, options: _call.Options, state: _call.State | None = None) -> None:
+    def __init__(self, wrapped: Any, options: _record.Options, state: _record.State | None = None) -> None:
         cast("Any", super()).__init__(wrapped)
         self._self_options = options
-        self._self_state = state or _call.State(_callable(wrapped))
+        self._self_state = state or _record.State(_callable(wrapped))
         self._self_owner: type | None = None
 
     if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
         func, options, state = self._self_call_parts(iterables)
         if buffersize is not None:
             _whole("buffersize", buffersize, 1, "items to read ahead; leave it out to have it chosen")
-        source = _call.Source(iterables, star=False)
+        source = _source.Source(iterables, star=False)
         stream = Stream(func, state, options, source, _checked_kwargs(kwargs), ordered=ordered, buffersize=buffersize)
         return cast("Iterator[R]", stream)
 
@@ -157,7 +157,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
             Exception: The function's own, if it fails on a sampled item, with a note that names the item.
         """
         func, options, _ = self._self_call_parts(iterables)
-        source = _call.Source(iterables, star=False)
+        source = _source.Source(iterables, star=False)
         return _call.dry_run(func, self._self_state, options, source, _checked_kwargs(kwargs))
 
     @overload
@@ -192,7 +192,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
 
     # -- the call ----------------------------------------------------------------------------------------------------
 
-    def _self_call_parts(self, iterables: tuple[Any, ...]) -> tuple[Callable[..., Any], _call.Options, _call.State]:
+    def _self_call_parts(self, iterables: tuple[Any, ...]) -> tuple[Callable[..., Any], _record.Options, _record.State]:
         if not iterables:
             raise TypeError(f"{_name(self)} needs at least one iterable of items")
         func: Any = self.__wrapped__
@@ -206,7 +206,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
             results = _call.quick_map(func, state, options, iterables[0])
             if results is not None:
                 return results
-        source = _call.Source(iterables, star=star)
+        source = _source.Source(iterables, star=star)
         checked = None if kwargs is None else _checked_kwargs(kwargs)
         call = _call.Call(func, state, options, source, checked)
         if options.progress:
@@ -399,12 +399,12 @@ def _by_name(module: str, qualname: str) -> Any:
     return found
 
 
-def _with_options(module: str, qualname: str, options: _call.Options) -> Any:
+def _with_options(module: str, qualname: str, options: _record.Options) -> Any:
     found = _by_name(module, qualname)
     return type(found)(found.__wrapped__, options, found._self_state)  # noqa: SLF001 - its own kind
 
 
-def _rebuild(kind: type[ParallelFunction[..., Any]], wrapped: Any, options: _call.Options) -> Any:
+def _rebuild(kind: type[ParallelFunction[..., Any]], wrapped: Any, options: _record.Options) -> Any:
     return kind(wrapped, options)
 
 
@@ -490,7 +490,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
 _NEVER_NONE = frozenset({"sample_size", "retries", "errors", "progress", "initargs"})
 
 
-def make_options(given: dict[str, Any], base: _call.Options | None = None) -> _call.Options:
+def make_options(given: dict[str, Any], base: _record.Options | None = None) -> _record.Options:
     """
     Check options and put them over *base*.
 
@@ -499,14 +499,14 @@ def make_options(given: dict[str, Any], base: _call.Options | None = None) -> _c
         ValueError: For a value out of range.
     """
     _check(given)
-    base = base or _call.Options()
+    base = base or _record.Options()
     limits = replace(base.limits, **{name: value for name, value in given.items() if name in _LIMITS})
     if limits.prefer == "threads" and limits.start_method is not None:
         raise ValueError(
             f"prefer='threads' and start_method={limits.start_method!r} exclude each other: threads are not started "
             "as processes; give one of them"
         )
-    return _call.Options(
+    return _record.Options(
         limits=limits,
         progress=given.get("progress", base.progress),
         initializer=given.get("initializer", base.initializer),
@@ -623,7 +623,7 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
     return _decorate(func, options=chosen)
 
 
-def _decorate(func: Any, /, *, options: _call.Options) -> Any:
+def _decorate(func: Any, /, *, options: _record.Options) -> Any:
     _check_function(func)
     return ParallelFunction(func, options)
 

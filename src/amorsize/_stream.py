@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from amorsize import _backend, _profile, _store
+from amorsize import _backend, _learn, _profile, _store
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
@@ -27,7 +27,8 @@ from amorsize.exceptions import AmorsizeError, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._call import Options, Source, State
+    from amorsize._record import Options, State
+    from amorsize._source import Source
     from amorsize._types import Plan
 
 clock = time.perf_counter
@@ -258,7 +259,7 @@ class _Parallel:
             self.run.close(kill=not finished)
             self.call.record.spans += self.run.team.outcome.spans
             if finished:
-                self.call.learn(self.plan, self.run.team.outcome)
+                _learn.from_run(self.call.state.key, self.plan, self.run.team.outcome)
 
     def _read(self, n_out: int) -> None:
         """Read input until the buffer is full; an exception of the input waits for its turn."""

@@ -469,6 +469,7 @@ class Team:
     def _receive(self, worker: _Worker) -> None:
         """Read all that has arrived from a worker."""
         while True:
+            begin = clock()
             try:
                 data = os.read(worker.results_fd, _PIPE_BYTES)
             except BlockingIOError:
@@ -478,6 +479,7 @@ class Team:
                 self._bury(worker)
                 return
             worker.buffer += data
+            self.outcome.read_s += clock() - begin
             self._messages(worker)
 
     def _messages(self, worker: _Worker) -> None:

@@ -39,6 +39,7 @@ class Outcome:
         busy_s: Seconds workers spent on items.
         busy_items: Items they did.
         open_s: Seconds the caller spent unpacking them.
+        read_s: Seconds the caller spent reading them, where that was measured.
     """
 
     base: int
@@ -59,6 +60,7 @@ class Outcome:
     busy_s: float = 0.0
     busy_items: int = 0
     open_s: float = 0.0
+    read_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.results = [MISSING] * self.n_items

@@ -1,0 +1,127 @@
+"""Lets every run refresh what is known: of this host's costs, and of the function that ran."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from amorsize import _cost as cost
+from amorsize import _host, _profile
+from amorsize._types import FORK, LOKY, THREADS, Reason
+
+if TYPE_CHECKING:
+    from amorsize._backend._outcome import Outcome
+    from amorsize._types import Plan, Span
+
+# Share of an item's seconds from which its transfer is worth learning from runs.
+LARGE_TRANSFER: Final = 0.2
+
+# Seconds per item, and items timed alone in the same call, from which the speed of workers beside each other is
+# compared with that of the caller alone: below, the difference is the clock's.
+COMPARABLE_S: Final = 200e-6
+COMPARABLE_ITEMS: Final = 3
+
+# Bytes that came home from which their rate is worth knowing: a tenth of a millisecond's worth.
+TELLING_BYTES: Final = 1 << 20
+
+
+def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
+    """
+    Take in what a run measured.
+
+    Args:
+        key: The function's.
+        plan: What was decided.
+        outcome: What came of it.
+        elapsed_s: Seconds of the run, None where they say nothing (a stream waits for its consumer).
+    """
+    _costs(plan, outcome)
+    work = [span for span in outcome.spans if span.kind == "work"]
+    n_items = sum(span.n_items for span in work)
+    if not n_items or outcome.deaths:
+        return
+    busy_s = sum(span.end_s - span.begin_s for span in work) / n_items
+    if plan.backend != THREADS:
+        _profile.refresh(key, busy_s * _efficiency(plan), n_items)
+    _learn_efficiency(plan, busy_s)
+    if elapsed_s is not None:
+        _learn_transfer(key, plan, outcome, elapsed_s)
+
+
+def _efficiency(plan: Plan) -> float:
+    known = plan.host.costs.get(plan.backend)
+    return known.efficiency if known is not None else 1.0
+
+
+def _costs(plan: Plan, outcome: Outcome) -> None:
+    """Start, dispatch and bytes per second, as this run had them."""
+    if plan.backend == LOKY:
+        _host.BOOK.started(LOKY)
+    seen: dict[str, float] = {}
+    if plan.backend == FORK and outcome.start_s > 0:
+        # Kept without what this process's size adds, which is added again as of the next decision.
+        resident = _host.resident_bytes()
+        seen["start_s"] = max(3e-4, outcome.start_s - resident * cost.FORK_S_PER_BYTE)
+        seen["start_each_s"] = max(1e-4, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
+    elif outcome.start_s > 0:
+        seen["start_s"] = outcome.start_s
+    if (gap_s := _median_gap_s(outcome.spans)) > 0:
+        seen["batch_overhead_s"] = gap_s
+    if outcome.n_bytes > TELLING_BYTES and outcome.read_s > 0:
+        seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
+    if seen:
+        _host.BOOK.learn(plan.backend, **seen)
+
+
+def _median_gap_s(spans: list[Span]) -> float:
+    """Return the seconds between a worker's chunk and its next one, the median; 0 if unknown."""
+    lanes: dict[str, list[Span]] = {}
+    for span in spans:
+        if span.kind == "work" and span.lane != "caller":
+            lanes.setdefault(span.lane, []).append(span)
+    gaps = sorted(
+        after.begin_s - before.end_s
+        for lane in lanes.values()
+        for before, after in itertools.pairwise(sorted(lane, key=lambda s: s.begin_s))
+        if after.begin_s > before.end_s
+    )
+    return gaps[len(gaps) // 2] if len(gaps) >= COMPARABLE_ITEMS else 0.0
+
+
+def _learn_efficiency(plan: Plan, busy_s: float) -> None:
+    """Compare an item's seconds while all work with those of the sample, which ran alone in the same call."""
+    profile = plan.profile
+    steady = profile.item_s_std < 0.05 * profile.item_s
+    if profile.n_head >= COMPARABLE_ITEMS and steady and profile.item_s > COMPARABLE_S and busy_s > 0:
+        _host.BOOK.learn(plan.backend, efficiency=min(1.0, max(0.5, profile.item_s / busy_s)))
+
+
+def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) -> None:
+    """
+    Where moving the data is a large part and took longer than weighing it said, remember what it took.
+
+    Memory touched for the first time, in the worker and again here, is what a sample of one result cannot show.
+    """
+    costs = plan.host.costs.get(plan.backend)
+    if costs is None or outcome.n_items < plan.n_jobs:
+        return
+    expected_s = cost.transfer_item_s(plan.profile, costs)
+    if expected_s < LARGE_TRANSFER * plan.profile.item_s:
+        return
+    seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
+    if seen_s > 1.2 * expected_s:
+        _profile.remember_transfer(key, (seen_s - expected_s) / 2)
+
+
+def from_loop(plan: Plan, actual_s: float) -> None:
+    """Add up what calls lose because loky's workers are cold and forking is not possible."""
+    costs = plan.host.costs.get(LOKY)
+    if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
+        return
+    n_jobs = min(plan.host.n_cpus, plan.host.n_physical_cpus, plan.n_items)
+    if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
+        size = cost.chunk_size(plan.profile, costs, plan.n_items, n_jobs)
+        warm = replace(costs, start_s=0.0, start_each_s=0.0)
+        could = cost.parallel(plan.profile, warm, plan.n_items, n_jobs, size, n_cpus=plan.host.n_cpus)
+        _host.BOOK.miss(LOKY, actual_s - could.total_s)

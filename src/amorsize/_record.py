@@ -1,0 +1,114 @@
+"""What a decorated function remembers between calls, what a call writes down, and the options it goes by."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from amorsize import _function, _host
+from amorsize._decide import decide
+from amorsize._types import SERIAL, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from amorsize._types import Host, Plan, Profile, Revision, Span
+
+
+@dataclass(repr=False)
+class Options:
+    """
+    The caller's options beyond :class:`Limits`.
+
+    Attributes:
+        limits: The bounds.
+        progress: True for a bar, a callable, or False.
+        initializer: Called once in each worker.
+        initargs: Its arguments.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    progress: Any = False
+    initializer: Callable[..., Any] | None = None
+    initargs: tuple[Any, ...] = ()
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Nothing but speed is asked for: a short loop then needs no care.
+        limits = self.limits
+        asks = limits.n_jobs, limits.timeout, limits.retries or None, self.initializer, self.progress or None
+        self.is_plain = limits.errors == "raise" and all(ask is None for ask in asks)
+
+
+@dataclass(eq=False, repr=False)
+class State:
+    """
+    What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
+
+    Attributes:
+        func: The function, without its binding.
+        last: The latest call, or None.
+        initialized: Whether its initializer has run in this process.
+    """
+
+    func: Any
+    last: Record | None = None
+    initialized: int = 0
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The stable key of the function's profile."""
+        return _function.function_key(self.func)
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Record:
+    """
+    What a call did; becomes a :class:`Plan` when somebody asks.
+
+    Most calls are never asked about, and a plan of a tiny call would cost more than the call.
+    """
+
+    profile: Profile
+    n_items: int | None
+    limits: Limits
+    host: Host | None = None
+    plan: Plan | None = None
+    revisions: list[Revision] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    skipped: tuple[int, ...] = ()
+    n_head: int = 0
+    head_s: float = 0.0
+    rate_s: float | None = None
+    began: float = 0.0
+    actual_s: float | None = None
+    built: Plan | None = None
+
+    def build(self) -> Plan:
+        """Return the plan as it stands."""
+        if self.built is None or self.built.actual_s != self.actual_s:
+            plan = self.plan or self._decided_to_loop()
+            spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
+            self.built = replace(
+                plan,
+                revisions=tuple(self.revisions),
+                timeline=spans,
+                skipped=self.skipped,
+                actual_s=self.actual_s,
+            )
+        return self.built
+
+    def _decided_to_loop(self) -> Plan:
+        """Write down the plan of a call that was too short to think about, as the decision would have been."""
+        host = self.host or _host.snapshot()
+        for profile in (
+            self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s),
+            self.profile,
+        ):
+            profile_now = replace(profile, n_head=self.n_head, head_s=self.head_s)
+            plan = decide(profile_now, host, self.n_items, self.limits)
+            if not plan.is_parallel:
+                return plan
+        # The loop ended before a look came to that: what ran is what counts.
+        return replace(plan, backend=SERIAL, n_jobs=1, caller_computes=False, predicted_s=plan.serial_s, speedup=1.0)
