@@ -7,10 +7,12 @@ import re
 import sys
 from importlib import metadata
 
-from docutils.nodes import Element
+from docutils.nodes import Element, SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.writers.html5 import HTML5Translator
 
 project = "amorsize"
 author = "The amorsize authors"
@@ -21,7 +23,6 @@ version = release
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
@@ -29,6 +30,8 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"amorsize {release}"
+# Formulas become MathML when the pages are built: browsers draw it, and no page loads scripts from elsewhere.
+html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
@@ -77,7 +80,22 @@ def leave_out_class_signature(*event: object) -> tuple[str, None] | None:
     return ("", None) if what == "class" else None
 
 
+def write_inline_formula(translator: HTML5Translator, node: Element) -> None:
+    """Write a formula within a line."""
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise SkipNode
+
+
+def write_formula(translator: HTML5Translator, node: Element) -> None:
+    """Write a formula of its own; it scrolls where it is wider than the page."""
+    translator.body.append(
+        f'<div style="overflow-x:auto;padding:.2em 0">{tex2mathml(node.astext(), as_block=True)}</div>'
+    )
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Register what is above."""
+    app.add_html_math_renderer("mathml", (write_inline_formula, None), (write_formula, None))
     app.connect("autodoc-process-signature", leave_out_class_signature)
     app.connect("missing-reference", resolve_public_name)

@@ -242,7 +242,7 @@ def parallel(
         start_s -= min(work_s, STARTING_SPEED * max(0.0, costs.start_s - QUANTUM_S) / n_jobs)
     dispatch_s = n_chunks * costs.batch_overhead_s / n_jobs
     busy_s = max(work_s + transfer_s + dispatch_s, home_s)
-    return Forecast(start_s + busy_s, start_s + dispatch_s, busy_s - work_s - dispatch_s)
+    return Forecast(start_s + busy_s, start_s + dispatch_s, max(0.0, busy_s - work_s - dispatch_s))
 
 
 def break_even_s(costs: Costs, n_jobs: int) -> float:

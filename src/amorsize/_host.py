@@ -323,7 +323,7 @@ class CostBook:
                 before = getattr(known, name)
                 is_first = (backend, name) not in self._measured or not math.isfinite(before) or before <= 0
                 self._measured.add((backend, name))
-                if math.isfinite(before) and before > 0:
+                if not is_first:
                     value = min(value, MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
                 fields[name] = value if is_first else before + NEW_WEIGHT * (value - before)
             if fields:

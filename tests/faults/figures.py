@@ -210,7 +210,6 @@ def interrupt(way: str, rounds: int, seed: int = 0) -> tuple[list[float], list[s
         [sys.executable, "-c", _INTERRUPTED, way, str(rounds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in [str(ROOT), *sys.path] if p)},
         start_new_session=True,
@@ -245,7 +244,7 @@ def interrupt(way: str, rounds: int, seed: int = 0) -> tuple[list[float], list[s
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
-        text = process.stderr.read()
+        text = process.stderr.read().decode(errors="replace")
         process.stdout.close()
         process.stderr.close()
         if text.strip():
@@ -255,12 +254,16 @@ def interrupt(way: str, rounds: int, seed: int = 0) -> tuple[list[float], list[s
     return ends, left, unusable, lost
 
 
-def _line(process: subprocess.Popen[str], timeout_s: float) -> str:
-    """Return the next line, an empty one if none comes in time."""
+def _line(process: subprocess.Popen[bytes], timeout_s: float) -> str:
+    """Return the next line, an empty one if none comes in time; nothing is buffered, so waiting means what it says."""
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], timeout_s)[0]:
-        return ""
-    return process.stdout.readline().strip()
+    line = b""
+    while select.select([process.stdout], [], [], timeout_s)[0]:
+        byte = os.read(process.stdout.fileno(), 1)
+        if byte in {b"", b"\n"}:
+            break
+        line += byte
+    return line.decode().strip()
 
 
 def threads(rounds: int) -> bool:
