@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from amorsize._types import FORK, LOKY, THREADS, Reason
 
 if TYPE_CHECKING:
     from amorsize._backend._outcome import Outcome
-    from amorsize._types import Plan, Span
+    from amorsize._types import Costs, Plan, Span
 
 # Share of an item's seconds from which its transfer is worth learning from runs.
 LARGE_TRANSFER: Final = 0.2
@@ -21,6 +22,9 @@ LARGE_TRANSFER: Final = 0.2
 # compared with that of the caller alone: below, the difference is the clock's.
 COMPARABLE_S: Final = 200e-6
 COMPARABLE_ITEMS: Final = 3
+
+# How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
+PLAUSIBLE: Final = 5.0
 
 # Bytes that came home from which their rate is worth knowing: a tenth of a millisecond's worth.
 TELLING_BYTES: Final = 1 << 20
@@ -66,16 +70,32 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
         seen["start_each_s"] = max(1e-4, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
     elif outcome.start_s > 0:
         seen["start_s"] = outcome.start_s
-    if (gap_s := _median_gap_s(outcome.spans)) > 0:
+    if (gap_s := _usual_gap_s(outcome.spans)) > 0:
         seen["batch_overhead_s"] = gap_s
     if outcome.n_bytes > TELLING_BYTES and outcome.read_s > 0:
         seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
     if seen:
-        _host.BOOK.learn(plan.backend, **seen)
+        prior = _prior(plan)
+        _host.BOOK.learn(
+            plan.backend, **{name: _plausible(value, getattr(prior, name)) for name, value in seen.items()}
+        )
 
 
-def _median_gap_s(spans: list[Span]) -> float:
-    """Return the seconds between a worker's chunk and its next one, the median; 0 if unknown."""
+def _prior(plan: Plan) -> Costs:
+    return cost.PRIORS.get(plan.host.platform, cost.PRIORS["linux"]).get(plan.backend, cost.EXTERNAL_PRIOR)
+
+
+def _plausible(value: float, prior: float) -> float:
+    """Keep a measurement within :data:`PLAUSIBLE` times the prior: beyond, the machine was busy with something else."""
+    return min(value, PLAUSIBLE * prior) if 0 < prior < math.inf else value
+
+
+def _usual_gap_s(spans: list[Span]) -> float:
+    """
+    Return the seconds between a worker's chunk and its next one; 0 if unknown.
+
+    The lower quartile: a longer gap is one in which the worker was not given the core.
+    """
     lanes: dict[str, list[Span]] = {}
     for span in spans:
         if span.kind == "work" and span.lane != "caller":
@@ -86,7 +106,7 @@ def _median_gap_s(spans: list[Span]) -> float:
         for before, after in itertools.pairwise(sorted(lane, key=lambda s: s.begin_s))
         if after.begin_s > before.end_s
     )
-    return gaps[len(gaps) // 2] if len(gaps) >= COMPARABLE_ITEMS else 0.0
+    return gaps[len(gaps) // 4] if len(gaps) >= COMPARABLE_ITEMS else 0.0
 
 
 def _learn_efficiency(plan: Plan, busy_s: float) -> None:

@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import select
+import shutil
 import signal
 import statistics
 import subprocess
@@ -206,12 +207,13 @@ def interrupts(rounds: int, ways: tuple[str, ...] = ("fork", "loky", "loky-warm"
 
 def interrupt(way: str, rounds: int, seed: int = 0) -> tuple[list[float], list[str], int, int]:
     """Interrupt one interpreter again and again; returns seconds, what was left, unusable rounds, lost rounds."""
+    folder = tempfile.mkdtemp()
     process = subprocess.Popen(
         [sys.executable, "-c", _INTERRUPTED, way, str(rounds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in [str(ROOT), *sys.path] if p)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in [str(ROOT), *sys.path] if p), "TMPDIR": folder},
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -244,6 +246,7 @@ def interrupt(way: str, rounds: int, seed: int = 0) -> tuple[list[float], list[s
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
         text = process.stderr.read().decode(errors="replace")
         process.stdout.close()
         process.stderr.close()
