@@ -17,8 +17,7 @@ from __future__ import annotations
 from amorsize import exceptions
 from amorsize._backend import shutdown
 from amorsize._decide import decide
-from amorsize._decorator import ParallelFunction, host, parallel, plan
-from amorsize._store import configure
+from amorsize._decorator import ParallelFunction, configure, host, parallel, plan
 from amorsize._types import Costs, Host, Limits, Plan, Profile, Reason, Revision, Span
 
 __version__ = "0.1.0"

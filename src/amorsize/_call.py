@@ -17,12 +17,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _backend, _function, _host, _learn, _profile, _store
+from amorsize import _backend, _function, _host, _learn, _profile
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._decide import decide, jobs_meant
-from amorsize._record import Options, Record, State
+from amorsize._record import Options, Record, State, store
 from amorsize._source import PLAIN, SLICED, Beat, Source, is_array, note_error
 from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Profile, Reason, Revision, Span
 from amorsize._warn import warn
@@ -650,7 +650,8 @@ class Call:
 
     def initialize(self) -> None:
         """Load what earlier processes kept, and call the initializer, each once, before items run here."""
-        _store.load()
+        if (kept := store()) is not None:
+            kept.load()
         initializer = self.options.initializer
         if initializer is None or self.state.initialized == os.getpid() or self.isolated:
             return
@@ -672,7 +673,8 @@ class Call:
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
-        _store.keep(self.state.key, record.actual_s)
+        if (kept := store()) is not None:
+            kept.keep(self.state.key, record.actual_s)
 
     def _answer(self) -> list[Any]:
         if self.progress is not None:

@@ -11,6 +11,7 @@ import functools
 import gc
 import importlib
 import inspect
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -672,3 +673,20 @@ def host() -> Host:
     """Read this machine as this process may use it now: CPUs, memory, and what workers cost here."""
     _host.forget_snapshot()
     return _call.current_host(len)[0]
+
+
+def configure(*, cache_dir: str | os.PathLike[str] | None) -> None:
+    """
+    Keep profiles and measured costs in a folder, so that the next process starts with them.
+
+    Off by default. The environment variable ``AMORSIZE_CACHE_DIR`` does the same; this call goes before it.
+
+    Args:
+        cache_dir: The folder, made if it does not exist and readable by its owner only; None turns it off.
+
+    Raises:
+        TypeError: If *cache_dir* is no path.
+    """
+    from amorsize import _store  # noqa: PLC0415 - most programs keep nothing
+
+    _store.configure(cache_dir=cache_dir)

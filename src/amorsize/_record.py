@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,15 @@ class Options:
         limits = self.limits
         asks = limits.n_jobs, limits.timeout, limits.retries or None, self.initializer, self.progress or None
         self.is_plain = limits.errors == "raise" and all(ask is None for ask in asks)
+
+
+def store() -> Any:
+    """Return the room that keeps profiles beyond the process, None while nothing is kept: most programs never load it."""
+    if "amorsize._store" not in sys.modules and "AMORSIZE_CACHE_DIR" not in os.environ:
+        return None
+    from amorsize import _store  # noqa: PLC0415 - see above
+
+    return _store
 
 
 @dataclass(eq=False, repr=False)

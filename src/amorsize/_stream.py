@@ -16,11 +16,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from amorsize import _backend, _learn, _profile, _store
+from amorsize import _backend, _learn, _profile
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._call import Call
+from amorsize._record import store
 from amorsize._types import Revision, Span
 from amorsize.exceptions import AmorsizeError, WorkerDied
 
@@ -106,7 +107,8 @@ class Stream:
             if record.plan is None:
                 record.n_items = n_yielded if call.source.n_items is None else call.source.n_items
                 record.profile = replace(call.profile, n_head=0, head_s=0.0)
-            _store.keep(call.state.key, record.actual_s)
+            if (kept := store()) is not None:
+                kept.keep(call.state.key, record.actual_s)
 
     def _follower(self) -> Any:
         progress = self._call.options.progress
