@@ -238,12 +238,11 @@ class Call:
             self._sample(1, remember=False)
             self._consider()
             return
-        n_again = int(min(self.limits.sample_size, RESAMPLE_SHARE * expected_s / max(known.profile.item_s, 1e-9)))
-        if self.limits.n_jobs is not None:
-            n_again = 0
-        if n_again == 0 and self._looks_alike(known):
+        if self._looks_alike(known):
+            # Nothing to learn from running items alone, which would keep the workers waiting meanwhile.
             self._consider()
             return
+        n_again = int(min(self.limits.sample_size, RESAMPLE_SHARE * expected_s / max(known.profile.item_s, 1e-9)))
         self._sample(max(1, n_again), remember=False)
         if self.samples is None or not self.samples.items:
             return
@@ -379,6 +378,8 @@ class Call:
             reasons = [plan.profile.problem] if plan.reason is Reason.NOT_PICKLABLE else plan.host.unavailable.values()
             detail = f" ({'; '.join(reasons)})" if plan.reason is not Reason.NESTED else ""
             warn(f"{_name(self.func)}: n_jobs={fixed} cannot be had: {plan.reason}{detail}; it runs serially")
+        elif self.limits.timeout is not None and plan.backend == THREADS:
+            warn(f"{_name(self.func)}: timeout cannot stop an item in a thread; use processes")
         elif self.isolated and not plan.is_parallel and plan.n_items != 0:
             warn(f"{_name(self.func)}: timeout and retries need worker processes, which cannot be had: {plan.reason}")
 
@@ -638,7 +639,9 @@ class Call:
     def _give_up(self, died: WorkerDied, outcome: Outcome) -> None:
         """Raise a worker's death with everything that had come home."""
         finished = dict(enumerate(self.results)) | outcome.finished()
-        text = f"{died.args[0]}; {len(finished)} finished results are in .results, retries=1 would try the rest again"
+        text = f"{died.args[0]}; {len(finished)} finished results are in .results"
+        if not self.limits.retries:
+            text += ", retries=1 would try again what was in flight"
         raise WorkerDied(text, finished, died.in_flight, died.cause)
 
     # -- the end -----------------------------------------------------------------------------------------------------

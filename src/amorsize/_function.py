@@ -407,6 +407,7 @@ def outside(func: Callable[..., Any]) -> Outside:
     if "<arg>" in values:
         values["self"] = values.pop("<arg>")
     mutates = {"self" if name == "<arg>" else name for name in mutates}
+    mutates |= {name for name, value in values.items() if _is_random(value)}
     objects |= values
     reads = tuple(sorted(name for name, value in values.items() if name not in mutates and _is_mutable(value)))
     return Outside(values, tuple(sorted(mutates)), reads, _unshareable(objects))
@@ -432,6 +433,15 @@ def _helpers(found: types.FunctionType) -> Iterator[types.FunctionType]:
             if inner is not None and inner.__module__ == found.__module__ and inner not in seen:
                 seen.add(inner)
                 todo.append(inner)
+
+
+def _is_random(value: Any) -> bool:
+    """Tell whether a value is a generator of random numbers, or a method of one: drawing from it changes it."""
+    owner = None if isinstance(value, type) else getattr(value, "__self__", None)
+    if owner is not None and callable(value) and not isinstance(owner, types.ModuleType | type):
+        return _is_random(owner)
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__}
+    return ("random", "Random") in kinds or any(module == "numpy" and name in _RANDOM for module, name in kinds)
 
 
 def _is_mutable(value: Any) -> bool:

@@ -44,7 +44,7 @@ class Options:
 
 
 def store() -> Any:
-    """Return the room that keeps profiles beyond the process, None while nothing is kept: most programs never load it."""
+    """Return the room that keeps profiles beyond the process, None while nothing is kept (most programs)."""
     if "amorsize._store" not in sys.modules and "AMORSIZE_CACHE_DIR" not in os.environ:
         return None
     from amorsize import _store  # noqa: PLC0415 - see above

@@ -431,11 +431,17 @@ class Team:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
-        fatal = [p for p, error in failures if not (self.job.keep_going and isinstance(error, Exception))]
+        fatal = [p for p, error in failures if not self._goes_on(error)]
         if fatal:
             self._stop_at(start + fatal[0])
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
+
+    def _goes_on(self, error: BaseException) -> bool:
+        """Tell whether work goes on after a failure: so says the policy, or ``retries`` promised the others' results."""
+        if isinstance(error, WorkerDied) and self.job.retries:
+            return True
+        return self.job.keep_going and isinstance(error, Exception)
 
     def _stop_at(self, index: int) -> None:
         """Forget the work at and after a failed item; what is before it must still be done."""
@@ -511,6 +517,11 @@ class Team:
             self._post_backlog()
         if self.job.timeout is not None:
             self._end_overrun()
+        if self.job.is_tight is not None and clock() - self._looked_at > _HOUSEKEEPING_S:
+            self._looked_at = clock()
+            # One worker fewer at each look while memory is short, one more while it is not; never none.
+            active = self.board[_ACTIVE] + (-1 if self.job.is_tight() else 1)
+            self.board[_ACTIVE] = max(1, min(self._n_slots, active))
         if (not self.workers and not self._is_done()) or self._is_stalled():
             self._repost_missing()
 

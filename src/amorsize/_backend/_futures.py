@@ -77,7 +77,7 @@ class Carrier(Protocol):
         """Have workers again after a death, where they do not come back by themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """Neighbouring items for one task: index of the first in the caller's input, the items, and how to run them."""
 
@@ -87,7 +87,7 @@ class Work:
     block: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What became of a task: its result or its error; of its items, *n_begun* had been begun if its worker died."""
 
@@ -112,7 +112,7 @@ class _Overrun(BaseException):
     """Raised by the alarm inside a worker when an item overruns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """
     A task: run items until they are done or the quantum is over. Pickled by value of its fields.
@@ -560,13 +560,18 @@ class FlowTeam:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
-        goes_on = self.flow.keep_going
-        fatal = [position for position, error in failures if not (goes_on and isinstance(error, Exception))]
+        fatal = [position for position, error in failures if not self._goes_on(error)]
         if fatal:
             self.limit = min(self.limit, start + fatal[0])
             self.ranges.drop_from(self.limit)
         if self.flow.progress is not None:
             self.flow.progress(self.outcome.n_done)
+
+    def _goes_on(self, error: BaseException) -> bool:
+        """Tell whether work goes on after a failure: so says the policy, or ``retries`` promised the others' results."""
+        if isinstance(error, WorkerDied) and self.flow.retries:
+            return True
+        return self.flow.keep_going and isinstance(error, Exception)
 
     def _failed_chunk(self, start: int, stop: int, answer: Answer) -> None:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
@@ -654,7 +659,7 @@ def _items(indices: tuple[int, ...]) -> str:
     return f"item {indices[0]}" if indices[0] == indices[-1] else f"items {indices[0]} to {indices[-1]}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _ThreadTask:
     """A task for a thread of this process: nothing is pickled."""
 

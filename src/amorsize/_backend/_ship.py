@@ -206,7 +206,7 @@ class _Contents:
     initializer: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
     """
     A function ready to travel, with everything that is the same for all chunks.

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults import figures, fuzz
+from tests.faults.harness import Scenario, end_threads, killer, leaks, look
+from tests.faults.places import PROGRAMS, run_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, sends signals, looks into /proc")
+
+
+@linux
+@pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning")
+@pytest.mark.parametrize("fault", ["none", "raise", "kill", "exit", "once", "unpicklable", "hang", "outside"])
+def test_maps_with_a_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are the loop's or the promised error, nothing runs too often, and nothing is left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    end_threads()
+    with killer() as kill:
+        others = frozenset({kill.pid})
+        before = look(others)
+        for seed in range(6):
+            scenario = Scenario(seed, tmp_path, way="fork", fault=fault)
+            answer = scenario.run(kill if fault == "outside" else None)
+            assert not scenario.wrong(answer), scenario
+            assert not leaks(before, others), scenario
+
+
+@linux
+@pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning")
+def test_maps_with_a_fault_in_fresh_interpreters(tmp_path: Path) -> None:
+    """The same with loky's workers, and with threads."""
+    try:
+        for seed, way, fault in (
+            (1, "loky", "raise"),
+            (2, "loky", "once"),
+            (3, "threads", "raise"),
+            (4, "open", "none"),
+        ):
+            scenario = Scenario(seed, tmp_path, way=way, fault=fault)
+            assert not scenario.wrong(scenario.run()), scenario
+    finally:
+        end_threads()
+
+
+@linux
+@pytest.mark.parametrize("way", ["fork", "fork-stream", "threads"])
+def test_ctrl_c_ends_a_map_and_leaves_nothing(way: str) -> None:
+    """Ctrl-C at a random moment: nothing is left, nothing is said, and the session goes on."""
+    ends, left, unusable, lost = figures.interrupt(way, 3, seed=1)
+    assert (len(ends), left, unusable, lost) == (3, [], 0, 0)
+
+
+@linux
+@pytest.mark.parametrize(
+    "name",
+    [
+        "through asyncio.to_thread",
+        "after os.fork",
+        "with stdin closed",
+        "with few descriptors",
+        "with state as of the call",
+        "in another working directory",
+        "with an edited and reloaded module",
+    ],
+)
+def test_map_works_where_it_is_called_from(name: str, tmp_path: Path) -> None:
+    """The right results, or the loop with its reason, and not a word on stderr."""
+    assert run_program(name, tmp_path) == (" ".join(PROGRAMS[name][1].split()), "", 0)
+
+
+def test_bad_texts_are_no_errors() -> None:
+    """Mutated cgroup files, mount tables and environment values, and readings that fail."""
+    assert fuzz.run(20_000, seed=7) == []
