@@ -295,6 +295,16 @@ def _follow(  # noqa: C901, PLR0912, PLR0915 - one branch per kind of instructio
             pop()
             owner = pop()
             stack.append(owner and (*owner, "[]"))
+        elif name in {"STORE_SLICE", "BINARY_SLICE"}:  # from 3.12 on
+            pop()
+            pop()
+            owner = pop()
+            if name == "BINARY_SLICE":
+                stack.append(owner and (*owner, "[]"))
+                continue
+            if owner is not None:
+                stored.add(owner)
+            pop()
         elif name == "COPY":
             stack.append(stack[-step.arg] if step.arg and len(stack) >= step.arg else None)
         elif name == "SWAP":

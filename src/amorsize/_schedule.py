@@ -84,7 +84,8 @@ def split(current: int, stop: int) -> int:
     Return where a worker cuts what it has left when somebody else has run dry: it keeps the first half.
 
     Halving until nothing is left to halve bounds the tail by about ``log2(m) + 2`` looks, with m the items a worker has
-    left, and the longest item, for every distribution (lazy binary splitting, Tzannes, Caragea, Barua and Vishkin 2010).
+    left, and the longest item, for every distribution (lazy binary splitting, Tzannes, Caragea, Barua and Vishkin
+    2010).
     """
     return current + math.ceil((stop - current) / 2)
 

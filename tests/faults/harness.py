@@ -114,7 +114,7 @@ for line in sys.stdin:
     seed, delay = line.split()
     pick = random.Random(int(seed))
     time.sleep(float(delay))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
         found = workers()
         if found:
@@ -135,7 +135,7 @@ class Killer:
         self.pid = self._process.pid
 
     def after(self, delay_s: float, seed: int) -> None:
-        """Kill a worker in *delay_s* seconds; waits up to 5 s more for there to be one."""
+        """Kill a worker in *delay_s* seconds; waits half a second more for there to be one."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seed} {delay_s}\n")
         self._process.stdin.flush()

@@ -438,7 +438,7 @@ class Team:
             self.job.progress(self.outcome.n_done)
 
     def _goes_on(self, error: BaseException) -> bool:
-        """Tell whether work goes on after a failure: so says the policy, or ``retries`` promised the others' results."""
+        """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
         if isinstance(error, WorkerDied) and self.job.retries:
             return True
         return self.job.keep_going and isinstance(error, Exception)

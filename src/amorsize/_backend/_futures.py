@@ -568,7 +568,7 @@ class FlowTeam:
             self.flow.progress(self.outcome.n_done)
 
     def _goes_on(self, error: BaseException) -> bool:
-        """Tell whether work goes on after a failure: so says the policy, or ``retries`` promised the others' results."""
+        """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
         if isinstance(error, WorkerDied) and self.flow.retries:
             return True
         return self.flow.keep_going and isinstance(error, Exception)
