@@ -68,7 +68,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     beat = Beat(source, 0, known.profile.item_s, began + schedule.LOOK_S)
     record = state.last = Record(known.profile, source.n_items, options.limits, began=began)
     try:
-        results = [func(item) for item in beat.items()]
+        results = [func(item) for block in beat.blocks() for item in block]
     except BaseException as error:
         note_error(error, data, beat.current())
         record.actual_s = clock() - began
@@ -238,6 +238,10 @@ class Call:
             self._sample(1, remember=False)
             self._consider()
             return
+        if self.state.settled == n_items and self.source.is_plain and self.limits.n_jobs is None:
+            # Decided before, as a loop, and it took what was predicted: the loop itself watches for changes.
+            self._loop()
+            return
         if self._looks_alike(known):
             # Nothing to learn from running items alone, which would keep the workers waiting meanwhile.
             self._consider()
@@ -396,7 +400,7 @@ class Call:
             beat.due = clock() + schedule.LOOK_S
         while beat.position < beat.n_items:
             try:
-                done = [call(item) for item in beat.items()]
+                done = [call(item) for block in beat.blocks() for item in block]
             except BaseException as error:
                 note_error(error, source.data, beat.current())
                 raise
@@ -671,6 +675,7 @@ class Call:
             if self.samples is not None:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
+        self.state.settled = self._settled()
         if record.plan is not None and not record.plan.is_parallel and not record.revisions:
             _learn.from_loop(record.plan, record.actual_s)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
@@ -678,6 +683,16 @@ class Call:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
         if (kept := store()) is not None:
             kept.keep(self.state.key, record.actual_s)
+
+    def _settled(self) -> int | None:
+        """Return the number of items for which looping is settled: decided so, and it took about what was predicted."""
+        record = self.record
+        if record.plan is None:
+            return self.state.settled
+        if record.plan.is_parallel or record.revisions or record.actual_s is None:
+            return None
+        is_right = record.actual_s < _profile.CHANGED * record.plan.predicted_s
+        return record.plan.n_items if is_right and record.plan.reason in _SETTLING else None
 
     def _answer(self) -> list[Any]:
         if self.progress is not None:
@@ -749,6 +764,9 @@ class _Failed:
 
     error: Exception
 
+
+# Reasons that come of predicted seconds, and so hold for the next call over as many items of the same kind.
+_SETTLING: Final = frozenset({Reason.NOT_WORTH, Reason.TRANSFER_BOUND, Reason.TOO_FAST})
 
 # Reasons that nothing seen in flight can change.
 _FINAL: Final = frozenset(

@@ -42,6 +42,10 @@ WEIGH_BYTES: Final = 64 * 1024
 # WEIGH_BYTES: one memory copy each way (tests/benchmarks/probes.py: 3 to 6 GB/s on the 2-core reference host).
 FLAT_BYTES_PER_S: Final = 2.0e9
 
+# Seconds of a sample below which CPU seconds beyond one core say nothing: OpenBLAS threads spin for 2**26 cycles, or
+# 20 to 30 ms, after NumPy is imported and after each product, whatever the function does meanwhile.
+SPINNING_S: Final = 0.1
+
 # Share of an equal share of the work from which an item is big.
 BIG_SHARE: Final = 0.1
 
@@ -143,6 +147,8 @@ class Sampler:
         total_s = sum(self.times)
         # The clock of CPU time ticks in up to 1 ms on some systems: below that the ratio says nothing.
         cpu_fraction = self.cpu_s / total_s if total_s >= 1e-3 else 1.0
+        if total_s < SPINNING_S:
+            cpu_fraction = min(1.0, cpu_fraction)
         return Profile(
             n_sampled=len(self.times),
             item_s=max(0.0, item_s - CLOCK_S),

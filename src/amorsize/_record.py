@@ -61,11 +61,13 @@ class State:
         func: The function, without its binding.
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
+        settled: The number of items for which looping has been decided and found right, or None.
     """
 
     func: Any
     last: Record | None = None
     initialized: int = 0
+    settled: int | None = None
 
     @functools.cached_property
     def key(self) -> str:
