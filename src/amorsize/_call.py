@@ -727,12 +727,13 @@ class EarlyStart:
             return True
         task = call.task(plan, call.source.data[1:], None)
         task.base = 1
-        team = _backend.fork_team(task)
+        self.team, self.plan = _backend.fork_team(task), plan
         try:
-            team.start()
+            with _backend.no_interrupt():
+                self.team.start()
         except _backend.NoWorkersError:
+            self.team = None
             return True
-        self.team, self.plan = team, plan
         record = call.record
         record.plan, record.profile, record.host = plan, profile, host
         why = f"the first item had been running for {elapsed_s:.3g} s"

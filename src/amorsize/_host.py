@@ -155,7 +155,7 @@ def parse_cpu_max(text: str) -> float | None:
         quota, period = float(parts[0]), float(parts[1]) if len(parts) > 1 else 100_000.0
     except ValueError:
         return None
-    return quota / period if quota > 0 and period > 0 and math.isfinite(quota / period) else None
+    return quota / period if quota > 0 and period > 0 and 0 < quota / period < math.inf else None
 
 
 def parse_bytes(text: str) -> int | None:

@@ -24,6 +24,12 @@ CHECK_S: Final = 0.001
 # short against the 2 ms from which a forked worker pays.
 LOOK_S: Final = 0.002
 
+# Seconds of one block of a loop: a block sized before items became fifty times as long must not hide them for long.
+BEAT_S: Final = LOOK_S / 4
+
+# Items in a worker's first block at most. A sample of nothing says nothing, and doubling reaches 1,000 in six looks.
+_FIRST_BLOCK: Final = 16
+
 # Items in one block at most, so that a block of nothing measurable still ends.
 _MOST_BLOCK: Final = 1 << 16
 
@@ -61,7 +67,9 @@ class Chunker:
         item_s = max(self.item_s, 1e-9)
         share = math.ceil(n_left / (2 * self.n_workers))
         at_most = max(1, int(cost.QUANTUM_S / item_s))
-        at_least = math.ceil(min(share * 2, self.batch_overhead_s / (cost.DISPATCH_SHARE * item_s)))
+        # One caller feeds all: in the time of a chunk it must be able to hand out one for each of the others.
+        floor_s = self.batch_overhead_s * max(1 / cost.DISPATCH_SHARE, self.n_workers)
+        at_least = math.ceil(min(share * 2, floor_s / item_s))
         return max(1, min(n_left, max(at_least, min(at_most, share))))
 
     def observe(self, n_items: int, elapsed_s: float) -> None:
@@ -69,14 +77,10 @@ class Chunker:
         if n_items > 0 and elapsed_s >= 0:
             self.item_s = (self.item_s + elapsed_s / n_items) / 2
 
-    def sizes(self, n_items: int, most: int) -> list[int]:
-        """Return the sizes of up to *most* chunks for *n_items*; the last one takes whatever remains."""
-        sizes: list[int] = []
-        while n_items > 0 and len(sizes) < most - 1:
-            size = self.size(n_items)
-            sizes.append(size)
-            n_items -= size
-        return sizes + [n_items] * (n_items > 0)
+    @property
+    def quantum_s(self) -> float:
+        """Seconds after which a chunk that was handed out is cut short: twice what it should take at most."""
+        return 2 * max(cost.QUANTUM_S, self.n_workers * self.batch_overhead_s)
 
 
 def split(current: int, stop: int) -> int:
@@ -88,6 +92,11 @@ def split(current: int, stop: int) -> int:
     2010).
     """
     return current + math.ceil((stop - current) / 2)
+
+
+def first_block(item_s: float) -> int:
+    """Return the items of a worker's first block: :data:`CHECK_S` of work, few as long as nobody has seen them."""
+    return max(1, min(_FIRST_BLOCK, int(CHECK_S / max(item_s, 1e-9))))
 
 
 def next_block(block: int, elapsed_s: float, look_s: float) -> int:

@@ -121,7 +121,7 @@ class Beat:
         self.due = due
         # What is remembered may be wrong for these items: start small, at most double.
         self._most = max(_FIRST_BLOCK // 8, self.n_items // MOST_LOOKS)
-        self._block = int(max(1, min(_FIRST_BLOCK, self._most, schedule.LOOK_S / item_s if item_s > 0 else 1)))
+        self._block = int(max(1, min(_FIRST_BLOCK, self._most, schedule.BEAT_S / item_s if item_s > 0 else 1)))
 
     def blocks(self) -> Iterator[Iterator[Any]]:
         """Yield the items in blocks until it is time to think."""
@@ -134,7 +134,7 @@ class Beat:
             self.item_s = (now - before) / (stop - position)
             if self.first_rate_s is None and now - before > _TELLING_S:
                 self.first_rate_s = self.item_s
-            block = min(self._most, schedule.next_block(block, now - before, schedule.LOOK_S))
+            block = min(self._most, schedule.next_block(block, now - before, schedule.BEAT_S))
             position = self.position = stop
             if now >= self.due:
                 self._block = block

@@ -245,21 +245,24 @@ class _Parallel:
         self.n_done = n_done
         self.input_error: BaseException | None = None
         self.exhausted = False
-        task = self.call.task(plan, (), backend)
-        task.base, task.n_jobs, task.progress = n_done, self.n_jobs, None
-        self.run = _backend.Streaming(plan.backend, task)
+        self.task = self.call.task(plan, (), backend)
+        self.task.base, self.task.n_jobs, self.task.progress = n_done, self.n_jobs, None
 
     def results(self) -> Iterator[Any]:
         """Yield results; MISSING stands for one that ``errors="skip"`` leaves out."""
         finished = False
+        run: Any = None
         try:
+            with _backend.no_interrupt():
+                run = self.run = _backend.Streaming(self.plan.backend, self.task)
             yield from self._in_order() if self.ordered else self._as_completed()
             if self.input_error is not None:
                 raise self.input_error
             finished = True
         finally:
-            self.run.close(kill=not finished)
-            self.call.record.spans += self.run.team.outcome.spans
+            if run is not None:
+                run.close(kill=not finished)
+                self.call.record.spans += run.team.outcome.spans
             if finished:
                 _learn.from_run(self.call.state.key, self.plan, self.run.team.outcome)
 

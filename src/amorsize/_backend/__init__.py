@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize import _function
 from amorsize._backend import _blas, _local
-from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call
+from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
 from amorsize._types import FORK, LOKY, THREADS
 
 # What runs need is imported when one goes parallel: it takes 10 ms, which a program that only decorates should not pay.
@@ -42,6 +42,7 @@ __all__ = [
     "fork_team",
     "in_worker",
     "make_call",
+    "no_interrupt",
     "run",
     "shutdown",
     "warm",
@@ -286,7 +287,8 @@ def _run_loky(task: Task) -> Outcome:
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
     try:
-        pool.ensure(task.n_jobs)
+        with no_interrupt():  # an import that is interrupted leaves half a module behind
+            pool.ensure(task.n_jobs)
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.

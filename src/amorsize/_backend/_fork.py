@@ -133,24 +133,28 @@ class Team:
         self.outcome = Outcome(job.base, self.n_items)
         self.limit = self.n_items
         self.workers: dict[int, _Worker] = {}
-        self.block = max(1, int(schedule.CHECK_S / max(job.item_s, 1e-9))) if job.timeout is None else 1
+        self.block = schedule.first_block(job.item_s) if job.timeout is None else 1
         self.first_message_s: float | None = None
         self.fork_s = 0.0
         self.began = self._looked_at = clock()
         self._fds: list[int] = []
         self._apply_threads = _blas.prepare(job.threads)
         self._parent = os.getpid()
-        n_workers = job.n_jobs - 1 if job.caller_computes else job.n_jobs
-        self._n_slots = max(1, n_workers)
+        self._n_slots = max(1, job.n_jobs - 1 if job.caller_computes else job.n_jobs)
+        self._backlog: list[tuple[int, int]] = []
+        self._board_map: mmap.mmap | None = None
+        self._poll = select.poll()
+        self._empty = select.poll()
+
+    def _open(self) -> None:
+        """Make the board and the pipes."""
         self._board_map = mmap.mmap(-1, 8 * (_SLOT * (self._n_slots + 1)))
         self.board = memoryview(self._board_map).cast("q")
         self.board[_LIMIT], self.board[_ACTIVE] = _NO_LIMIT, self._n_slots
         self.task_r, self.task_w = self._pipe()
         self.task_nb = os.open(f"/proc/self/fd/{self.task_r}", os.O_RDONLY | os.O_NONBLOCK)
         self._fds.append(self.task_nb)
-        self._empty = select.poll()
         self._empty.register(self.task_r, select.POLLIN)
-        self._poll = select.poll()
 
     # -- setting up and tearing down ---------------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Team:
         Raises:
             NoWorkersError: If the system refuses even one.
         """
+        self._open()
         chunker = schedule.Chunker(self.job.n_jobs, self.job.item_s, self.job.batch_overhead_s, self.job.batch_size)
         self._backlog = [(i, i + 1) for i in self.job.first]
         ranges = schedule.Ranges(0, self.n_items, without=self.job.first)
@@ -235,8 +240,10 @@ class Team:
         self.fork_s += clock() - begin
 
     def close(self, *, kill: bool) -> None:
-        """End the workers, wait for them, and give every descriptor back."""
+        """End the workers, wait for them, and give every descriptor back. May be called again."""
         with process.no_interrupt():
+            if self._board_map is None:
+                return
             if kill:
                 for worker in self.workers.values():
                     process.kill(worker.pid)
@@ -253,6 +260,7 @@ class Team:
             self._fds.clear()
             self.board.release()
             self._board_map.close()
+            self._board_map = None
 
     def _forget(self, worker: _Worker) -> None:
         del self.workers[worker.results_fd]
@@ -365,13 +373,15 @@ class Team:
             BaseException: What interrupts the caller (KeyboardInterrupt). The function's own exceptions are values
                 in the outcome.
         """
-        self.start()
         return self.finish()
 
     def finish(self) -> Outcome:
-        """Take part until the work is done; see :meth:`run`."""
+        """Start if that has not been done, and take part until the work is done; see :meth:`run`."""
         finished = False
         try:
+            if not self._fds:
+                with process.no_interrupt():
+                    self.start()
             if self.job.caller_computes:
                 self._compute()
             while not self._is_done():

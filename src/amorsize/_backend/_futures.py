@@ -23,7 +23,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _ship, _worker
 from amorsize._backend._outcome import Outcome
@@ -443,7 +442,7 @@ class FlowTeam:
         """
         for _ in range(self.flow.n_jobs):
             self.carrier.submit(_HELLO, self._hello())
-        block = max(1, int(schedule.CHECK_S / max(self.flow.item_s, 1e-9)))
+        block = schedule.first_block(self.flow.item_s)
         while not self.outcome.n_chunks and not self.is_done():
             if self.ready:
                 self.top_up(ahead=0)
@@ -499,8 +498,8 @@ class FlowTeam:
         self._serial += 1
         number = self._serial
         # A fixed batch_size is one chunk whatever it takes; otherwise a chunk is cut short after two quanta.
-        quantum_s = 1e9 if flow.batch_size is not None else 2 * cost.QUANTUM_S
-        block = max(1, int(schedule.CHECK_S / max(self.chunker.item_s, 1e-9)))
+        quantum_s = 1e9 if flow.batch_size is not None else self.chunker.quantum_s
+        block = schedule.first_block(self.chunker.item_s)
         work = Work(flow.base + start, flow.items[start:stop], quantum_s, block)
         try:
             task = self.carrier.task(flow, work)
@@ -525,6 +524,8 @@ class FlowTeam:
             flow.n_jobs = max(1, min(self._most_jobs, flow.n_jobs + (-1 if flow.is_tight() else 1)))
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
+        if self.suspects and not self.in_flight:
+            self._ask_one_by_one()
 
     def _answer(self, answer: Answer) -> None:
         if answer.number == _HELLO:
@@ -553,7 +554,7 @@ class FlowTeam:
         if not self.ready:
             self.ready = True
             self.outcome.start_s = clock() - self.began
-        if answer.error is None or isinstance(answer.error, _ship.StaleCode):
+        if answer.error is None or isinstance(answer.error, _ship.StaleCode | _worker.NoWorkersError):
             return  # other code in the worker: the first chunk will say so too, and the function then goes by value
         if not self.outcome.deaths:
             self._lost(range(0), answer.error)
@@ -577,7 +578,9 @@ class FlowTeam:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
         error = answer.error
         assert error is not None  # noqa: S101 - for the type checker
-        if isinstance(error, _ship.StaleCode) and self._use_value():
+        if isinstance(error, _worker.NoWorkersError):
+            self._do_here(start, min(stop, self.limit))  # the system gives no workers: the caller does it
+        elif isinstance(error, _ship.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
         elif self.carrier.broken(error):
             middle = stop if answer.n_begun is None else min(stop, start + answer.n_begun)
@@ -694,8 +697,9 @@ class Threads:
         self._tasks.put((task, done))
         if len(self._threads) < self.n:
             name = f"amorsize-{len(self._threads) + 1}"
-            self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         while (job := self._tasks.get()) is not None:

@@ -12,9 +12,10 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from amorsize._backend._blas import THREAD_VARIABLES
+from amorsize._backend._worker import NoWorkersError, no_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,10 +91,11 @@ class Loky:
         executor = self._executor
         if executor is None or self._pid != os.getpid():
             return False
-        return executor._flags.broken is None and not executor._flags.shutdown and bool(executor._processes)  # noqa: SLF001 - no public way to ask
+        flags = executor._flags  # noqa: SLF001 - no public way to ask
+        return flags.broken is None and not flags.shutdown and bool(executor._processes)  # noqa: SLF001 - as above
 
     def idle_threads(self) -> frozenset[threading.Thread]:
-        """Return the threads that serve the pool, if it has nothing to do: idle, they hold nothing a fork must not copy."""
+        """Return the threads that serve an idle pool: they hold nothing then that a fork must not copy."""
         executor = self._executor
         if executor is None or self._pid != os.getpid() or executor._pending_work_items:  # noqa: SLF001 - no public way to ask
             return frozenset()
@@ -106,16 +108,14 @@ class Loky:
 
     def ensure(self, n_jobs: int) -> None:
         """Have at least *n_jobs* workers, or have them starting."""
-        from joblib.externals import loky  # noqa: PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
-
         with self._lock:
+            # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
+            import joblib  # noqa: F401, PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
+            from joblib.externals import loky  # noqa: PLC0415 - as above
+
             usable = self._executor is not None and self._pid == os.getpid()
-            if (
-                usable
-                and self._executor._flags.broken is None
-                and not self._executor._flags.shutdown
-                and self._size >= n_jobs
-            ):
+            flags = self._executor._flags if usable else None  # noqa: SLF001 - no public way to ask
+            if flags is not None and flags.broken is None and not flags.shutdown and self._size >= n_jobs:
                 return
             if usable:
                 self._executor.shutdown(wait=False)
@@ -131,7 +131,11 @@ class Loky:
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
         try:
-            future = self._executor.submit(task)
+            with no_interrupt():  # the first task starts the workers, which inherit that Ctrl-C is held back
+                future = self._executor.submit(task)
+        except OSError as error:
+            done(None, NoWorkersError(*error.args))
+            return
         except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
             done(None, error)
             return
@@ -192,7 +196,7 @@ class External:
     n: int
     name: str
 
-    def __enter__(self) -> External:
+    def __enter__(self) -> Self:
         with contextlib.suppress(TypeError):
             self.backend.configure(n_jobs=self.n, parallel=_Quiet(self.n))
         self.backend.start_call()

@@ -10,31 +10,16 @@ import os
 import select
 import signal
 import sys
-import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from amorsize._backend import _worker
+from amorsize._backend._worker import no_interrupt
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+__all__ = ["fork", "kill", "no_interrupt", "pidfd", "reap", "report", "settle", "write_all"]
 
 # From linux/prctl.h: the signal a process gets when the thread that forked it ends.
 _PR_SET_PDEATHSIG: Final = 1
-
-
-@contextlib.contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def fork() -> int:
@@ -67,11 +52,8 @@ def settle(parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     signal.set_wakeup_fd(-1)
-    # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
-    signal.signal(signal.SIGINT, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGVTALRM):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What exists now is never looked at by the collector again, so its pages stay shared with the caller.
     gc.freeze()
     _worker.mark_worker()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -36,9 +37,29 @@ MISSING: Final = _Missing()
 
 
 def mark_worker() -> None:
-    """Remember that this process is a worker: calls of map in it are serial."""
+    """Remember that this process is a worker: calls of map in it are serial, and Ctrl-C is the caller's to handle."""
     global _in_worker  # noqa: PLW0603 - set once per worker process
+    if _in_worker:
+        return
     _in_worker = True
+    if threading.current_thread() is threading.main_thread():
+        # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextlib.contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_worker() -> bool:
