@@ -164,7 +164,7 @@ def fork_blocker(func: Callable[..., Any]) -> str:
         return "fork is only used on Linux"
     if threading.current_thread() is not threading.main_thread():
         return "not called from the main thread"
-    if reason := _blas.foreign_threads(_local.LOKY.idle_threads()):
+    if reason := _blas.foreign_threads(_local.LOKY.threads()):
         return reason
     if names := _function.outside(func).unshareable:
         return f"the function uses {', '.join(names)}, which two processes must not share"

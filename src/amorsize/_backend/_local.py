@@ -94,12 +94,12 @@ class Loky:
         flags = executor._flags  # noqa: SLF001 - no public way to ask
         return flags.broken is None and not flags.shutdown and bool(executor._processes)  # noqa: SLF001 - as above
 
-    def idle_threads(self) -> frozenset[threading.Thread]:
-        """Return the threads that serve an idle pool: they hold nothing then that a fork must not copy."""
+    def threads(self) -> frozenset[threading.Thread]:
+        """Return the threads that serve the pool: what they may hold, a forked worker never touches."""
         executor = self._executor
-        if executor is None or self._pid != os.getpid() or executor._pending_work_items:  # noqa: SLF001 - no public way to ask
+        if executor is None or self._pid != os.getpid():
             return frozenset()
-        threads = (executor._executor_manager_thread, getattr(executor._call_queue, "_thread", None))  # noqa: SLF001 - as above
+        threads = (executor._executor_manager_thread, getattr(executor._call_queue, "_thread", None))  # noqa: SLF001 - no public way
         return frozenset(thread for thread in threads if thread is not None and thread.is_alive())
 
     def n_workers(self) -> int:

@@ -54,6 +54,27 @@ def dumps_by_value(value: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _with_module(func: Callable[..., Any]) -> bytes:
+    """Pickle a function by value together with the functions and classes of its module, which a worker has otherwise."""
+    module = sys.modules.get(getattr(func, "__module__", None) or "")
+    if module is None or module.__name__ == "__main__":
+        return dumps_by_value(_copied(func))
+    cloudpickle = _cloudpickle()
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return dumps_by_value(_copied(func))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - only where plain pickle does not do
+    except ImportError:  # joblib before 1.6 carries its own
+        from joblib.externals import cloudpickle  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
+    return cloudpickle
+
+
 @functools.cache
 def _pickler() -> Any:
     """
@@ -61,12 +82,8 @@ def _pickler() -> Any:
 
     It takes everything that looks like a function for one, and a decorated function looks like the one inside.
     """
-    try:
-        import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415 - only where plain pickle does not do
-    except ImportError:  # joblib before 1.6 carries its own
-        from joblib.externals import cloudpickle  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
+    class Pickler(_cloudpickle().Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
         def reducer_override(self, obj: Any) -> Any:
             if hasattr(type(obj), "_amorsize_unwrap"):
                 return obj.__reduce_ex__(5)
@@ -263,7 +280,7 @@ def pack_function(
         code_hash=_function.code_hash(found.__code__) if named and found else "",
         helpers=helper_hashes(found) if named and found else {},
         globals=small_globals(found) if named and found else {},
-        function=b"" if named else dumps_by_value(_copied(func) if by_value else func),
+        function=b"" if named else _with_module(func) if by_value else dumps_by_value(func),
         star=star,
         kwargs=dumps(kwargs) if kwargs else b"",
         ambience=ambience() if ambient else None,
