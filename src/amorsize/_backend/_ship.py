@@ -55,7 +55,7 @@ def dumps_by_value(value: Any) -> bytes:
 
 
 def _with_module(func: Callable[..., Any]) -> bytes:
-    """Pickle a function by value together with the functions and classes of its module, which a worker has otherwise."""
+    """Pickle a function by value, and the functions and classes of its module too, which a worker has otherwise."""
     module = sys.modules.get(getattr(func, "__module__", None) or "")
     if module is None or module.__name__ == "__main__":
         return dumps_by_value(_copied(func))
