@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _backend, _function, _host, _learn, _profile
@@ -61,11 +61,15 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         The results; None where this is not such a call, and nothing has been done.
     """
     known = _profile.CACHE.get(state.key)
-    if known is None or type(data) not in PLAIN or known.profile.item_s * len(data) >= never_worth_s():
+    if known is None or type(data) not in PLAIN:
+        return None
+    expected_s = known.profile.item_s * len(data)
+    if expected_s >= never_worth_s() and state.settled != len(data):
         return None
     began = clock()
     source = Source((data,), star=False)
-    beat = Beat(source, 0, known.profile.item_s, began + schedule.LOOK_S)
+    # What has been settled before is not thought about again unless it takes half as long again.
+    beat = Beat(source, 0, known.profile.item_s, began + max(schedule.LOOK_S, 1.5 * expected_s))
     record = state.last = Record(known.profile, source.n_items, options.limits, began=began)
     try:
         results = [func(item) for block in beat.blocks() for item in block]
@@ -759,11 +763,11 @@ class EarlyStart:
         call._take_in(outcome, call.source.data[1:])  # noqa: SLF001 - of this module
 
 
-@dataclass(eq=False, repr=False)
 class _Failed:
     """An exception as a result, on its way through the sampler."""
 
-    error: Exception
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 # Reasons that come of predicted seconds, and so hold for the next call over as many items of the same kind.

@@ -52,7 +52,6 @@ def store() -> Any:
     return _store
 
 
-@dataclass(eq=False, repr=False)
 class State:
     """
     What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
@@ -64,10 +63,11 @@ class State:
         settled: The number of items for which looping has been decided and found right, or None.
     """
 
-    func: Any
-    last: Record | None = None
-    initialized: int = 0
-    settled: int | None = None
+    def __init__(self, func: Any) -> None:
+        self.func = func
+        self.last: Record | None = None
+        self.initialized = 0
+        self.settled: int | None = None
 
     @functools.cached_property
     def key(self) -> str:
@@ -75,7 +75,6 @@ class State:
         return _function.function_key(self.func)
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Record:
     """
     What a call did; becomes a :class:`Plan` when somebody asks.
@@ -83,20 +82,26 @@ class Record:
     Most calls are never asked about, and a plan of a tiny call would cost more than the call.
     """
 
-    profile: Profile
-    n_items: int | None
-    limits: Limits
-    host: Host | None = None
-    plan: Plan | None = None
-    revisions: list[Revision] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    skipped: tuple[int, ...] = ()
-    n_head: int = 0
-    head_s: float = 0.0
-    rate_s: float | None = None
-    began: float = 0.0
-    actual_s: float | None = None
-    built: Plan | None = None
+    __slots__ = (
+        "actual_s", "began", "built", "head_s", "host", "limits", "n_head", "n_items", "plan", "profile", "rate_s",
+        "revisions", "skipped", "spans",
+    )  # fmt: skip
+
+    def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
+        self.profile = profile
+        self.n_items = n_items
+        self.limits = limits
+        self.began = began
+        self.host: Host | None = None
+        self.plan: Plan | None = None
+        self.revisions: list[Revision] = []
+        self.spans: list[Span] = []
+        self.skipped: tuple[int, ...] = ()
+        self.n_head = 0
+        self.head_s = 0.0
+        self.rate_s: float | None = None
+        self.actual_s: float | None = None
+        self.built: Plan | None = None
 
     def build(self) -> Plan:
         """Return the plan as it stands."""
