@@ -64,6 +64,8 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     if known is None or type(data) not in PLAIN:
         return None
     expected_s = known.profile.item_s * len(data)
+    if type(data) in SLICED and len(data) and not known.is_like(data[0]):
+        return None
     if expected_s >= never_worth_s() and state.settled != len(data):
         return None
     began = clock()
@@ -172,7 +174,7 @@ class Call:
                 self._run_isolated(known)
             elif self.results:
                 self._resume(known)
-            elif known is not None:
+            elif known is not None and not self._is_other_kind(known):
                 self._run_known(known)
             else:
                 self._run_unknown()
@@ -263,6 +265,11 @@ class Call:
         else:
             self.profile = seen
         self._consider()
+
+    def _is_other_kind(self, known: _profile.Known) -> bool:
+        """Tell whether the first item is not of the kind the remembered profile was measured on: begin anew."""
+        data = self.source.data
+        return type(data) in SLICED and len(data) > 0 and not known.is_like(data[0])
 
     def _looks_alike(self, known: _profile.Known) -> bool:
         """Compare the shape of a few items with those the remembered profile was measured on."""
