@@ -135,7 +135,7 @@ EXTERNAL_PRIOR: Final = Costs(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forecast:
     """
     Predicted seconds of doing the items that are left, and the terms they are made of.

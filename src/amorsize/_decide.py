@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ENDLESS = 10**6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Candidate:
     backend: str
     n_jobs: int
@@ -68,7 +68,7 @@ def decide(  # noqa: PLR0911 - one return per rule
     return plan.serial(Reason.UNKNOWN_LENGTH if n_items is None else _why_not(profile, best), best)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Draft:
     """The inputs of one decision, and how a plan is written down."""
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import types
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _function
@@ -94,7 +94,6 @@ def add_item_note(error: BaseException, index: int, item: object) -> None:
         error.add_note(note)
 
 
-@dataclass(eq=False, repr=False)
 class Sampler:
     """
     Runs the first items one by one and times them.
@@ -104,15 +103,18 @@ class Sampler:
         results: What it returned, in order.
         items: The items themselves.
         times: Wall seconds of each.
+        cpu_s: CPU seconds of the process meanwhile.
+        peak_bytes: Growth of its peak memory.
     """
 
-    call: Callable[[Any], Any]
-    clock: Callable[[], float] = time.perf_counter
-    results: list[Any] = field(default_factory=list)
-    items: list[Any] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    cpu_s: float = 0.0
-    peak_bytes: int = 0
+    def __init__(self, call: Callable[[Any], Any], clock: Callable[[], float] = time.perf_counter) -> None:
+        self.call = call
+        self.clock = clock
+        self.results: list[Any] = []
+        self.items: list[Any] = []
+        self.times: list[float] = []
+        self.cpu_s = 0.0
+        self.peak_bytes = 0
 
     def run(self, stream: Iterator[Any], n_most: int, box_s: float = SAMPLE_BOX_S, start: int = 0) -> None:
         """
@@ -338,7 +340,7 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """
     What is remembered of a function.

@@ -285,7 +285,7 @@ class Callbacks:
     def task(self, flow: Flow, work: Work) -> Any:
         """Make a task that runs in this process, or one that is pickled."""
         if flow.parcel is None:
-            return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going)
+            return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going, self.way)
         items = _ship.dumps(work.items if hasattr(work.items, "__getitem__") else list(work.items))
         return Chunk(flow.parcel, items, work.start, work.quantum_s, work.block, flow.keep_going, flow.timeout)
 
@@ -671,12 +671,20 @@ class _ThreadTask:
     quantum_s: float
     block: int
     keep_going: bool
+    threads: Any
 
     def __call__(self) -> Done:
         begin = clock()
         with _worker.nested_thread():
-            results = run_quantum(self.call, self.items, self.quantum_s, self.block, keep_going=self.keep_going)
+            results = run_quantum(
+                self.call, self.items, self.quantum_s, self.block, keep_going=self.keep_going, tell=self._stop
+            )
         return Done(results, len(results[0]), begin, clock(), threading.current_thread().name)
+
+    def _stop(self, _: int) -> None:
+        """End between two blocks once nobody wants the results: a thread cannot be killed."""
+        if self.threads.is_closing:
+            raise _Overrun
 
 
 @dataclass(slots=True)
@@ -689,6 +697,7 @@ class Threads:
 
     n: int
     name: str = "threading"
+    is_closing: bool = False
     _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -720,8 +729,9 @@ class Threads:
     def renew(self) -> None:
         """Do nothing: threads do not die."""
 
-    def close(self, timeout_s: float = 0.5) -> None:
-        """Let the threads end after what they are at; those that are stuck in an item are left behind."""
+    def close(self, timeout_s: float = 0.9) -> None:
+        """Let the threads end after the item they are at; those that are stuck in one are left behind."""
+        self.is_closing = True
         for _ in self._threads:
             self._tasks.put(None)
         deadline = clock() + timeout_s
