@@ -706,9 +706,10 @@ class Threads:
         self._tasks.put((task, done))
         if len(self._threads) < self.n:
             name = f"amorsize-{len(self._threads) + 1}"
-            thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            with _worker.no_interrupt():  # a thread that is not in the list would never be told to end
+                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def _serve(self) -> None:
         while (job := self._tasks.get()) is not None:
