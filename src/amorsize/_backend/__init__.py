@@ -11,6 +11,7 @@ Never chooses: which backend, how many jobs and how large a chunk are given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -234,7 +235,9 @@ def _initialization(task: Task) -> Callable[[], None] | None:
 
 def _share(task: Task) -> int:
     """Return how many threads the numerical libraries of each worker get: the CPUs divided by the jobs."""
-    n_cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    n_cpus = os.cpu_count() or 1
+    if sys.platform == "linux":
+        n_cpus = len(os.sched_getaffinity(0))
     return max(1, n_cpus // max(1, task.n_jobs))
 
 
@@ -336,9 +339,11 @@ def _run_external(task: Task, name: str) -> Outcome:
 
 def watching(start: Callable[[], bool], bottom: Any) -> Any:
     """Call *start* while a long first item runs; see :mod:`amorsize._backend._early`."""
-    from amorsize._backend._early import watching as watch  # noqa: PLC0415 - see the top
+    if sys.platform != "linux":
+        return contextlib.nullcontext()
+    from amorsize._backend import _early  # noqa: PLC0415 - see the top
 
-    return watch(start, bottom)
+    return _early.watching(start, bottom)
 
 
 class Streaming:

@@ -16,8 +16,13 @@ import dis
 import functools
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
+
+if sys.platform != "linux":
+    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
+    raise ImportError(message)
 
 if TYPE_CHECKING:
     import types

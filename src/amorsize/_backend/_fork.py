@@ -41,6 +41,10 @@ from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._types import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
+if sys.platform != "linux":
+    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
+    raise ImportError(message)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

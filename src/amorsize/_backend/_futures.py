@@ -186,7 +186,9 @@ def _alarmed(call: Callable[[Any], Any], timeout: float, start: int) -> Callable
 
     Elsewhere, and inside native code that does not return to the interpreter, items run to their end.
     """
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32":
+        return call
+    if threading.current_thread() is not threading.main_thread():
         return call
     position = start
 

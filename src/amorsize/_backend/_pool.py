@@ -31,6 +31,10 @@ from amorsize._backend._futures import Answer, Done, Work
 from amorsize._backend._outcome import describe_exit
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
+if sys.platform != "linux":
+    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
+    raise ImportError(message)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -16,6 +16,10 @@ from typing import Any, Final
 from amorsize._backend import _worker
 from amorsize._backend._worker import no_interrupt
 
+if sys.platform != "linux":
+    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
+    raise ImportError(message)
+
 __all__ = ["fork", "kill", "no_interrupt", "pidfd", "reap", "report", "settle", "write_all"]
 
 # From linux/prctl.h: the signal a process gets when the thread that forked it ends.

@@ -204,9 +204,7 @@ def enter(state: Ambience) -> None:
 
         decimal.setcontext(pickle.loads(state.decimal))
     if state.numpy_errors is not None:
-        import numpy  # noqa: PLC0415, ICN001 - only where the caller uses it
-
-        numpy.seterr(**state.numpy_errors)
+        importlib.import_module("numpy").seterr(**state.numpy_errors)
 
 
 @dataclass(frozen=True, slots=True)

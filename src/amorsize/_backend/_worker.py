@@ -45,21 +45,21 @@ def mark_worker() -> None:
     if threading.current_thread() is threading.main_thread():
         # A handler that does nothing, not SIG_IGN: programs the user's function starts must not inherit deafness.
         signal.signal(signal.SIGINT, lambda *_: None)
-        if hasattr(signal, "pthread_sigmask"):
+        if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextlib.contextmanager
 def no_interrupt() -> Iterator[None]:
     """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_worker() -> bool:
