@@ -450,7 +450,8 @@ def _is_random(value: Any) -> bool:
     owner = None if isinstance(value, type) else getattr(value, "__self__", None)
     if owner is not None and callable(value) and not isinstance(owner, types.ModuleType | type):
         return _is_random(owner)
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__}
+    bases: tuple[type, ...] = type(value).__mro__
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in bases}
     return ("random", "Random") in kinds or any(module == "numpy" and name in _RANDOM for module, name in kinds)
 
 

@@ -113,12 +113,12 @@ class Loky:
             import joblib  # noqa: F401, PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
             from joblib.externals import loky  # noqa: PLC0415 - as above
 
-            usable = self._executor is not None and self._pid == os.getpid()
-            flags = self._executor._flags if usable else None  # noqa: SLF001 - no public way to ask
+            executor: Any = self._executor if self._pid == os.getpid() else None
+            flags = None if executor is None else executor._flags  # noqa: SLF001 - no public way to ask
             if flags is not None and flags.broken is None and not flags.shutdown and self._size >= n_jobs:
                 return
-            if usable:
-                self._executor.shutdown(wait=False)
+            if executor is not None:
+                executor.shutdown(wait=False)
             share = str(max(1, (os.cpu_count() or 1) // n_jobs))
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
