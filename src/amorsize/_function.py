@@ -450,8 +450,8 @@ def _is_random(value: Any) -> bool:
     owner = None if isinstance(value, type) else getattr(value, "__self__", None)
     if owner is not None and callable(value) and not isinstance(owner, types.ModuleType | type):
         return _is_random(owner)
-    bases: tuple[type, ...] = type(value).__mro__
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in bases}
+    kind: Any = type(value)
+    kinds = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
     return ("random", "Random") in kinds or any(module == "numpy" and name in _RANDOM for module, name in kinds)
 
 
