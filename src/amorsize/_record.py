@@ -64,9 +64,9 @@ class State:
     """
 
     def __init__(self, func: Any) -> None:
-        self.func = func
+        self.func: Any = func
         self.last: Record | None = None
-        self.initialized = 0
+        self.initialized: int = 0
         self.settled: int | None = None
 
     @functools.cached_property
@@ -88,17 +88,17 @@ class Record:
     )  # fmt: skip
 
     def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
-        self.profile = profile
-        self.n_items = n_items
-        self.limits = limits
-        self.began = began
+        self.profile: Profile = profile
+        self.n_items: int | None = n_items
+        self.limits: Limits = limits
+        self.began: float = began
         self.host: Host | None = None
         self.plan: Plan | None = None
         self.revisions: list[Revision] = []
         self.spans: list[Span] = []
         self.skipped: tuple[int, ...] = ()
-        self.n_head = 0
-        self.head_s = 0.0
+        self.n_head: int = 0
+        self.head_s: float = 0.0
         self.rate_s: float | None = None
         self.actual_s: float | None = None
         self.built: Plan | None = None

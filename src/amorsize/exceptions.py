@@ -49,7 +49,7 @@ class ItemError(AmorsizeError):
 
     def __init__(self, message: str, index: int) -> None:
         super().__init__(message)
-        self.index = index
+        self.index: int = index
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.index), self.__dict__
@@ -85,9 +85,9 @@ class WorkerDied(AmorsizeError):  # noqa: N818 - the name says what happened
         cause: str = "unknown",
     ) -> None:
         super().__init__(message)
-        self.results = dict(results or {})
-        self.in_flight = in_flight
-        self.cause = cause
+        self.results: dict[int, Any] = dict(results or {})
+        self.in_flight: tuple[int, ...] = in_flight
+        self.cause: str = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.args[0], self.results, self.in_flight, self.cause), self.__dict__
