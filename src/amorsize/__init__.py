@@ -15,6 +15,7 @@ Example:
 from __future__ import annotations
 
 from amorsize import exceptions
+from amorsize._adopt import register_joblib
 from amorsize._backend import shutdown
 from amorsize._decide import decide
 from amorsize._decorator import ParallelFunction, configure, host, parallel, plan
@@ -39,5 +40,6 @@ __all__ = [
     "host",
     "parallel",
     "plan",
+    "register_joblib",
     "shutdown",
 ]

@@ -1,0 +1,256 @@
+"""``joblib.parallel_config("amorsize")``: existing Parallel calls under amorsize's decisions."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import pytest
+from joblib import Parallel, delayed
+
+import amorsize
+from amorsize import _types
+from amorsize._adopt import register_joblib
+from amorsize._backend import _joblib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# sklearn and joblib touch code that warns of its own; what is tested here is the results.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_workers() -> Iterator[None]:
+    """End joblib's workers afterwards: the threads that serve them would keep other tests from forking."""
+    yield
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Register the backend, and make it the context's."""
+    register_joblib()
+    with joblib.parallel_config("amorsize"):
+        yield
+
+
+def power(x: int) -> int:
+    """Return the square."""
+    return x * x
+
+
+def spin(n: int) -> int:
+    """Compute for a while."""
+    return sum(i * i for i in range(n))
+
+
+def where(seconds: float) -> tuple[int, int]:
+    """Return process and thread, after a while."""
+    time.sleep(seconds)
+    return os.getpid(), threading.get_ident()
+
+
+def fails_from(x: int, first: int) -> int:
+    """Raise from an item on."""
+    if x >= first:
+        raise KeyError(x)
+    return x
+
+
+def nested(x: int) -> list[int]:
+    """Use joblib inside a task."""
+    return Parallel(n_jobs=2)(delayed(power)(x + i) for i in range(3))
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 2, 5, 1000])
+def test_results_come_in_order(n_items: int) -> None:
+    """Any number of items gives the list that the loop gives."""
+    assert Parallel(n_jobs=2)(delayed(power)(i) for i in range(n_items)) == [i * i for i in range(n_items)]
+
+
+@pytest.mark.parametrize("options", [
+    {"batch_size": 3},
+    {"pre_dispatch": "all"},
+    {"prefer": "threads"},
+    {"require": "sharedmem"},
+    {"n_jobs": 1},
+    {"n_jobs": -1},
+    {"n_jobs": None},
+    {"timeout": 60},
+])  # fmt: skip
+def test_every_option_of_parallel_works(options: dict[str, Any]) -> None:
+    """Options of Parallel change how, never what."""
+    expected = [spin(2000)] * 300
+    assert Parallel(**{"n_jobs": 2, **options})(delayed(spin)(2000) for _ in range(300)) == expected
+
+
+@pytest.mark.parametrize("way", ["generator", "generator_unordered"])
+def test_generators(way: str) -> None:
+    """Results can be had one by one."""
+    results = Parallel(n_jobs=2, return_as=way)(delayed(power)(i) for i in range(50))
+    assert sorted(results) == [i * i for i in range(50)]
+
+
+def test_an_open_parallel_can_be_called_again_and_again() -> None:
+    """``with Parallel() as parallel`` keeps what it has from call to call."""
+    with Parallel(n_jobs=2) as parallel:
+        for n_items in (0, 3, 100):
+            assert parallel(delayed(power)(i) for i in range(n_items)) == [i * i for i in range(n_items)]
+
+
+def test_short_work_stays_in_the_calling_thread() -> None:
+    """Work of microseconds starts nothing."""
+    here = (os.getpid(), threading.get_ident())
+    assert set(Parallel(n_jobs=2)(delayed(where)(0) for _ in range(10))) == {here}
+
+
+def test_long_work_goes_to_workers() -> None:
+    """A long item starts workers while the caller is still inside it; the caller's own part is not thrown away."""
+    pids = {pid for pid, _ in Parallel(n_jobs=2)(delayed(where)(0.15) for _ in range(16))}
+    assert os.getpid() in pids
+    assert len(pids) > 1
+
+
+def test_threads_where_the_call_prefers_them() -> None:
+    """``prefer="threads"`` overlaps in this very process."""
+    places = Parallel(n_jobs=2, prefer="threads")(delayed(where)(0.02) for _ in range(20))
+    assert {pid for pid, _ in places} == {os.getpid()}
+    assert len({thread for _, thread in places}) > 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.06])
+def test_the_first_failing_item_is_raised(seconds: float) -> None:
+    """The exception is the function's own, of the lowest index, and the next call works."""
+
+    def task(i: int) -> int:
+        time.sleep(seconds)
+        return fails_from(i, 5)
+
+    with pytest.raises(KeyError) as caught:
+        Parallel(n_jobs=2)(delayed(task)(i) for i in range(20))
+    assert caught.value.args == (5,)
+    assert Parallel(n_jobs=2)(delayed(power)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
+
+def test_an_error_of_the_input_is_raised() -> None:
+    """An exception of the generator of tasks reaches the caller."""
+
+    def tasks() -> Iterator[Any]:
+        yield delayed(power)(1)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        Parallel(n_jobs=2)(tasks())
+
+
+def test_timeouts_are_kept() -> None:
+    """With a timeout nothing runs in the caller, so that it can give up."""
+    with pytest.raises(multiprocessing.TimeoutError):
+        Parallel(n_jobs=2, timeout=0.2)(delayed(time.sleep)(5) for _ in range(2))
+
+
+def test_nested_calls_run_one_after_the_other() -> None:
+    """A Parallel inside a task gives what it should."""
+    assert Parallel(n_jobs=2)(delayed(nested)(i) for i in range(4)) == [
+        [(i + j) ** 2 for j in range(3)] for i in range(4)
+    ]
+
+
+def test_a_map_of_ours_under_this_context_is_local() -> None:
+    """``f.map`` sees a context of local processes, and its ``n_jobs``."""
+
+    @amorsize.parallel
+    def f(x: int) -> int:
+        return -x
+
+    with joblib.parallel_config("amorsize", n_jobs=1):
+        assert f.map(range(10)) == [-x for x in range(10)]
+        assert f.plan(range(10)).host.context_n_jobs == 1
+
+
+def test_every_item_runs_once(tmp_path: Any) -> None:
+    """While work moves from the caller to workers, nothing is done twice."""
+    path = str(tmp_path / "log")
+
+    def task(i: int) -> int:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{i}\n".encode())
+        os.close(handle)
+        return spin(60_000) * 0 + i
+
+    assert Parallel(n_jobs=2)(delayed(task)(i) for i in range(150)) == list(range(150))
+    with open(path) as file:  # noqa: PTH123 - as written
+        assert sorted(map(int, file)) == list(range(150))
+
+
+def test_large_arrays_travel_as_joblib_sends_them() -> None:
+    """Arrays above *max_nbytes* are memory maps in workers, and weigh nothing."""
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(400_000.0)
+    assert _joblib.weigh((sum, (array,), {}), 1, 1 << 20)[0] < 1000
+    assert _joblib.weigh((sum, (array,), {}), 1, None)[0] > array.nbytes
+    totals = Parallel(n_jobs=2, timeout=60)(delayed(numpy.sum)(array + i) for i in range(6))
+    assert totals == [float((array + i).sum()) for i in range(6)]
+
+
+def test_the_engine_is_asked_with_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine says is done: it is told seconds per item, sizes, and the most jobs."""
+    seen: list[tuple[_types.Profile, int | None, int]] = []
+    engine = _joblib.AmorsizeBackend.engine
+
+    class Never:
+        costs = engine.costs
+
+        def decide(self, profile: Any, n_items: Any, n_jobs: int, *, threads: bool, warm: bool) -> Any:
+            seen.append((profile, n_items, n_jobs))
+            return replace(
+                engine.decide(profile, n_items, n_jobs, threads=threads, warm=warm), backend="sequential", n_jobs=1
+            )
+
+    monkeypatch.setattr(_joblib.AmorsizeBackend, "engine", Never())
+    here = os.getpid()
+    assert {pid for pid, _ in Parallel(n_jobs=2)([delayed(where)(0.1) for _ in range(5)])} == {here}
+    assert seen
+    assert all(n_jobs == 2 for _, _, n_jobs in seen)
+    assert all(profile.item_s > 0 for profile, _, _ in seen)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Any, Any]:
+    """A small classification problem."""
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    X, y = datasets.make_classification(400, 10, random_state=0)  # noqa: N806 - as in scikit-learn
+    return X, y
+
+
+def fit(kind: str, data: tuple[Any, Any]) -> Any:
+    """Fit an estimator; returns what there is to compare."""
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - not everywhere installed
+    from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: PLC0415 - not everywhere installed
+    from sklearn.svm import SVC  # noqa: PLC0415 - not everywhere installed
+    from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - not everywhere installed
+
+    X, y = data  # noqa: N806 - as in scikit-learn
+    if kind == "grid":
+        search = GridSearchCV(SVC(), {"C": [0.1, 1, 10], "gamma": [0.01, 0.1]}, n_jobs=2, cv=3).fit(X, y)
+        return search.cv_results_["mean_test_score"]
+    if kind == "cross":
+        return cross_val_score(DecisionTreeClassifier(random_state=0), X, y, n_jobs=2, cv=5)
+    return RandomForestClassifier(40, random_state=0, n_jobs=2).fit(X, y).predict_proba(X)
+
+
+@pytest.mark.parametrize("kind", ["grid", "cross", "forest"])
+def test_scikit_learn_gives_identical_results(kind: str, data: tuple[Any, Any]) -> None:
+    """Estimators give bit for bit what they give under joblib's own backend."""
+    ours = fit(kind, data)
+    with joblib.parallel_config("loky"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = fit(kind, data)
+    assert ours.tolist() == theirs.tolist()
