@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -127,6 +126,8 @@ def pack_error(error: BaseException, index: int) -> tuple[BaseException, str]:
     Returns:
         The exception, and the worker's traceback as text.
     """
+    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
+
     text = "".join(traceback.format_exception(error))
     try:
         copy = pickle.loads(pickle.dumps(error))
@@ -184,6 +185,8 @@ def pack(
 
 def unpack(data: Any) -> tuple[list[Any], list[Failure]]:
     """Undo :func:`pack`."""
+    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
+
     results, packed = pickle.loads(data)
     failures = []
     for position, error, text in packed:
