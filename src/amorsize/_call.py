@@ -702,7 +702,9 @@ class Call:
             return self.state.settled
         if record.plan.is_parallel or record.revisions or record.actual_s is None:
             return None
-        is_right = record.actual_s < _profile.CHANGED * record.plan.predicted_s
+        # Only short work, and only where every way was open: what is closed now may be open in the next call.
+        is_short = record.plan.serial_s < _SETTLED_S and not record.plan.host.unavailable
+        is_right = is_short and record.actual_s < _profile.CHANGED * record.plan.predicted_s
         return record.plan.n_items if is_right and record.plan.reason in _SETTLING else None
 
     def _answer(self) -> list[Any]:
@@ -776,6 +778,9 @@ class _Failed:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
+
+# Seconds of work up to which a loop may be settled: for longer work a decision costs nothing.
+_SETTLED_S: Final = 0.02
 
 # Reasons that come of predicted seconds, and so hold for the next call over as many items of the same kind.
 _SETTLING: Final = frozenset({Reason.NOT_WORTH, Reason.TRANSFER_BOUND, Reason.TOO_FAST})
