@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from amorsize._backend._outcome import Outcome
-    from amorsize._types import Host
+    from amorsize._types import Host, Limits
 
 logger = logging.getLogger("amorsize")
 clock = time.perf_counter
@@ -126,6 +126,27 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
     return host, backend
 
 
+# Seconds of work left from which a cluster never used before is measured first: measuring takes 0.1 to 0.4 s, and is
+# only done where the prior already says that the cluster pays.
+PROBE_WORTH_S: Final = 1.0
+
+
+def decide_here(
+    func: Callable[..., Any], profile: Profile, n_items: int | None, limits: Limits, *, stream: bool = False
+) -> tuple[Plan, Any]:
+    """Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used."""
+    host, backend = current_host(func, stream=stream)
+    plan = decide(profile, host, n_items, limits)
+    name = host.context_backend
+    if backend is None or name is None or plan.backend != name:
+        return plan, backend
+    rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
+    if rest_s >= PROBE_WORTH_S and (seen := _backend.probe(backend, name)):
+        _host.BOOK.renew(name, **seen)
+        plan = decide(profile, replace(host, costs={**host.costs, name: _host.BOOK.get(name)}), n_items, limits)
+    return plan, backend
+
+
 class Call:
     """One call of ``map`` or ``starmap``."""
 
@@ -156,6 +177,7 @@ class Call:
         self.weighed = False
         self.samples: _profile.Sampler | None = None
         self.early: EarlyStart | None = None
+        self.has_no_workers = False
         self.first_rate_s: float | None = None
         self.began = clock() if began is None else began
         self.progress: Callable[[int], None] | None = None
@@ -375,12 +397,10 @@ class Call:
         """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
         self._inspect()
         self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
-        host, backend = current_host(self.func, stream=stream)
-        limits = self.limits
-        plan = decide(self.profile, host, self.source.n_items, limits)
+        plan, backend = decide_here(self.func, self.profile, self.source.n_items, self.limits, stream=stream)
         if self.record.plan is None:
             self.record.plan = plan
-            self.record.profile, self.record.host = self.profile, host
+            self.record.profile, self.record.host = self.profile, plan.host
             logger.debug("%s: %s", getattr(self.func, "__qualname__", self.func), plan.reason, extra={"plan": plan})
             self._warn(plan)
         return plan, backend
@@ -481,7 +501,7 @@ class Call:
         """Look at the evidence while looping; True if the rest has been done by workers."""
         n_items = self.source.n_items
         n_left = None if n_items is None else n_items - len(self.results)
-        if self.record.plan is not None and self.record.plan.reason in _FINAL:
+        if self.has_no_workers or (self.record.plan is not None and self.record.plan.reason in _FINAL):
             return False
         elapsed_s = now - self.began
         costs = self.cheapest()
@@ -507,7 +527,10 @@ class Call:
         """Return the costs of the way that starts soonest, of those that may be used."""
         host = self.record.host
         known = host.costs if host is not None else _host.BOOK.items()
-        costs = [known[name] for name in (FORK, LOKY, THREADS) if name in known and self._may_use(name)]
+        cluster = None if host is None else host.context_backend
+        # On a cluster local processes are not what was asked for.
+        names = (FORK, LOKY, THREADS) if cluster is None or cluster == THREADS else (THREADS, cluster)
+        costs = [known[name] for name in names if name in known and self._may_use(name)]
         return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
 
     def _may_use(self, backend: str) -> bool:
@@ -622,6 +645,7 @@ class Call:
 
     def _fall_back(self, plan: Plan, items: Sequence[Any], error: OSError) -> None:
         """The system gave no workers (no processes, descriptors or memory left): go on as a loop."""
+        self.has_no_workers = True
         self._revise("run serially", f"{plan.backend} workers cannot be started: {error}", clock() - self.began)
         warn(f"{_name(self.func)} runs serially: {plan.backend} workers cannot be started: {error}")
         self.source.iterator, self.source.is_plain, self.source.data = iter(items), False, None
@@ -824,8 +848,7 @@ def dry_run(
     n_items = source.n_items
     if n_items is None and len(sampler.items) < options.limits.sample_size and _is_exhausted(source):
         n_items = len(sampler.items)
-    host, _ = current_host(func)
-    plan = decide(profile, host, n_items, options.limits)
+    plan, _ = decide_here(func, profile, n_items, options.limits)
     logger.debug("%s: %s", _name(func), plan.reason, extra={"plan": plan})
     data = (
         itertools.chain(sampler.items, source.iterator)

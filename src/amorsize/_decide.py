@@ -81,7 +81,8 @@ class _Draft:
     def ceiling(self, backend: str) -> tuple[int, str]:
         """Return the most jobs that *backend* may have, and what limits them."""
         ceilings = [_cpu_ceiling(self, backend)]
-        if backend != THREADS:
+        # The memory of this machine says nothing about a cluster's.
+        if backend in {FORK, LOKY} or (backend != THREADS and self.limits.max_memory is not None):
             ceilings.append((_memory_ceiling(self.profile, self.host, self.limits, backend), "memory"))
         if self.n_items is not None:
             ceilings.append((self.n_left, "number of items"))
@@ -242,7 +243,9 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
 def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
     """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
     if plan.limits.n_jobs is not None:
-        asked = jobs_meant(plan.limits.n_jobs, plan.host.n_cpus)
+        # On a cluster -1 is all of its workers.
+        is_local = backend in {FORK, LOKY, THREADS}
+        asked = jobs_meant(plan.limits.n_jobs, plan.host.n_cpus if is_local else plan.host.context_n_jobs or 1)
         yield min(asked, cost.MAX_WINDOWS_JOBS) if plan.host.platform == "win32" and backend == LOKY else asked
         return
     most = plan.ceiling(backend)[0]

@@ -330,6 +330,13 @@ class CostBook:
                 self._costs[backend] = replace(known, **fields, is_measured=True)
                 self.cheapest_start_s = self._cheapest()
 
+    def renew(self, backend: str, **seen: float) -> None:
+        """Take in what was measured on a cluster seen for the first time; what another one cost is forgotten."""
+        with self._lock:
+            self._costs.pop(backend, None)
+            self._measured = {known for known in self._measured if known[0] != backend}
+        self.learn(backend, **seen)
+
     def miss(self, backend: str, seconds: float) -> None:
         """
         Note what a call lost because the workers of *backend* were not running.

@@ -4,7 +4,7 @@ The joblib backend adapter: takes ``n_jobs`` and ``batch_size``, builds chunks, 
     run(task, plan facts) ──► fork:      Team      index ranges to forked workers                (_fork)
                           ──► loky:      FlowTeam  pickled chunks through our joblib backend     (_futures, _local)
                           ──► threading: FlowTeam  slices to threads                             (_futures)
-                          ──► others:    FlowTeam  pickled chunks through joblib's own backends  (_futures, _local)
+                          ──► others:    FlowTeam  pickled chunks through Dask, Ray or joblib    (_futures, _clusters)
 
 Never chooses: which backend, how many jobs and how large a chunk are given.
 """
@@ -44,6 +44,7 @@ __all__ = [
     "in_worker",
     "make_call",
     "no_interrupt",
+    "probe",
     "run",
     "shutdown",
     "warm",
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 context = _local.context
+probe = _local.probe
 
 
 @dataclass(eq=False, repr=False)

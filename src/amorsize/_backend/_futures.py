@@ -286,6 +286,8 @@ class Callbacks:
 
     def task(self, flow: Flow, work: Work) -> Any:
         """Make a task that runs in this process, or one that is pickled."""
+        if (make := getattr(self.way, "task", None)) is not None:
+            return make(flow, work)
         if flow.parcel is None:
             return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going, self.way)
         items = _ship.dumps(work.items if hasattr(work.items, "__getitem__") else list(work.items))

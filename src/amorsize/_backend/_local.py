@@ -1,7 +1,7 @@
 """
-The joblib side: a backend of ours with loky's workers, joblib's active context, and joblib's external backends.
+The joblib side: loky's workers, joblib's active context, and the way to joblib's external backends.
 
-The only module that imports joblib, and only once a run needs it.
+Imports joblib only once a run needs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from amorsize._backend._blas import THREAD_VARIABLES
@@ -34,6 +33,9 @@ def context() -> tuple[str | None, int | None, Any]:
     Returns:
         ``"threading"``, ``"sequential"``, the name of an external backend, or None for local processes or no context;
         the number of jobs it asks for, or None; and the external backend itself, or None.
+
+    Raises:
+        Exception: The external backend's own, where its cluster cannot be reached.
     """
     parallel = sys.modules.get("joblib.parallel")
     config = getattr(getattr(parallel, "_backend", None), "config", None)
@@ -47,7 +49,16 @@ def context() -> tuple[str | None, int | None, Any]:
         return name, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
     if name in LOCAL_PROCESS_BACKENDS:
         return None, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
-    return name, max(1, int(backend.effective_n_jobs(-1 if n_jobs is None else n_jobs))), backend
+    from amorsize._backend import _clusters  # noqa: PLC0415 - see External
+
+    return name, _jobs_meant(n_jobs, _clusters.size_of(backend)), backend
+
+
+def _jobs_meant(n_jobs: int | None, n_workers: int) -> int:
+    """Return the jobs that a context means by *n_jobs*: all workers where it names none, never more than there are."""
+    if n_jobs is None:
+        return n_workers
+    return max(1, min(n_workers, n_jobs if n_jobs > 0 else n_workers + 1 + n_jobs))
 
 
 def backend_name(backend: Any) -> str:
@@ -60,6 +71,7 @@ def backend_name(backend: Any) -> str:
         "DaskDistributedBackend": "dask",
         "RayBackend": "ray",
         "SparkDistributedBackend": "spark",
+        "AmorsizeBackend": "amorsize",
     }
     kinds = [kind.__name__ for kind in type(backend).__mro__]
     for name, kind in getattr(sys.modules.get("joblib.parallel"), "BACKENDS", {}).items():
@@ -188,69 +200,48 @@ class Loky:
                     executor.shutdown(wait=True, kill_workers=kill)
 
 
-@dataclass(eq=False, repr=False)
 class External:
-    """Carries tasks on a backend that joblib knows: Dask, Ray, Spark, or one the user has registered."""
+    """
+    Carries tasks on a cluster that an active joblib context names: Dask, Ray, Spark, or one the user has registered.
 
-    backend: Any
-    n: int
-    name: str
+    Stands in front of :mod:`amorsize._backend._clusters`, which is imported when a run goes there.
+    """
+
+    def __init__(self, backend: Any, n: int, name: str) -> None:
+        from amorsize._backend import _clusters  # noqa: PLC0415 - see the docstring
+
+        self.name = name
+        self._cluster = _clusters.kind_of(backend)(backend, n, name)
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(TypeError):
-            self.backend.configure(n_jobs=self.n, parallel=_Quiet(self.n))
-        self.backend.start_call()
+        self._cluster.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.backend.stop_call()
+        self._cluster.__exit__()
+
+    def task(self, flow: Any, work: Any) -> Any:
+        """Make what :meth:`submit` takes: large buffers travel beside the pickle."""
+        return self._cluster.task(flow, work)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* on the backend, then call *done*."""
-        from joblib.parallel import BatchedCalls  # noqa: PLC0415 - joblib is there: its context is active
-
-        batch = BatchedCalls([(task, (), {})], (self.backend.get_nested_backend()[0], 1))
-
-        def finished(out: Any) -> None:
-            try:
-                value = self.backend.retrieve_result_callback(out)
-            except BaseException as error:  # noqa: BLE001 - the run decides
-                done(None, error)
-            else:
-                done(value[0], None)
-
-        try:
-            self.backend.submit(batch, callback=finished)
-        except Exception as error:  # noqa: BLE001 - a cluster that is gone: the run decides
-            done(None, error)
+        """Run *task* on the cluster, then call *done*."""
+        self._cluster.submit(task, done)
 
     def renew(self) -> None:
-        """Leave it to the engine, which replaces its workers by itself."""
+        """Leave it to the engine."""
+        self._cluster.renew()
 
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        lost = {
-            "KilledWorker",
-            "CancelledError",
-            "CommClosedError",
-            "RayActorError",
-            "WorkerCrashedError",
-            "RaySystemError",
-        }
-        lost |= {"BrokenExecutor", "FutureCancelledError", "ConnectionError", "OSError", "NodeDiedError"}
-        if not kinds & lost:
-            return ""
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return self._cluster.broken(error)
 
 
-@dataclass(eq=False, repr=False)
-class _Quiet:
-    """The few attributes that joblib's backends read of a ``Parallel`` object."""
+def probe(backend: Any, name: str) -> dict[str, float]:
+    """Measure what a cluster costs, at its first use; empty afterwards."""
+    from amorsize._backend import _clusters  # noqa: PLC0415 - see above
 
-    n_jobs: int
-    verbose: int = 0
-    _call_id: str = "amorsize"
+    return _clusters.probe(backend, name)
 
 
 LOKY: Final = Loky()
