@@ -28,7 +28,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from amorsize import _cost as cost
 from amorsize import _function
@@ -362,7 +362,8 @@ class Cluster:
         if arguments:
             # Not where the task is made: a warning that is an error must not look like an item that cannot be pickled.
             self._tell_by_value(arguments[0])
-        self._enter_job(_Job(run_remote if arguments else task, arguments, done))
+        function: Callable[..., Any] = cast("Any", run_remote if arguments else task)
+        self._enter_job(_Job(function, arguments, done))
 
     def task(self, flow: Flow, work: Work) -> Any:
         """Make what :meth:`submit` takes; raises what pickling the items raises."""
