@@ -97,13 +97,16 @@ class Beat:
     The items of a loop, handed out in blocks, with a look at the clock between two of them.
 
     One comprehension runs over all blocks, ``[f(x) for block in beat.blocks() for x in block]``; it ends when the items
-    do or when it is time to think. Costs 1 to 2 ns per item over iterating the data itself.
+    do or when it is time to think. What can be sliced is handed out as slices, which costs 1 to 2 ns per item over
+    iterating the data itself; counting along one iterator costs 2 to 3.
     """
 
     __slots__ = (
         "_block",
         "_most",
+        "_part",
         "_source",
+        "_stop",
         "due",
         "first_rate_s",
         "item_s",
@@ -113,7 +116,8 @@ class Beat:
 
     def __init__(self, source: Source, position: int, item_s: float, due: float) -> None:
         self._source = source
-        self.position = position
+        self._part: Iterator[Any] = source.iterator
+        self.position = self._stop = position
         self.n_items = source.n_items or 0
         self.item_s = item_s
         # Seconds per item of the first block long enough to tell: what the plan of a short call goes by.
@@ -125,25 +129,35 @@ class Beat:
 
     def blocks(self) -> Iterator[Iterator[Any]]:
         """Yield the items in blocks until it is time to think."""
-        iterator, position, n_items, block = self._source.iterator, self.position, self.n_items, self._block
+        source, position, n_items = self._source, self.position, self.n_items
+        block, most, due, beat_s = self._block, self._most, self.due, schedule.BEAT_S
+        data = source.data if type(source.data) in SLICED else None
         before = clock()
         while position < n_items:
-            stop = min(n_items, position + block)
-            yield itertools.islice(iterator, stop - position)
+            stop = self._stop = min(n_items, position + block)
+            if data is None:
+                yield itertools.islice(source.iterator, stop - position)
+            else:
+                part = self._part = iter(data[position:stop])
+                yield part
             now = clock()
-            self.item_s = (now - before) / (stop - position)
-            if self.first_rate_s is None and now - before > _TELLING_S:
-                self.first_rate_s = self.item_s
-            block = min(self._most, schedule.next_block(block, now - before, schedule.BEAT_S))
-            position = self.position = stop
-            if now >= self.due:
-                self._block = block
+            took_s = now - before
+            if self.first_rate_s is None and took_s > _TELLING_S:
+                self.first_rate_s = took_s / (stop - position)
+            if now >= due or stop == n_items:
+                self.item_s = took_s / (stop - position)
+                self._block = min(most, schedule.next_block(block, took_s, beat_s))
+                self.position = stop
                 return
-            before = now
+            if block < most or took_s > beat_s:
+                block = min(most, schedule.next_block(block, took_s, beat_s))
+            position, before = stop, now
 
     def current(self) -> int:
         """Return the index of the item that has been handed out last."""
-        return self.n_items - 1 - operator.length_hint(self._source.iterator)
+        if self._part is self._source.iterator:
+            return self.n_items - 1 - operator.length_hint(self._part)
+        return self._stop - 1 - operator.length_hint(self._part)
 
 
 def note_error(error: BaseException, data: Any, index: int) -> None:
