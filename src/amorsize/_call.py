@@ -52,6 +52,9 @@ _FEW: Final = 64
 
 _NOTHING: Final = Profile()
 
+# What a new sample does not tell.
+_KEPT: Final = ("mutates", "reads_mutable", "efficiency", "thread_efficiency")
+
 
 def quick_map(func: Callable[..., Any], state: State, options: Options, data: Any) -> list[Any] | None:
     """
@@ -178,6 +181,7 @@ class Call:
         self.samples: _profile.Sampler | None = None
         self.early: EarlyStart | None = None
         self.has_no_workers = False
+        self.is_hopeless = False
         self.first_rate_s: float | None = None
         self.began = clock() if began is None else began
         self.progress: Callable[[int], None] | None = None
@@ -326,7 +330,8 @@ class Call:
             self.first_item = sampler.items[0]
         if remember:
             seen = sampler.profile()
-            self.profile = replace(seen, mutates=self.profile.mutates, reads_mutable=self.profile.reads_mutable)
+            kept = {name: getattr(self.profile, name) for name in _KEPT}
+            self.profile = replace(seen, **kept)
             self.weighed = False
             self._remember()
 
@@ -362,10 +367,22 @@ class Call:
         if rest_s < cost.FLOOR_S and self.limits.n_jobs is None:
             self._loop()
             return
-        if n_items is None:
+        if n_items is None or not self._might_pay(rest_s):
             self._loop()
             return
         self._decide_and_run()
+
+    def _might_pay(self, rest_s: float) -> bool:
+        """Tell whether the cheapest start could gain anything: where not, the host is not even looked at."""
+        if self.limits.n_jobs is not None or not self.weighed:
+            return True
+        costs = self.cheapest()
+        self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= costs.start_each_s
+        return not self.is_hopeless
+
+    def _gain(self, costs: Any, item_s: float) -> float:
+        """Return the share of an item's seconds that a second worker saves."""
+        return 0.5 * float(costs.efficiency) - 0.5 * cost.transfer_item_s(self.profile, costs) / max(item_s, 1e-9)
 
     def _inspect(self) -> None:
         """Complete the profile with what the decision needs: outside state and pickled sizes."""
@@ -518,7 +535,7 @@ class Call:
                 self.profile = replace(self.profile, item_s=item_s)
                 self.decide(len(self.results))  # for its reason, and its warning
             return False
-        gain = 0.5 * costs.efficiency - 0.5 * cost.transfer_item_s(self.profile, costs) / max(item_s, 1e-9)
+        gain = self._gain(costs, item_s)
         if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, gain):
             return False
         return self._promote(item_s, elapsed_s)
@@ -531,7 +548,9 @@ class Call:
         # On a cluster local processes are not what was asked for.
         names = (FORK, LOKY, THREADS) if cluster is None or cluster == THREADS else (THREADS, cluster)
         costs = [known[name] for name in names if name in known and self._may_use(name)]
-        return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
+        found = min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
+        seen = self.profile.efficiency
+        return replace(found, efficiency=seen) if seen > 0 and cluster is None else found
 
     def _may_use(self, backend: str) -> bool:
         if self.limits.prefer == "threads":
@@ -712,7 +731,7 @@ class Call:
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
         self.state.settled = self._settled()
         if record.plan is not None and not record.plan.is_parallel and not record.revisions:
-            _learn.from_loop(record.plan, record.actual_s)
+            _learn.from_loop(self.state.key, record.plan, record.actual_s)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
             _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
@@ -722,8 +741,12 @@ class Call:
     def _settled(self) -> int | None:
         """Return the number of items for which looping is settled: decided so, and it took about what was predicted."""
         record = self.record
-        if record.plan is None:
+        if record.plan is None and not self.is_hopeless:
             return self.state.settled
+        if record.plan is None:
+            expected_s = self.profile.item_s * len(self.results)
+            is_right = expected_s < _SETTLED_S and (record.actual_s or 0.0) < _profile.CHANGED * expected_s
+            return record.n_items if is_right and not record.revisions else None
         if record.plan.is_parallel or record.revisions or record.actual_s is None:
             return None
         # Only short work, and only where every way was open: what is closed now may be open in the next call.

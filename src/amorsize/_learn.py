@@ -13,7 +13,7 @@ from amorsize._types import FORK, LOKY, THREADS, Reason
 
 if TYPE_CHECKING:
     from amorsize._backend._outcome import Outcome
-    from amorsize._types import Costs, Plan, Span
+    from amorsize._types import Costs, Plan, Profile, Span
 
 # Share of an item's seconds from which its transfer is worth learning from runs.
 LARGE_TRANSFER: Final = 0.2
@@ -22,6 +22,16 @@ LARGE_TRANSFER: Final = 0.2
 # compared with that of the caller alone: below, the difference is the clock's.
 COMPARABLE_S: Final = 200e-6
 COMPARABLE_ITEMS: Final = 3
+
+# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike.
+ALIKE: Final = 1.25
+
+# The least efficiency believed: below, something else had the cores.
+LEAST_EFFICIENCY: Final = 0.3
+
+# Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
+# run said is tried again after some forty calls, at half a per cent of their time.
+FORGET: Final = 0.005
 
 # How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
 PLAUSIBLE: Final = 5.0
@@ -47,15 +57,35 @@ def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = N
         return
     busy_s = sum(span.end_s - span.begin_s for span in work) / n_items
     if plan.backend != THREADS:
-        _profile.refresh(key, busy_s * _efficiency(plan), n_items)
-    _learn_efficiency(plan, busy_s)
+        _profile.refresh(key, busy_s * _efficiency(plan, work), n_items)
+    _learn_efficiency(key, plan, work)
     if elapsed_s is not None:
         _learn_transfer(key, plan, outcome, elapsed_s)
 
 
-def _efficiency(plan: Plan) -> float:
+def _efficiency(plan: Plan, work: list[Span]) -> float:
+    """Return the speed of workers as this run shows it, else as it was taken to be."""
+    profile = plan.profile
+    if (seen := _seen_efficiency(profile, work)) > 0:
+        return seen
     known = plan.host.costs.get(plan.backend)
-    return known.efficiency if known is not None else 1.0
+    return profile.efficiency or (known.efficiency if known is not None else 1.0)
+
+
+def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
+    """
+    Compare an item's seconds while all work with those of the sample, which ran alone in the same call; 0 if unknown.
+
+    Only where items are alike, in the sample and from chunk to chunk: else the difference is that of the items.
+    """
+    is_steady = profile.item_s_std < 0.05 * profile.item_s
+    if profile.n_head < COMPARABLE_ITEMS or not is_steady or profile.item_s <= COMPARABLE_S:
+        return 0.0
+    rates = sorted((span.end_s - span.begin_s) / span.n_items for span in work if span.n_items)
+    middle = rates[len(rates) // 2]
+    if len(rates) < COMPARABLE_ITEMS or middle <= 0 or rates[len(rates) * 9 // 10] > ALIKE * rates[len(rates) // 10]:
+        return 0.0
+    return min(1.0, max(LEAST_EFFICIENCY, profile.item_s / middle))
 
 
 def _costs(plan: Plan, outcome: Outcome) -> None:
@@ -109,12 +139,20 @@ def _usual_gap_s(spans: list[Span]) -> float:
     return gaps[len(gaps) // 4] if len(gaps) >= COMPARABLE_ITEMS else 0.0
 
 
-def _learn_efficiency(plan: Plan, busy_s: float) -> None:
-    """Compare an item's seconds while all work with those of the sample, which ran alone in the same call."""
-    profile = plan.profile
-    steady = profile.item_s_std < 0.05 * profile.item_s
-    if profile.n_head >= COMPARABLE_ITEMS and steady and profile.item_s > COMPARABLE_S and busy_s > 0:
-        _host.BOOK.learn(plan.backend, efficiency=min(1.0, max(0.5, profile.item_s / busy_s)))
+def _learn_efficiency(key: str, plan: Plan, work: list[Span]) -> None:
+    """
+    Remember how fast workers are beside each other: with this function, and on this host.
+
+    The host's figure is the best that some function reaches: it rises at once and sinks slowly, since a function that
+    waits for memory says nothing about the cores.
+    """
+    if (seen := _seen_efficiency(plan.profile, work)) <= 0:
+        return
+    _profile.remember_efficiency(key, seen, threads=plan.backend == THREADS)
+    if seen > _host.BOOK.get(plan.backend).efficiency:
+        _host.BOOK.learn(plan.backend, efficiency=seen)
+    else:
+        _host.BOOK.learn(plan.backend, efficiency=0.1 * seen + 0.9 * _host.BOOK.get(plan.backend).efficiency)
 
 
 def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) -> None:
@@ -134,8 +172,10 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
         _profile.remember_transfer(key, (seen_s - expected_s) / 2)
 
 
-def from_loop(plan: Plan, actual_s: float) -> None:
+def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     """Add up what calls lose because loky's workers are cold and forking is not possible."""
+    if 0 < plan.profile.efficiency < 1:
+        _profile.remember_efficiency(key, plan.profile.efficiency + FORGET * (1 - plan.profile.efficiency))
     costs = plan.host.costs.get(LOKY)
     if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
         return

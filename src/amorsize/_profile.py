@@ -453,3 +453,11 @@ def remember_transfer(key: str, more_s: float) -> None:
     if known is not None:
         profile = replace(known.profile, pickle_s=known.profile.pickle_s + more_s)
         CACHE.put(key, replace(known, profile=profile))
+
+
+def remember_efficiency(key: str, efficiency: float, *, threads: bool = False) -> None:
+    """Keep the speed of workers beside each other with this function."""
+    known = CACHE.get(key)
+    if known is not None:
+        name = "thread_efficiency" if threads else "efficiency"
+        CACHE.put(key, replace(known, profile=replace(known.profile, **{name: efficiency})))  # type: ignore[arg-type]  # a name of two

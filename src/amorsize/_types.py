@@ -111,6 +111,10 @@ class Profile(Record):
         pickle_s: Seconds to pickle and unpickle one item and one result.
         arg_pickle_s: The part of ``pickle_s`` that is the item's.
         peak_bytes: Growth of the process's peak memory while the sample ran.
+        efficiency: Speed of this function in a worker process while all work, relative to the caller alone; 0 until a
+            run has measured it, and the host's figure counts. Code that waits for memory or shares a floating-point
+            unit does not gain from every core.
+        thread_efficiency: The same in threads: code that holds the interpreter's lock gains nothing from them.
         is_picklable: Whether function, sampled items and results survive pickling.
         problem: What cannot be pickled, and the error, if anything.
         mutates: Names of outside state the function changes.
@@ -130,6 +134,8 @@ class Profile(Record):
     pickle_s: float = 0.0
     arg_pickle_s: float = 0.0
     peak_bytes: int = 0
+    efficiency: float = 0.0
+    thread_efficiency: float = 0.0
     is_picklable: bool = True
     problem: str = ""
     mutates: tuple[str, ...] = ()
@@ -138,7 +144,7 @@ class Profile(Record):
     head_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("item_s", "item_s_std", "pickle_s", "head_s", "cpu_fraction"):
+        for name in ("item_s", "item_s_std", "pickle_s", "head_s", "cpu_fraction", "efficiency", "thread_efficiency"):
             value = getattr(self, name)
             if not value >= 0.0 or math.isinf(value):
                 message = f"Profile.{name} must be a finite number of at least 0, not {value!r}"

@@ -387,7 +387,8 @@ class Team:
                 with process.no_interrupt():
                     self.start()
             if self.job.caller_computes:
-                self._compute()
+                with _blas.limited(self.job.threads):
+                    self._compute()
             while not self._is_done():
                 self._wait(_HOUSEKEEPING_S)
                 self._look_after()

@@ -1,0 +1,68 @@
+"""What runs teach: the speed of workers beside each other, per function and per host."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from amorsize import Reason, _learn
+from amorsize._backend import _blas
+from amorsize._decide import decide
+from amorsize._types import Span
+from tests.factories import make_host, make_limits, make_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def chunks(rates_s: Sequence[float], n_items: int = 10) -> list[Span]:
+    """Return spans of *n_items* items each that took these seconds per item."""
+    return [
+        Span(lane="worker 1", begin_s=0.0, end_s=rate * n_items, start=i * n_items, n_items=n_items)
+        for i, rate in enumerate(rates_s)
+    ]
+
+
+def test_items_that_all_take_longer_beside_each_other_tell_the_efficiency() -> None:
+    """Workers that share a floating-point unit are slower by as much in every chunk."""
+    profile = make_profile(n_head=5, item_s=4e-3, item_s_std=4e-5)
+    assert _learn._seen_efficiency(profile, chunks([8e-3, 8.1e-3, 7.9e-3])) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        pytest.param([1e-3] * 9 + [0.4], id="a heavy item at the end"),
+        pytest.param([1e-3, 2e-3, 3e-3, 4e-3], id="ascending"),
+        pytest.param([2e-3], id="one chunk"),
+    ],
+)
+def test_an_outlier_is_not_taken_for_slow_workers(rates: list[float]) -> None:
+    """The mean of unlike items says nothing about cores: a long tail once ended all parallel runs of its function."""
+    assert _learn._seen_efficiency(make_profile(n_head=5), chunks(rates)) == 0.0
+
+
+def test_a_function_that_does_not_gain_from_cores_stays_in_the_loop() -> None:
+    """Its own efficiency counts, not the host's, which other functions reach."""
+    host, limits = make_host(n_cpus=2), make_limits()
+    assert decide(make_profile(efficiency=0.0), host, 1000, limits).is_parallel
+    plan = decide(make_profile(efficiency=0.5), host, 1000, limits)
+    assert not plan.is_parallel
+    assert plan.reason is Reason.NOT_WORTH
+    assert decide(make_profile(thread_efficiency=0.5), host, 1000, limits).is_parallel
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the libraries are looked up in /proc")
+def test_a_computing_caller_has_its_share_of_blas_threads() -> None:
+    """Beside workers the caller is one of them; afterwards it has what it had."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    numbers = [n for path in _blas._libraries() if (n := _blas._openblas_number(path)) is not None]
+    if not numbers:
+        pytest.skip("this NumPy does not show OpenBLAS's number of threads")
+    before = [number.value for number in numbers]
+    with _blas.limited(1):
+        assert [number.value for number in numbers] == [1] * len(numbers)
+    assert [number.value for number in numbers] == before
