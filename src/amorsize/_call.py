@@ -47,6 +47,12 @@ READ_BOX_S: Final = 0.05
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
 
+# Bytes of items that kept workers are given at most: half of what the shared memory for them holds.
+_STANDBY_BYTES: Final = 128 << 10
+
+# Seconds that a decision takes, with what surrounds it.
+_THINKING_S: Final = 0.2e-3
+
 # Items in a block below which its producer's seconds are told apart from the function's.
 _FEW: Final = 64
 
@@ -69,9 +75,10 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     expected_s = known.profile.item_s * len(data)
     if type(data) in SLICED and len(data) and not known.is_like(data[0]):
         return None
-    if expected_s >= never_worth_s() and state.settled != len(data):
-        return None
     began = clock()
+    gap_s = math.inf if state.last is None else began - state.last.ended_s
+    if state.habit.is_worth_a_thought(len(data), expected_s, gap_s, never_worth_s()):
+        return None
     source = Source((data,), star=False)
     # What has been settled before is not thought about again unless it takes half as long again.
     beat = Beat(source, 0, known.profile.item_s, began + max(schedule.LOOK_S, 1.5 * expected_s))
@@ -94,7 +101,7 @@ def never_worth_s() -> float:
 
     With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
     """
-    return _host.BOOK.cheapest_start_s if not _backend.warm() else cost.FLOOR_S
+    return _host.BOOK.cheapest_start_s + _host.unread_s() if not _backend.warm() else cost.FLOOR_S
 
 
 def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
@@ -134,11 +141,40 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
 PROBE_WORTH_S: Final = 1.0
 
 
+def _standing_by(host: Host, func: Callable[..., Any], profile: Profile, n_items: int | None) -> Host:
+    """Return the host with the costs of the workers that an earlier map of *func* has left, where they can be used."""
+    if FORK not in host.costs or n_items is None or not _backend.is_standing_by(func):
+        return host
+    n_left = n_items - profile.n_head
+    n_bytes = n_left * max(1, profile.arg_bytes)
+    if n_bytes > _STANDBY_BYTES or n_left * profile.item_s > cost.STANDBY_WORK_S:
+        return host
+    known = _host.BOOK.get(cost.STANDBY)
+    warm = replace(known, start_s=known.start_s + n_bytes / cost.STANDBY_BYTES_PER_S + _THINKING_S)
+    return replace(host, costs={**host.costs, FORK: warm})
+
+
 def decide_here(
-    func: Callable[..., Any], profile: Profile, n_items: int | None, limits: Limits, *, stream: bool = False
+    func: Callable[..., Any],
+    profile: Profile,
+    n_items: int | None,
+    limits: Limits,
+    *,
+    stream: bool = False,
+    missed_s: float = 0.0,
 ) -> tuple[Plan, Any]:
-    """Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used."""
+    """
+    Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used.
+
+    What earlier calls have *missed* for want of workers has been paid for a start already.
+    """
     host, backend = current_host(func, stream=stream)
+    if not stream:
+        host = _standing_by(host, func, profile, n_items)
+    if missed_s > 0 and FORK in host.costs:
+        known = host.costs[FORK]
+        paid = replace(known, start_s=max(0.0, known.start_s - missed_s), start_each_s=0.0)
+        host = replace(host, costs={**host.costs, FORK: paid})
     plan = decide(profile, host, n_items, limits)
     name = host.context_backend
     if backend is None or name is None or plan.backend != name:
@@ -263,14 +299,16 @@ class Call:
         n_items = self.source.n_items
         self.profile = known.profile
         expected_s = known.profile.item_s * (n_items or 0)
-        if n_items is not None and self.source.is_plain and self.limits.n_jobs is None and expected_s < never_worth_s():
+        habit = self.state.habit
+        is_plain = self.source.is_plain and self.limits.n_jobs is None and not habit.is_due
+        if n_items is not None and is_plain and expected_s < never_worth_s():
             self._loop()
             return
         if n_items is None:
             self._sample(1, remember=False)
             self._consider()
             return
-        if self.state.settled == n_items and self.source.is_plain and self.limits.n_jobs is None:
+        if habit.settled == n_items and is_plain:
             # Decided before, as a loop, and it took what was predicted: the loop itself watches for changes.
             self._loop()
             return
@@ -374,10 +412,13 @@ class Call:
 
     def _might_pay(self, rest_s: float) -> bool:
         """Tell whether the cheapest start could gain anything: where not, the host is not even looked at."""
-        if self.limits.n_jobs is not None or not self.weighed:
+        if self.limits.n_jobs is not None:
+            return True
+        if self.state.habit.is_due:
             return True
         costs = self.cheapest()
-        self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= costs.start_each_s
+        start_s = costs.start_each_s + _host.unread_s()
+        self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= start_s
         return not self.is_hopeless
 
     def _gain(self, costs: Any, item_s: float) -> float:
@@ -414,13 +455,25 @@ class Call:
         """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
         self._inspect()
         self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
-        plan, backend = decide_here(self.func, self.profile, self.source.n_items, self.limits, stream=stream)
+        plan, backend = decide_here(
+            self.func,
+            self.profile,
+            self.source.n_items,
+            self.limits,
+            stream=stream,
+            missed_s=self._missed_s(),
+        )
         if self.record.plan is None:
             self.record.plan = plan
             self.record.profile, self.record.host = self.profile, plan.host
             logger.debug("%s: %s", getattr(self.func, "__qualname__", self.func), plan.reason, extra={"plan": plan})
             self._warn(plan)
         return plan, backend
+
+    def _missed_s(self) -> float:
+        """Return what counts as paid for a start of workers, if they could be kept afterwards."""
+        paid_s = self.state.habit.paid_s
+        return paid_s if paid_s > 0 and _backend.may_stand_by(self.func) else 0.0
 
     def _warn(self, plan: Plan) -> None:
         fixed = self.limits.n_jobs
@@ -522,7 +575,7 @@ class Call:
             return False
         elapsed_s = now - self.began
         costs = self.cheapest()
-        start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
+        start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s + _host.unread_s()
         if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, 0.5 * costs.efficiency):
             return False
         if not self.weighed:
@@ -632,7 +685,15 @@ class Call:
             initializer=self.options.initializer,
             initargs=self.options.initargs,
             backend=backend,
+            may_keep=self._may_keep(plan, len(items)),
         )
+
+    def _may_keep(self, plan: Plan, n_items: int) -> bool:
+        """Tell whether forked workers may stay for the next call: short work under the plainest rules."""
+        limits = self.limits
+        is_short = plan.backend == FORK and plan.profile.item_s * n_items < cost.STANDBY_WORK_S
+        is_plain = self.kwargs is None and self.options.initializer is None and limits.max_memory is None
+        return is_short and is_plain and not self.isolated
 
     def _big_first(self, items: Sequence[Any], plan: Plan) -> list[int]:
         """Return the positions to start with, where sizes predict costs and the chunk size is left to us."""
@@ -729,7 +790,7 @@ class Call:
             if self.samples is not None:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
-        self.state.settled = self._settled()
+        self._note_habit(record)
         if record.plan is not None and not record.plan.is_parallel and not record.revisions:
             _learn.from_loop(self.state.key, record.plan, record.actual_s)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
@@ -738,11 +799,28 @@ class Call:
         if (kept := store()) is not None:
             kept.keep(self.state.key, record.actual_s)
 
+    def _note_habit(self, record: Record) -> None:
+        """Let the function's next calls know what this one came to."""
+        habit, plan = self.state.habit, record.plan
+        if plan is not None and plan.is_parallel:
+            gains, stays = (record.actual_s or 0.0) < plan.serial_s, _backend.is_standing_by(self.func)
+            habit.went_parallel(plan.n_items, self._could_save(plan), gains=gains, stays=stays)
+            return
+        is_open = self.is_hopeless or (plan is not None and plan.reason in _SETTLING and FORK in plan.host.costs)
+        is_open = is_open and not record.revisions and self.limits.start_method in {None, FORK}
+        habit.looped(self._settled(), self._could_save(plan) if is_open else 0.0)
+
+    def _could_save(self, plan: Plan | None) -> float:
+        """Return the seconds that this call would have saved with workers that are there."""
+        n_items = self.record.n_items or 0
+        n_jobs = min(n_items, 2 if plan is None else min(plan.host.n_cpus, plan.host.n_physical_cpus))
+        return _learn.missed(self.profile, n_items, n_jobs) if n_jobs > 1 and self.profile.is_picklable else 0.0
+
     def _settled(self) -> int | None:
         """Return the number of items for which looping is settled: decided so, and it took about what was predicted."""
         record = self.record
         if record.plan is None and not self.is_hopeless:
-            return self.state.settled
+            return self.state.habit.settled
         if record.plan is None:
             expected_s = self.profile.item_s * len(self.results)
             is_right = expected_s < _SETTLED_S and (record.actual_s or 0.0) < _profile.CHANGED * expected_s

@@ -7,7 +7,7 @@ Pure arithmetic: nothing here chooses. The derivations are in ``docs/explanation
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +34,16 @@ QUANTUM_S: Final = 0.05
 # Share of a chunk's time that its dispatch may cost. The optimum is flat ("bathtub", oneTBB's documentation), so
 # two per cent is a choice, not a fit.
 DISPATCH_SHARE: Final = 0.02
+
+# The name under which the costs of kept forked workers are filed; in a plan their backend is "fork".
+STANDBY: Final = "standby"
+
+# Seconds of a map up to which forked workers are kept for the next one: beyond, a fork's 2 ms do not show.
+STANDBY_WORK_S: Final = 0.3
+
+# Bytes of items per second that are pickled together and unpickled by kept workers: small integers, the slowest per
+# byte, on the reference host.
+STANDBY_BYTES_PER_S: Final = 0.1e9
 
 # Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only.
 FOUNDING_CHUNK_S: Final = 0.2
@@ -93,6 +103,9 @@ _FORK = Costs(
     efficiency=0.96,
     worker_bytes=8 << 20,
 )
+# Forked workers that wait for another map of the same function: until one has begun, 0.15 ms on the reference host, and
+# 30 us of the caller for each further one (tests/benchmarks/probes.py).
+_STANDBY = replace(_FORK, start_s=0.2e-3, start_each_s=30e-6)
 _LOKY = Costs(
     start_s=0.5,
     start_each_s=0.02,
@@ -117,7 +130,7 @@ _THREADS = Costs(start_s=150e-6, start_each_s=60e-6, batch_overhead_s=60e-6, ite
 
 PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
     {
-        "linux": MappingProxyType({FORK: _FORK, LOKY: _LOKY, THREADS: _THREADS}),
+        "linux": MappingProxyType({FORK: _FORK, STANDBY: _STANDBY, LOKY: _LOKY, THREADS: _THREADS}),
         "darwin": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
         "win32": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
     }

@@ -93,6 +93,12 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
     if plan.backend == LOKY:
         _host.BOOK.started(LOKY)
     seen: dict[str, float] = {}
+    if outcome.is_warm:
+        if outcome.start_s > 0:
+            _host.BOOK.learn(
+                cost.STANDBY, start_s=_plausible(outcome.start_s, cost.PRIORS["linux"][cost.STANDBY].start_s)
+            )
+        return
     if plan.backend == FORK and outcome.start_s > 0:
         # Kept without what this process's size adds, which is added again as of the next decision.
         resident = _host.resident_bytes()
@@ -185,3 +191,14 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
         warm = replace(costs, start_s=0.0, start_each_s=0.0)
         could = cost.parallel(plan.profile, warm, plan.n_items, n_jobs, size, n_cpus=plan.host.n_cpus)
         _host.BOOK.miss(LOKY, actual_s - could.total_s)
+
+
+def missed(profile: Profile, n_items: int, n_jobs: int) -> float:
+    """Return the seconds by which kept forked workers would have been faster than the loop; 0 where by little."""
+    costs = _host.BOOK.get(cost.STANDBY)
+    if profile.efficiency > 0:
+        costs = replace(costs, efficiency=profile.efficiency)
+    size = cost.chunk_size(profile, costs, n_items, n_jobs)
+    could = cost.parallel(profile, costs, n_items, n_jobs, size, n_cpus=n_jobs, caller_computes=n_jobs <= 4)
+    loop_s = cost.serial_s(profile, n_items)
+    return loop_s - could.total_s if could.total_s < (1 - cost.MARGIN) * loop_s else 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize import _function, _host
 from amorsize._decide import decide
+from amorsize._habit import Habit
 from amorsize._types import SERIAL, Limits
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ class State:
         func: The function, without its binding.
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
-        settled: The number of items for which looping has been decided and found right, or None.
+        habit: What its recent calls add up to.
     """
 
     def __init__(self, func: Any) -> None:
         self.func: Any = func
         self.last: Record | None = None
         self.initialized: int = 0
-        self.settled: int | None = None
+        self.habit = Habit()
 
     @functools.cached_property
     def key(self) -> str:
@@ -102,6 +103,11 @@ class Record:
         self.rate_s: float | None = None
         self.actual_s: float | None = None
         self.built: Plan | None = None
+
+    @property
+    def ended_s(self) -> float:
+        """When the call ended, on the clock of ``began``."""
+        return self.began + (self.actual_s or 0.0)
 
     def build(self) -> Plan:
         """Return the plan as it stands."""

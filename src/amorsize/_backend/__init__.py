@@ -28,7 +28,7 @@ from amorsize._types import FORK, LOKY, THREADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._backend._fork import Team
+    from amorsize._backend._fork import Job, Team
     from amorsize._backend._futures import Board, Flow, Threads
     from amorsize._backend._outcome import Outcome
 
@@ -42,7 +42,9 @@ __all__ = [
     "dumps_by_value",
     "fork_team",
     "in_worker",
+    "is_standing_by",
     "make_call",
+    "may_stand_by",
     "no_interrupt",
     "probe",
     "run",
@@ -81,6 +83,7 @@ class Task:
         initializer: Called once in each worker.
         initargs: Its arguments.
         backend: joblib's backend object, for external ones.
+        may_keep: Whether forked workers may be those of an earlier map, and stay for a later one.
     """
 
     func: Callable[..., Any]
@@ -103,6 +106,7 @@ class Task:
     initializer: Callable[..., Any] | None = None
     initargs: tuple[Any, ...] = ()
     backend: Any = None
+    may_keep: bool = False
 
     @property
     def call(self) -> Callable[[Any], Any]:
@@ -177,7 +181,7 @@ def fork_blocker(func: Callable[..., Any]) -> str:
 
 
 def warm() -> frozenset[str]:
-    """Return the backends whose workers are running."""
+    """Return the backends whose workers are running for any function."""
     return frozenset({LOKY}) if _local.LOKY.is_warm() else frozenset()
 
 
@@ -199,14 +203,39 @@ def run(backend: str, task: Task) -> Outcome:
 
 
 def _run_fork(task: Task) -> Outcome:
-    return fork_team(task).run()
+    if not task.may_keep:
+        return fork_team(task).run()
+    from amorsize._backend import _standby  # noqa: PLC0415 - does not exist on Windows
+
+    return _standby.run(task.func, _job(task), star=task.star)
+
+
+def is_standing_by(func: Callable[..., Any]) -> bool:
+    """Tell whether forked workers of an earlier map wait for another one of *func*."""
+    standby: Any = sys.modules.get("amorsize._backend._standby")
+    return standby is not None and bool(standby.is_ready(func))
+
+
+def may_stand_by(func: Callable[..., Any]) -> bool:
+    """Tell whether forked workers of *func* could be kept for its next map."""
+    if sys.platform != "linux":
+        return False
+    from amorsize._backend import _standby  # noqa: PLC0415 - does not exist on Windows
+
+    return _standby.is_closed(func)
 
 
 def fork_team(task: Task) -> Team:
     """Make a team of forked workers for a task; nothing is started yet."""
-    from amorsize._backend._fork import Job, Team  # noqa: PLC0415 - does not exist on Windows
+    from amorsize._backend._fork import Team  # noqa: PLC0415 - does not exist on Windows
 
-    job = Job(
+    return Team(_job(task))
+
+
+def _job(task: Task) -> Job:
+    from amorsize._backend._fork import Job  # noqa: PLC0415 - does not exist on Windows
+
+    return Job(
         call=task.call,
         items=task.items,
         base=task.base,
@@ -224,7 +253,6 @@ def fork_team(task: Task) -> Team:
         is_tight=task.is_tight,
         initialize=_initialization(task),
     )
-    return Team(job)
 
 
 def _initialization(task: Task) -> Callable[[], None] | None:
@@ -412,11 +440,17 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.close()
+    standby: Any = sys.modules.get("amorsize._backend._standby")
+    if standby is not None:
+        standby.close()
 
 
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
     _local.LOKY.forget()
+    standby: Any = sys.modules.get("amorsize._backend._standby")
+    if standby is not None:
+        standby.forget()
 
 
 if hasattr(os, "register_at_fork"):

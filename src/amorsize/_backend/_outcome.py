@@ -40,6 +40,7 @@ class Outcome:
         busy_items: Items they did.
         open_s: Seconds the caller spent unpacking them.
         read_s: Seconds the caller spent reading them, where that was measured.
+        is_warm: Whether the workers were there before this run.
     """
 
     base: int
@@ -61,6 +62,7 @@ class Outcome:
     busy_items: int = 0
     open_s: float = 0.0
     read_s: float = 0.0
+    is_warm: bool = False
 
     def __post_init__(self) -> None:
         self.results = [MISSING] * self.n_items
