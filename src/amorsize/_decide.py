@@ -63,7 +63,8 @@ def decide(  # noqa: PLR0911 - one return per rule
         return plan.serial(reason)
     if limits.n_jobs is not None:
         return plan.parallel(best, Reason.FIXED)
-    if best.forecast.total_s < cost.serial_s(profile, n_left) * (1 - cost.MARGIN):
+    margin = cost.MARGIN if host.costs[best.backend].is_measured else cost.FIRST_MARGIN
+    if best.forecast.total_s < cost.serial_s(profile, n_left) * (1 - margin):
         return plan.parallel(best, Reason.FASTER)
     return plan.serial(Reason.UNKNOWN_LENGTH if n_items is None else _why_not(profile, best), best)
 

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _blas, _local
 from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
@@ -49,6 +50,7 @@ __all__ = [
     "probe",
     "run",
     "shutdown",
+    "unloaded_s",
     "warm",
     "watching",
 ]
@@ -163,6 +165,11 @@ def _semaphores() -> str | None:
         except (ImportError, OSError, AttributeError) as error:
             _semaphore_problem.append(f"semaphores cannot be had: {error}")
     return _semaphore_problem[0]
+
+
+def unloaded_s() -> float:
+    """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
+    return 0.0 if "amorsize._backend._fork" in sys.modules else cost.LOADING_RUNS_S
 
 
 def fork_blocker(func: Callable[..., Any]) -> str:

@@ -93,7 +93,7 @@ MAIL_BYTES: Final = 256 << 10
 clock = time.perf_counter
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class Job:
     """
     What a team is to do.
@@ -137,7 +137,7 @@ class Job:
     keep: Callable[[], bool] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class _Worker:
     slot: int
     pid: int

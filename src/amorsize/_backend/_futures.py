@@ -96,7 +96,7 @@ class Answer:
     n_begun: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class Done:
     """One finished chunk: what the worker returns."""
 
@@ -339,7 +339,7 @@ class Submitter(Protocol):
         """As :meth:`Carrier.renew`."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class Flow:
     """
     What a run through a submitter needs to know.
@@ -691,7 +691,7 @@ class _ThreadTask:
             raise _Overrun
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class Threads:
     """
     Carries tasks on threads of this process.

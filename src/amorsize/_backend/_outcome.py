@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from amorsize.exceptions import WorkerDied
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class Outcome:
     """
     The results of items ``base`` to ``base + n_items``.

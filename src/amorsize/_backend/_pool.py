@@ -46,7 +46,7 @@ _READ_BYTES: Final = 1 << 20
 clock = time.perf_counter
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class _Worker:
     slot: int
     pid: int

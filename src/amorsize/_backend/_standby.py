@@ -38,7 +38,7 @@ _MOST_TEAMS: Final = 4
 _MOST_FINGERPRINTS: Final = 256
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, match_args=False)
 class _Kept:
     team: _fork.Team
     func: Callable[..., Any]
