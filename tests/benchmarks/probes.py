@@ -66,6 +66,34 @@ def forks() -> None:
         del ballast
 
 
+def kept_workers() -> None:
+    """Measure how soon the workers of a short map begin with the next one, and what deciding about it takes."""
+    import amorsize  # noqa: PLC0415 - the import is not part of what is measured
+
+    f = amorsize.parallel(spun, n_jobs=2, start_method="fork")
+    data = [2000] * 40
+    f.map(data)
+    begins, whole = [], []
+    for _ in range(31):
+        f.map(data)
+        work = [span for span in f.last_plan.timeline if span.kind == "work"]
+        begins.append(min(span.begin_s for span in work if span.lane != "caller"))
+        whole.append(min(span.begin_s for span in work))
+    say(
+        "kept workers: until one begins, decision included", statistics.median(begins) * 1e3, "ms", "start_s of standby"
+    )
+    say("kept workers: until anybody begins", statistics.median(whole) * 1e3, "ms", "the decision")
+    amorsize.shutdown()
+
+
+def spun(n: int) -> int:
+    """Compute for a moment; nothing that could change is read."""
+    total = 0
+    for i in range(n):
+        total += i
+    return total
+
+
 def through_loky() -> None:
     """Measure a cold start of loky's workers, and warm tasks."""
     from joblib.externals import loky  # noqa: PLC0415 - the import is not part of what is measured
@@ -171,6 +199,7 @@ def main() -> None:
     """Print everything that can be measured here."""
     if hasattr(os, "fork"):
         forks()
+    kept_workers()
     threads()
     through_loky()
     starting_speed()
