@@ -665,7 +665,7 @@ class _Caller:
             n_head += 1
             if items.prefix[n_head] >= _profile.SAMPLE_BOX_S:
                 break
-        sampler.cpu_s = sum(sampler.times)
+        sampler.cpu_s = sampler.own_s = sum(sampler.times)
         seen = sampler.profile()
         self.profile = replace(self.profile, n_sampled=n_head, item_s=seen.item_s, n_head=n_head, head_s=seen.head_s)
         rest_s = seen.item_s * (items.n - n_head)

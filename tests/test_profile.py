@@ -440,3 +440,22 @@ def test_peak_memory_is_in_the_profile() -> None:
     plan = amorsize.plan(hungry, [60_000_000] * 3, sample_size=1)
     grown = _profile._peak_bytes() - before
     assert plan.profile.peak_bytes == pytest.approx(grown, rel=0.2, abs=8 << 20)
+
+
+def test_threads_that_spin_beside_a_waiting_item_do_not_count() -> None:
+    """OpenBLAS's do for 26 ms after NumPy is imported, and a sleep looked like computing."""
+    is_over = threading.Event()
+
+    def spin() -> None:
+        while not is_over.is_set():
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        sampler = Sampler(time.sleep)
+        sampler.run(iter([0.02]), 1)
+    finally:
+        is_over.set()
+        thread.join()
+    assert sampler.profile().cpu_fraction < 0.5

@@ -41,9 +41,11 @@ WEIGH_BYTES: Final = 64 * 1024
 # WEIGH_BYTES: one memory copy each way (tests/benchmarks/probes.py: 3 to 6 GB/s on the 2-core reference host).
 FLAT_BYTES_PER_S: Final = 2.0e9
 
-# Seconds of a sample below which CPU seconds beyond one core say nothing: OpenBLAS threads spin for 2**26 cycles, or
-# 20 to 30 ms, after NumPy is imported and after each product, whatever the function does meanwhile.
+# Seconds of a sample below which the CPU seconds of other threads say nothing, and those that are not counted beyond:
+# OpenBLAS threads spin for 2**26 cycles, or 20 to 30 ms, after NumPy is imported and after each product, whatever the
+# function does meanwhile. A sleep of 10 ms looked like 92 % computing.
 SPINNING_S: Final = 0.1
+SPUN_S: Final = 0.03
 
 # Share by which seconds per item may differ from what is known without being news.
 _SAME: Final = 0.05
@@ -103,6 +105,7 @@ class Sampler:
         items: The items themselves.
         times: Wall seconds of each.
         cpu_s: CPU seconds of the process meanwhile.
+        own_s: Those of the calling thread among them.
         peak_bytes: Growth of its peak memory.
     """
 
@@ -112,7 +115,7 @@ class Sampler:
         self.results: list[Any] = []
         self.items: list[Any] = []
         self.times: list[float] = []
-        self.cpu_s = 0.0
+        self.cpu_s = self.own_s = 0.0
         self.peak_bytes = 0
 
     def run(self, stream: Iterator[Any], n_most: int, box_s: float = SAMPLE_BOX_S, start: int = 0) -> None:
@@ -125,7 +128,7 @@ class Sampler:
         """
         clock = self.clock
         peak = _peak_bytes()
-        cpu = time.process_time()
+        cpu, own = time.process_time(), time.thread_time()
         begin = clock()
         for item in stream:
             self.items.append(item)
@@ -141,6 +144,7 @@ class Sampler:
             if len(self.results) >= n_most or after - begin >= box_s:
                 break
         self.cpu_s += time.process_time() - cpu
+        self.own_s += time.thread_time() - own
         self.peak_bytes = max(self.peak_bytes, _peak_bytes() - peak)
 
     def profile(self) -> Profile:
@@ -150,9 +154,8 @@ class Sampler:
         item_s, item_s_std = steady(self.times)
         total_s = sum(self.times)
         # The clock of CPU time ticks in up to 1 ms on some systems: below that the ratio says nothing.
-        cpu_fraction = self.cpu_s / total_s if total_s >= 1e-3 else 1.0
-        if total_s < SPINNING_S:
-            cpu_fraction = min(1.0, cpu_fraction)
+        others_s = max(0.0, self.cpu_s - self.own_s - SPUN_S) if total_s >= SPINNING_S else 0.0
+        cpu_fraction = (self.own_s + others_s) / total_s if total_s >= 1e-3 else 1.0
         return Profile(
             n_sampled=len(self.times),
             item_s=max(0.0, item_s - CLOCK_S),

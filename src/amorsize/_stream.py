@@ -144,7 +144,7 @@ class Stream:
         sampler = call.samples = _profile.Sampler(call.call)
         source, keep_going, skip = call.source, call.keep_going, call.limits.errors == "skip"
         spent_s, n_done, look_at, recent = 0.0, 0, schedule.LOOK_S, 0.0
-        cpu = time.process_time()
+        cpu, own = time.process_time(), time.thread_time()
         for item in source.iterator:
             before = clock()
             try:
@@ -164,6 +164,7 @@ class Stream:
                 sampler.results.append(result)
                 sampler.times.append(taken)
                 sampler.cpu_s = time.process_time() - cpu
+                sampler.own_s = time.thread_time() - own
                 call.first_item = sampler.items[0]
             n_done += 1
             yield (MISSING if skip and _is_failure(call, n_done - 1) else result)
