@@ -21,6 +21,7 @@ import amorsize
 from amorsize import _reach
 from amorsize._habit import MOST_PATIENCE, SOON_S, Habit
 from amorsize.exceptions import UnpicklableResult
+from tests.factories import make_host, make_limits, make_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -396,6 +397,26 @@ def test_values_with_methods_of_their_own(value: object) -> None:
 # -- when to think ----------------------------------------------------------------------------------------------------
 
 
+def make_plan(**changes: Any) -> amorsize.Plan:
+    """Return the plan of sixteen items of 0.2 ms."""
+    profile = make_profile(item_s=2e-4)
+    return amorsize.decide(profile, make_host(n_cpus=2), 16, make_limits(**changes))
+
+
+def test_a_call_like_the_last_is_not_decided_again() -> None:
+    """As long as that is of late; another length, speed or option is another call."""
+    habit, plan = Habit(), make_plan()
+    limits = plan.limits
+    habit.went_parallel(plan, 0.0, 0.0, gains=True, stays=True)
+    assert habit.as_before(16, 2.1e-4, limits, 0.5) is plan
+    assert habit.as_before(16, 2.1e-4, limits, 5.0) is None
+    assert habit.as_before(17, 2.1e-4, limits, 0.5) is None
+    assert habit.as_before(16, 5e-4, limits, 0.5) is None
+    assert habit.as_before(16, 2e-4, make_limits(errors="return"), 0.5) is None
+    habit.looped(16, 0.0)
+    assert habit.as_before(16, 2e-4, limits, 0.5) is None
+
+
 def test_short_calls_pay_for_a_start_together() -> None:
     """Three calls that each miss a third of it."""
     habit = Habit()
@@ -414,12 +435,12 @@ def test_rare_calls_never_do() -> None:
 
 def test_workers_that_do_not_gain_are_given_up() -> None:
     """On a busy machine; and each vain start makes the next one dearer, up to a bound."""
-    habit = Habit()
-    habit.went_parallel(16, 0.0, gains=True, stays=True)
+    habit, plan = Habit(), make_plan()
+    habit.went_parallel(plan, 0.0, 0.0, gains=True, stays=True)
     assert habit.is_worth_a_thought(16, 3e-3, 0.01, 2e-3)
     for _ in range(20):
         habit.is_kept = True
-        habit.went_parallel(16, 1e-3, gains=False, stays=True)
+        habit.went_parallel(plan, 1e-3, 0.0, gains=False, stays=True)
         assert not habit.is_kept
     assert habit.patience == MOST_PATIENCE
     assert habit.settled == 16
@@ -429,6 +450,6 @@ def test_workers_that_do_not_gain_are_given_up() -> None:
 def test_tiny_calls_are_never_thought_about() -> None:
     """Whatever waits."""
     habit = Habit()
-    habit.went_parallel(16, 0.0, gains=True, stays=True)
+    habit.went_parallel(make_plan(), 0.0, 0.0, gains=True, stays=True)
     assert not habit.is_worth_a_thought(16, 1e-5, 0.01, 2e-3)
     assert not habit.is_worth_a_thought(16, 5e-4, 0.01, 2e-3)

@@ -445,11 +445,29 @@ class Call:
             self._remember()
 
     def _decide_and_run(self) -> None:
+        if (plan := self._as_before()) is not None:
+            self._note(plan)
+            self._run_parallel(plan, None)
+            return
         plan, backend = self.decide(len(self.results))
         if plan.is_parallel:
             self._run_parallel(plan, backend)
         else:
             self._loop()
+
+    def _as_before(self) -> Plan | None:
+        """Return the last call's plan where deciding again could only repeat it."""
+        if self.results or not _backend.is_standing_by(self.func):
+            return None
+        plan = self.state.habit.as_before(self.source.n_items, self.profile.item_s, self.limits, self.began)
+        is_free = _backend.context()[0] is None and not _backend.in_worker() and not _host.snapshot().is_disabled
+        return plan if is_free else None
+
+    def _note(self, plan: Plan) -> None:
+        """Keep the first decision of the call: it is the one that last_plan replays."""
+        self.record.plan = plan
+        self.record.profile, self.record.host = plan.profile, plan.host
+        logger.debug("%s: %s", getattr(self.func, "__qualname__", self.func), plan.reason, extra={"plan": plan})
 
     def decide(self, n_head: int, *, stream: bool = False) -> tuple[Plan, Any]:
         """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
@@ -464,9 +482,7 @@ class Call:
             missed_s=self._missed_s(),
         )
         if self.record.plan is None:
-            self.record.plan = plan
-            self.record.profile, self.record.host = self.profile, plan.host
-            logger.debug("%s: %s", getattr(self.func, "__qualname__", self.func), plan.reason, extra={"plan": plan})
+            self._note(plan)
             self._warn(plan)
         return plan, backend
 
@@ -804,7 +820,7 @@ class Call:
         habit, plan = self.state.habit, record.plan
         if plan is not None and plan.is_parallel:
             gains, stays = (record.actual_s or 0.0) < plan.serial_s, _backend.is_standing_by(self.func)
-            habit.went_parallel(plan.n_items, self._could_save(plan), gains=gains, stays=stays)
+            habit.went_parallel(plan, self._could_save(plan), self.began, gains=gains, stays=stays)
             return
         is_open = self.is_hopeless or (plan is not None and plan.reason in _SETTLING and FORK in plan.host.costs)
         is_open = is_open and not record.revisions and self.limits.start_method in {None, FORK}

@@ -8,15 +8,24 @@ the start has been paid for. Workers that were started in vain, or answer too la
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from amorsize import _cost as cost
+
+if TYPE_CHECKING:
+    from amorsize._types import Limits, Plan
 
 # Seconds between two calls within which the workers of the first would still be there for the second.
 SOON_S: Final = 0.8
 
 # Seconds of work below which workers that wait are left alone: a decision takes 0.2 ms.
 LEAST_KEPT_S: Final = 1e-3
+
+# Seconds for which a decision holds for calls like it: as long as a reading of CPUs and memory does.
+HOLDS_S: Final = 1.0
+
+# Share by which items may take longer or shorter than when it was made.
+SAME: Final = 0.2
 
 # How many times the cost of a start must have been missed, at most.
 MOST_PATIENCE: Final = 64.0
@@ -32,9 +41,11 @@ class Habit:
         could_s: Seconds that a call like the last one would save with workers that are there.
         missed_s: Seconds that calls in quick succession have missed so far.
         patience: How many times the cost of a start must have been missed.
+        plan: What the last call did, while its workers wait.
+        decided_s: When that was decided, on the clock of the calls.
     """
 
-    __slots__ = ("could_s", "is_kept", "missed_s", "patience", "settled")
+    __slots__ = ("could_s", "decided_s", "is_kept", "missed_s", "patience", "plan", "settled")
 
     def __init__(self) -> None:
         self.settled: int | None = None
@@ -42,6 +53,8 @@ class Habit:
         self.could_s = 0.0
         self.missed_s = 0.0
         self.patience = 1.0
+        self.plan: Plan | None = None
+        self.decided_s = 0.0
 
     def is_worth_a_thought(self, n_items: int, expected_s: float, gap_s: float, start_s: float) -> bool:
         """
@@ -75,14 +88,23 @@ class Habit:
         """Seconds of a start of workers that count as paid."""
         return self.missed_s / self.patience
 
+    def as_before(self, n_items: int | None, item_s: float, limits: Limits, now: float) -> Plan | None:
+        """Return the plan of the last call if this one is like it and its workers wait; None: decide anew."""
+        plan = self.plan
+        if plan is None or not self.is_kept or plan.n_items != n_items or plan.limits is not limits:
+            return None
+        if now - self.decided_s > HOLDS_S or abs(item_s - plan.profile.item_s) > SAME * plan.profile.item_s:
+            return None
+        return plan
+
     def looped(self, settled: int | None, could_s: float) -> None:
         """Note a call that ran as a loop: whether that is settled, and what it could have saved."""
         # After a thought in vain, nothing is counted until the function has been looked at anew.
         self.could_s = 0.0 if self.is_due else could_s
         self.settled = settled
-        self.missed_s, self.is_kept = 0.0, False
+        self.missed_s, self.is_kept, self.plan = 0.0, False, None
 
-    def went_parallel(self, n_items: int | None, could_s: float, *, gains: bool, stays: bool) -> None:
+    def went_parallel(self, plan: Plan, could_s: float, now: float, *, gains: bool, stays: bool) -> None:
         """Note a call that had workers: whether it was faster than the loop, and whether they stay."""
         was_kept, was_paid = self.is_kept, self.missed_s > 0
         in_vain = was_kept and not gains
@@ -91,6 +113,8 @@ class Habit:
         elif was_kept:
             self.patience = max(1.0, self.patience / 2)
         self.is_kept = stays and not in_vain
-        self.settled = n_items if in_vain else None
+        self.settled = plan.n_items if in_vain else None
+        if plan is not self.plan:
+            self.plan, self.decided_s = plan, now
         self.could_s = could_s if in_vain else 0.0
         self.missed_s = 0.0
