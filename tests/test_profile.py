@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -459,3 +459,21 @@ def test_threads_that_spin_beside_a_waiting_item_do_not_count() -> None:
         is_over.set()
         thread.join()
     assert sampler.profile().cpu_fraction < 0.5
+
+
+def test_short_loops_keep_the_pace_up_to_date() -> None:
+    """A profile taken while the machine was busy is not for ever what calls are predicted from."""
+    f = amorsize.parallel(lambda x: x + 1)
+    data = list(range(20_000))
+    for _ in range(3):
+        f.map(data)
+    key = f._self_state.key
+    known = CACHE.get(key)
+    assert known is not None
+    wrong_s = 20 * known.profile.item_s
+    for _ in range(8):
+        CACHE.put(key, replace(known, profile=replace(known.profile, item_s=wrong_s)))
+        f.map(data)
+    now = CACHE.get(key)
+    assert now is not None
+    assert now.profile.item_s < wrong_s

@@ -53,6 +53,9 @@ _STANDBY_BYTES: Final = 128 << 10
 # Seconds that a decision takes, with what surrounds it.
 _THINKING_S: Final = 0.2e-3
 
+# Seconds of a short loop from which its pace is remembered.
+_TELLING_S: Final = 100e-6
+
 # Items in a block below which its producer's seconds are told apart from the function's.
 _FEW: Final = 64
 
@@ -92,6 +95,8 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     if len(results) < beat.n_items:
         return Call(func, state, options, source, None, done=results, began=began).run()
     record.actual_s = clock() - began
+    if record.actual_s > _TELLING_S and abs(record.actual_s - expected_s) > _profile.SAME * expected_s:
+        _profile.refresh(state.key, record.actual_s / beat.n_items, beat.n_items)
     return results
 
 

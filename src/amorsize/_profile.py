@@ -48,7 +48,7 @@ SPINNING_S: Final = 0.1
 SPUN_S: Final = 0.03
 
 # Share by which seconds per item may differ from what is known without being news.
-_SAME: Final = 0.05
+SAME: Final = 0.05
 
 # Share of an equal share of the work from which an item is big.
 BIG_SHARE: Final = 0.1
@@ -440,7 +440,7 @@ def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = 
     if known is None or n_items < 1 or not (math.isfinite(item_s) and item_s >= 0):
         return
     old = known.profile.item_s
-    if cpu_fraction is None and known.n_seen >= n_items and abs(item_s - old) < _SAME * old:
+    if cpu_fraction is None and known.n_seen >= n_items and abs(item_s - old) < SAME * old:
         return
     is_new = n_items > 4 * known.n_seen or not old / CHANGED <= item_s <= old * CHANGED
     mean = item_s if is_new else (old + item_s) / 2
