@@ -1,0 +1,167 @@
+"""A real Jupyter kernel: what cells define is mapped by workers, and what the kernel starts ends with it."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Seconds that one cell may take: far more than any needs, so that only a hang meets it.
+PATIENCE_S = 60
+
+# With retries, all items are done by workers and none by the kernel, however late workers are ready.
+DEFINE = """
+import os, time
+import amorsize
+
+@amorsize.parallel(n_jobs=2, retries=1)
+def tagged(x):
+    time.sleep(0.001)
+    return x * 3, os.getpid()
+"""
+
+
+@dataclass
+class Answer:
+    """What one cell has brought forth."""
+
+    printed: str = ""
+    shown: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def value(self) -> Any:
+        """The value of the cell's last line."""
+        assert self.error == ""
+        return ast.literal_eval(self.shown["text/plain"])
+
+
+@dataclass
+class Kernel:
+    """A running kernel and the wire to it."""
+
+    manager: Any
+    client: Any
+
+    def run(self, code: str, while_printing: Callable[[str], object] = lambda _: None) -> Answer:
+        """Run a cell; *while_printing* is called with all it has printed so far."""
+        answer = Answer()
+
+        def take(message: dict[str, Any]) -> None:
+            content = message["content"]
+            answer.error += content.get("ename", "")
+            answer.shown |= content.get("data", {})
+            if "text" in content:
+                answer.printed += content["text"]
+                while_printing(answer.printed)
+
+        self.client.execute_interactive(code, timeout=PATIENCE_S, output_hook=take, allow_stdin=False)
+        return answer
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the kernel's process, first, and those below it."""
+        kernel = psutil.Process(self.manager.provisioner.pid)
+        return [kernel, *kernel.children(recursive=True)]
+
+    def end(self, *, now: bool) -> None:
+        """Shut the kernel down, politely or at once, and close the wire."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=now)
+
+
+@pytest.fixture(name="start", scope="module")
+def _start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Kernel]]:
+    """Start kernels of this Python that see no settings and leave no files of the user who runs the tests."""
+    manager = pytest.importorskip("jupyter_client.manager", reason="jupyter_client is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    started: list[Kernel] = []
+
+    def start() -> Kernel:
+        kernel = Kernel(*manager.start_new_kernel(kernel_name="python3", startup_timeout=PATIENCE_S))
+        started.append(kernel)
+        return kernel
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield start
+        for kernel in started:
+            if kernel.manager.is_alive():
+                kernel.end(now=True)
+
+
+@pytest.fixture(name="kernel", scope="module")
+def _kernel(start: Callable[[], Kernel]) -> Kernel:
+    """Return the kernel that tests share; each defines what it needs."""
+    return start()
+
+
+def test_a_function_of_a_cell_goes_to_workers(kernel: Kernel) -> None:
+    """Nothing has to be moved into a module; a kernel has threads, so it is never forked."""
+    kernel.run(DEFINE)
+    kernel.run("pairs = tagged.map(range(40)); plan = tagged.last_plan")
+    assert kernel.run("[x for x, _ in pairs]").value == [3 * x for x in range(40)]
+    assert kernel.run("(plan.backend, plan.n_jobs)").value == ("loky", 2)
+    assert kernel.run("os.getpid() in {pid for _, pid in pairs}").value is False
+
+
+def test_what_a_later_cell_changes_is_what_runs(kernel: Kernel) -> None:
+    """Warm workers never run stale code: not of the function, nor of a helper, nor of a global that it names."""
+    kernel.run(f"{DEFINE}FACTOR = 2\ndef helper(x): return x * FACTOR")
+    define = "@amorsize.parallel(n_jobs=2, retries=1)\ndef changing(x): return {}"
+    assert kernel.run(define.format("helper(x)")).error == ""
+    assert kernel.run("changing.map(range(10))").value == [2 * x for x in range(10)]
+    kernel.run("FACTOR = 5")
+    assert kernel.run("changing.map(range(10))").value == [5 * x for x in range(10)]
+    kernel.run("def helper(x): return -x")
+    assert kernel.run("changing.map(range(10))").value == [-x for x in range(10)]
+    kernel.run(define.format("x + 100"))
+    assert kernel.run("changing.map(range(10))").value == [x + 100 for x in range(10)]
+    assert kernel.run("list(changing.imap(range(10)))").value == [x + 100 for x in range(10)]
+    assert kernel.run("changing.last_plan.backend").value == "loky"
+
+
+@pytest.mark.parametrize("line", ["f.last_plan", "f.profile", "amorsize.host()"])
+def test_a_record_at_the_end_of_a_cell_arrives_as_html(kernel: Kernel, line: str) -> None:
+    """The words are sent too, for fronts without HTML."""
+    shown = kernel.run(f"import amorsize\nf = amorsize.parallel(len)\nf.map(['a', 'bc'])\n{line}").shown
+    assert "<table" in shown["text/html"]
+    assert shown["text/plain"]
+
+
+def test_an_interrupt_ends_a_map_and_leaves_the_kernel_usable(kernel: Kernel) -> None:
+    """The cell ends with KeyboardInterrupt, and the next map, by the same function, is right."""
+    kernel.run(DEFINE)
+    interrupted: list[str] = []
+
+    def interrupt(printed: str) -> None:
+        if not interrupted:
+            interrupted.append(printed)
+            kernel.manager.interrupt_kernel()
+
+    # Uninterrupted it would take ten times the patience. Results have arrived when the first line is printed.
+    begun = "lambda done, *_: done and print(done, flush=True)"
+    long = f"tagged.with_options(progress={begun}).map(range({PATIENCE_S} * 20_000))"
+    assert kernel.run(long, interrupt).error == "KeyboardInterrupt"
+    assert interrupted
+    assert kernel.run("[x for x, _ in tagged.map(range(40))]").value == [3 * x for x in range(40)]
+
+
+@pytest.mark.parametrize("now", [False, True], ids=["politely", "killed"])
+def test_no_process_outlives_its_kernel(start: Callable[[], Kernel], *, now: bool) -> None:
+    """Warm workers end with the kernel, even if it is killed."""
+    kernel = start()
+    kernel.run(f"{DEFINE}tagged.map(range(40))")
+    processes = kernel.processes()
+    assert len(processes) > 2
+    kernel.end(now=now)
+    _, alive = psutil.wait_procs(processes[1:], timeout=PATIENCE_S)
+    for process in alive:
+        process.kill()
+    assert alive == []
