@@ -86,8 +86,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build/html; a warning is an error."""
-    session.install(".", *group("docs"))
+    """Build the documentation into docs/_build/html, its notebook executed; a warning is an error."""
+    session.install(".[plot]", *group("docs"))
     options = ["-n", "-W", "--keep-going", "--fresh-env", "-b", "html"]
     session.run("sphinx-build", *options, *session.posargs, "docs", "docs/_build/html")
 

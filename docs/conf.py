@@ -21,7 +21,7 @@ release = metadata.version("amorsize")
 version = release
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -29,12 +29,19 @@ extensions = [
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = f"amorsize {release}"
 # Formulas become MathML when the pages are built: browsers draw it, and no page loads scripts from elsewhere.
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
+
+# Notebooks are kept as text without outputs; each build runs them anew, and a cell that fails fails the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -47,6 +54,7 @@ napoleon_use_ivar = True
 # Prompts and outputs are not copied.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+copybutton_selector = "div:not(.output) > div.highlight pre"
 
 # References into other projects stay plain text: to resolve them takes inventories from the
 # network, and the build must do without. A reference to anything not listed here is an error.
