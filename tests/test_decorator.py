@@ -181,6 +181,13 @@ def test_tools_see_methods() -> None:
     assert "Add the base." in pydoc.plain(pydoc.render_doc(Counter))
 
 
+@pytest.mark.parametrize("function", [scale, Counter(1).add, amorsize.parallel(Adder(1))])
+def test_shells_offer_what_is_added(function: Any) -> None:
+    """``dir`` has the methods and records beside the names of the function itself, and nothing private of ours."""
+    added = {"imap", "last_plan", "map", "plan", "profile", "starmap", "with_options"}
+    assert set(dir(function)) == {*dir(function.__wrapped__), *added}
+
+
 def test_the_repr_says_what_it_is() -> None:
     """A decorated function can be told from a plain one when printed."""
     assert "amorsize" in repr(scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,11 @@ class Kernel:
 
         self.client.execute_interactive(code, timeout=PATIENCE_S, output_hook=take, allow_stdin=False)
         return answer
+
+    def ask(self, what: str, code: str) -> dict[str, Any]:
+        """Ask the kernel about the end of *code* without running it: "complete" or "inspect"."""
+        content: dict[str, Any] = getattr(self.client, what)(code, reply=True, timeout=PATIENCE_S)["content"]
+        return content
 
     def processes(self) -> list[psutil.Process]:
         """Return the kernel's process, first, and those below it."""
@@ -133,6 +139,16 @@ def test_a_record_at_the_end_of_a_cell_arrives_as_html(kernel: Kernel, line: str
     shown = kernel.run(f"import amorsize\nf = amorsize.parallel(len)\nf.map(['a', 'bc'])\n{line}").shown
     assert "<table" in shown["text/html"]
     assert shown["text/plain"]
+
+
+def test_the_kernel_completes_and_explains_a_decorated_function(kernel: Kernel) -> None:
+    """Tab after the dot offers what the decorator adds; a question mark shows the function's own signature."""
+    kernel.run('import amorsize\n@amorsize.parallel\ndef shrink(path, width=100):\n    """Make it smaller."""')
+    offered = kernel.ask("complete", "shrink.")["matches"]
+    assert {"map", "imap", "starmap", "with_options", "last_plan", "plan"} <= {name.split(".")[-1] for name in offered}
+    words = re.sub(r"\x1b\[\d+m", "", kernel.ask("inspect", "shrink")["data"]["text/plain"])  # without colours
+    assert "(path, width=100)" in words
+    assert "Make it smaller." in words
 
 
 def test_an_interrupt_ends_a_map_and_leaves_the_kernel_usable(kernel: Kernel) -> None:

@@ -273,6 +273,10 @@ class ParallelFunction(_Proxy, Generic[P, R]):
             return _with_options, (module, qualname, self._self_options)
         return _rebuild, (type(self), self.__wrapped__, self._self_options)
 
+    def __dir__(self) -> list[str]:
+        """The wrapped function's names and those added here: what shells and notebooks complete."""
+        return sorted({*dir(self.__wrapped__), *_ADDED})
+
     def __repr__(self) -> str:
         return f"<amorsize.parallel {self.__wrapped__!r}>"
 
@@ -335,6 +339,8 @@ if TYPE_CHECKING:
             """See :meth:`ParallelFunction.imap`."""
             raise NotImplementedError
 
+
+_ADDED = frozenset(name for name in vars(ParallelFunction) if not name.startswith("_"))
 
 _WRONG_ORDER = (
     "{0}: @amorsize.parallel must be outermost; write it above {1}, not below it, "
