@@ -69,12 +69,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy for three platforms, pyright, and the public surface as others see it."""
+    """Check types: mypy for three platforms, pyright, and the public surface as others and their editors see it."""
     session.install(".", *group("typing"))
     for platform in PLATFORMS:
         session.run("mypy", "--platform", platform)
     session.run("pyright")
     session.run("pyright", "--verifytypes", "amorsize", "--ignoreexternal")
+    session.install(*group("tests"))
+    session.run("python", "-m", "pytest", "tests/test_editors.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
