@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -94,7 +95,7 @@ def _start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Ke
         return kernel
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "TMPDIR"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         yield start
         for kernel in started:
@@ -170,14 +171,16 @@ def test_an_interrupt_ends_a_map_and_leaves_the_kernel_usable(kernel: Kernel) ->
 
 
 @pytest.mark.parametrize("now", [False, True], ids=["politely", "killed"])
-def test_no_process_outlives_its_kernel(start: Callable[[], Kernel], *, now: bool) -> None:
-    """Warm workers end with the kernel, even if it is killed."""
+def test_nothing_outlives_its_kernel(start: Callable[[], Kernel], *, now: bool) -> None:
+    """Warm workers end with the kernel, even if it is killed, and no file of ours is left."""
     kernel = start()
     kernel.run(f"{DEFINE}tagged.map(range(40))")
     processes = kernel.processes()
     assert len(processes) > 2
+    folder = Path(kernel.run("import tempfile; tempfile.gettempdir()").value)
     kernel.end(now=now)
     _, alive = psutil.wait_procs(processes[1:], timeout=PATIENCE_S)
     for process in alive:
         process.kill()
     assert alive == []
+    assert list(folder.glob("amorsize-*")) == []
