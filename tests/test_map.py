@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
+import itertools
 import os
 import pickle
 import subprocess
@@ -171,6 +172,13 @@ def test_map_equals_the_comprehension_where_everything_is_left_open(name: str) -
     """Without options too."""
     assert same(double.map(INPUTS[name]()), [x * 2 for x in INPUTS[name]()])
     assert double.last_plan is not None
+
+
+def test_nothing_to_do_is_done_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list says nothing about the cost of an item, even if the machine was away meanwhile."""
+    assert double.map([1, 2]) == [2, 4]
+    monkeypatch.setattr("amorsize._call.clock", itertools.count().__next__)
+    assert double.map([]) == []
 
 
 @given(st.lists(st.one_of(st.integers(), st.text(max_size=5), st.lists(st.integers(), max_size=3))))

@@ -95,7 +95,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     if len(results) < beat.n_items:
         return Call(func, state, options, source, None, done=results, began=began).run()
     record.actual_s = clock() - began
-    if record.actual_s > _TELLING_S and abs(record.actual_s - expected_s) > _profile.SAME * expected_s:
+    if results and record.actual_s > _TELLING_S and abs(record.actual_s - expected_s) > _profile.SAME * expected_s:
         _profile.refresh(state.key, record.actual_s / beat.n_items, beat.n_items)
     return results
 
