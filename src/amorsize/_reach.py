@@ -21,7 +21,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 # Modules whose functions depend on their arguments, the clock and what Fingerprint compares; of packages, all of it.
 PURE_MODULES: Final = frozenset(
@@ -71,7 +71,7 @@ class Fingerprint:
     """
 
     def __init__(self, func: types.FunctionType) -> None:
-        self._names: list[tuple[dict[str, Any], str, Any]] = []
+        self._names: list[tuple[Mapping[str, Any], str, Any]] = []
         self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
         self._seen: set[int] = set()
         self._visit(func)
