@@ -197,8 +197,9 @@ class ParallelFunction(_Proxy, Generic[P, R]):
         if not iterables:
             raise TypeError(f"{_name(self)} needs at least one iterable of items")
         func: Any = self.__wrapped__
-        if self._self_owner is None:
+        if self._self_owner is None and not self._self_state.is_checked:
             _refuse_outer_descriptor(self)
+            self._self_state.is_checked = True
         return _callable(func), self._self_options, self._self_state
 
     def _self_run(self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, star: bool) -> list[Any]:

@@ -61,6 +61,7 @@ class State:
         func: The function, without its binding.
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
+        is_checked: Whether it stands where decorators may stand.
         habit: What its recent calls add up to.
     """
 
@@ -68,6 +69,7 @@ class State:
         self.func: Any = func
         self.last: Record | None = None
         self.initialized: int = 0
+        self.is_checked: bool = False
         self.habit = Habit()
 
     @functools.cached_property

@@ -21,7 +21,7 @@ _TELLING_S: Final = 100e-6
 
 # Looks at the clock in one loop at least: after a change of cost the rest of a block runs unwatched, so a block is at
 # most that share of the items. One look costs 0.5 us.
-MOST_LOOKS: Final = 32
+MOST_LOOKS: Final = 20
 
 # Items in the first block of a loop at most.
 _FIRST_BLOCK: Final = 256
