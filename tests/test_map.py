@@ -466,6 +466,36 @@ def test_an_unpicklable_exception_names_item_and_text(options: dict[str, Any]) -
     assert "fails_in_worker" in str(caught.value.__cause__)
 
 
+def _raiser() -> tuple[type[Exception], Callable[[int], int]]:
+    """Return a class that no module holds, and a function that raises it in workers."""
+    parent = ME
+
+    class LocalError(ValueError):
+        def __init__(self, number: int, hint: str = "") -> None:
+            super().__init__(number)
+            self.hint = hint
+
+    def fails(x: int) -> int:
+        threading.Event().wait(1e-3)
+        if os.getpid() == parent:
+            return x
+        raise LocalError(x, "look here")
+
+    return LocalError, fails
+
+
+@pytest.mark.parametrize("options", PROCESSES)
+@pytest.mark.usefixtures("ready")
+def test_an_exception_of_a_local_class_arrives_as_that_class(options: dict[str, Any]) -> None:
+    """The caller can catch what it knows, although there are several classes of that name."""
+    _raiser()
+    kind, fails = _raiser()
+    with pytest.raises(kind) as caught:
+        amorsize.parallel(fails, **options, retries=1).map(range(100))
+    assert (caught.value.args, vars(caught.value)["hint"]) == ((0,), "look here")
+    assert "raise LocalError" in str(caught.value.__cause__)
+
+
 @pytest.mark.parametrize("options", PROCESSES)
 @pytest.mark.usefixtures("ready")
 def test_an_unpicklable_result_names_its_item(options: dict[str, Any], tmp_path: Path) -> None:
@@ -905,6 +935,17 @@ for _ in range(2):
     print([point.x for point, _ in results] == list(range(OFFSET, OFFSET + 20)))
     print(os.getpid() not in {{process for _, process in results}})
     OFFSET = 20
+class OwnError(Exception):
+    pass
+
+@amorsize.parallel(n_jobs=2, start_method={method!r}, retries=1)
+def fails(x):
+    raise OwnError(x, os.getpid())
+
+try:
+    fails.map(range(20))
+except OwnError as error:
+    print(error.args[0] == 0, error.args[1] != os.getpid())
 offset = 5
 closure = amorsize.parallel(lambda x: x + offset, n_jobs=2, start_method={method!r}, retries=1)
 print(closure.map(range(5)) == [5, 6, 7, 8, 9])
@@ -932,7 +973,7 @@ def test_functions_of_a_script_reach_workers(how: str, method: str, tmp_path: Pa
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["True"] * 6 + [method]
+    assert done.stdout.split() == ["True"] * 8 + [method]
     assert done.returncode == 0
 
 

@@ -141,7 +141,7 @@ class Trouble:
         with_items: Whether it was the items that needed it, not the function.
     """
 
-    error: tuple[BaseException, str]
+    error: _worker.Packed
     module: str = ""
     with_items: bool = False
 

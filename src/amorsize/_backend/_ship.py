@@ -103,6 +103,53 @@ def dumps(value: Any) -> bytes:
     return data
 
 
+def dumps_error(error: BaseException) -> bytes:
+    """Pickle an exception by value, so that it arrives as the caller's own class where the caller has that class."""
+    buffer = io.BytesIO()
+    _error_pickler()(buffer, protocol=5).dump(error)
+    return buffer.getvalue()
+
+
+@functools.cache
+def _error_pickler() -> Any:
+    """Return a pickler that sends a class without a name to be found by as its name, and by value for those without."""
+
+    class Pickler(_pickler()):  # type: ignore[misc]  # see there
+        def reducer_override(self, obj: Any) -> Any:
+            how = super().reducer_override(obj)
+            if how is not NotImplemented and isinstance(obj, type) and issubclass(obj, BaseException):
+                return _error_class, (obj.__module__, obj.__qualname__, id(obj), dumps_by_value(obj))
+            return how
+
+    return Pickler
+
+
+def _error_class(module: str, qualname: str, address: int, by_value: bytes) -> type[BaseException]:
+    """
+    Return the class of an exception: this process's own where it has it, else what was sent.
+
+    A local class exists once per call of the function around it. In a fork the right one is at the same address;
+    one that travelled to the worker by value is known by cloudpickle; else it must be the only one of its name.
+    """
+    known = _error_classes()
+    same_name = [kind for kind in known if (kind.__module__, kind.__qualname__) == (module, qualname)]
+    if here := [kind for kind in same_name if id(kind) == address]:
+        return here[0]
+    sent: type[BaseException] = pickle.loads(by_value)
+    return same_name[0] if sent not in known and len(same_name) == 1 else sent
+
+
+def _error_classes() -> set[type[BaseException]]:
+    """Return the exception classes there are in this process."""
+    found: set[type[BaseException]] = set()
+    todo: list[type[BaseException]] = [BaseException]
+    while todo:
+        kinds = set(type.__subclasses__(todo.pop())) - found
+        found |= kinds
+        todo += kinds
+    return found
+
+
 def _is_small(value: Any, depth: int = 2) -> bool:
     if isinstance(value, _SCALARS):
         return not isinstance(value, str | bytes) or len(value) <= SMALL_BYTES

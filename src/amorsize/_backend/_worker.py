@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize.exceptions import RemoteError, UnpicklableResult
@@ -119,34 +120,68 @@ def run_here(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bo
     return results, failures
 
 
-def pack_error(error: BaseException, index: int) -> tuple[BaseException, str]:
+@dataclass(frozen=True, slots=True)
+class Boxed:
+    """
+    An exception that only pickles by value, closed until the caller opens it.
+
+    Attributes:
+        data: The exception, by value.
+        instead: What arrives where it cannot be opened.
+    """
+
+    data: bytes
+    instead: RemoteError
+
+
+Packed = tuple["BaseException | Boxed", str]
+
+
+def pack_error(error: BaseException, index: int) -> Packed:
     """
     Make an exception fit to travel: itself where it survives pickling, else one that says its type, text, traceback.
 
     Returns:
-        The exception, and the worker's traceback as text.
+        The exception, boxed where its class has no name to be found by, and the worker's traceback as text.
     """
     import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
 
     text = "".join(traceback.format_exception(error))
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-        if type(copy) is type(error):
+    # Both ways through the pickle: exceptions are known for going in and not coming out.
+    with contextlib.suppress(Exception):
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error, text
-    except Exception:  # noqa: BLE001, S110 - whatever an exception's own pickling raises, the answer is the same
-        pass
+    instead = _described(error, index)
+    with contextlib.suppress(Exception):
+        from amorsize._backend import _ship  # noqa: PLC0415 - built on this module; only where plain pickle fails
+
+        data = _ship.dumps_error(error)
+        if type(pickle.loads(data)) is type(error):
+            return Boxed(data, instead), text
+    return instead, text
+
+
+def _described(error: BaseException, index: int) -> RemoteError:
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         words = str(error)
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error
         words = "<no text>"
-    message = f"item {index} raised {kind}, which cannot be pickled: {words}"
-    return RemoteError(message, index), text
+    return RemoteError(f"item {index} raised {kind}, which cannot be pickled: {words}", index)
 
 
-def unpack_error(packed: tuple[BaseException, str]) -> BaseException:
+def unpack_error(packed: Packed) -> BaseException:
     """Give an exception from a worker its traceback as the cause."""
-    error, text = packed
+    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
+
+    closed, text = packed
+    if isinstance(closed, Boxed):
+        try:
+            error: BaseException = pickle.loads(closed.data)
+        except Exception:  # noqa: BLE001 - what a class needs may be missing here; its description is not
+            error = closed.instead
+    else:
+        error = closed
     if text:
         error.__cause__ = RemoteTraceback(text)
     return error
@@ -163,7 +198,9 @@ def pack(
 
     A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the others are kept.
     """
-    packed = [(position, *pack_error(error, start + position)) for position, error in failures]
+    packed: list[tuple[int, BaseException | Boxed, str]] = [
+        (position, *pack_error(error, start + position)) for position, error in failures
+    ]
     for position, _ in failures:
         results[position] = None
     try:
