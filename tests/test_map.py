@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
+from amorsize._backend._futures import Callbacks, Flow, FlowTeam, Threads, Work
 from amorsize.exceptions import (
     AmorsizeError,
     AmorsizeWarning,
@@ -777,6 +778,51 @@ def test_items_and_results_that_cannot_be_pickled_run_serially() -> None:
     assert "generator" in wait.last_plan.explain()
     assert wait.with_options(prefer="threads", n_jobs=2).map(items) == items
     assert backend_of(wait) == "threading"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.usefixtures("ready")
+def test_only_items_that_cannot_be_pickled_stay_here(retries: int) -> None:
+    """The others of their chunk go to workers; that retries and timeout do not hold for them is said once."""
+    odd = (3, 20, 21, 39)
+    items = [generate(i) if i in odd else i for i in range(40)]
+    chosen = functions.where.with_options(**LOKY, batch_size=10, retries=retries)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        processes = chosen.map(items)
+    stayed = [i for i, process in enumerate(processes) if process == ME]
+    # Without retries the caller also works until the workers answer.
+    assert stayed == list(odd) if retries else set(odd) <= set(stayed)
+    assert len(caught) == retries
+    assert all("item 3 runs in this process" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.usefixtures("ready")
+def test_an_item_that_cannot_be_pickled_fails_at_its_own_index() -> None:
+    """The note of the function's error names that item, not the first of its chunk."""
+    items: list[Any] = [*range(25), generate(3), *range(14)]
+    chosen = functions.square.with_options(**LOKY, batch_size=20)
+    with pytest.raises(TypeError) as caught:
+        chosen.map(items)
+    assert caught.value.__notes__[0].startswith("amorsize: raised by item 25: ")
+
+
+class BrokenCarrier(Callbacks):
+    """A carrier with a bug."""
+
+    def task(self, flow: Flow, work: Work) -> Any:
+        """Fail, whatever the items."""
+        raise RuntimeError("a bug")
+
+
+def test_other_errors_of_sending_are_no_items_doing() -> None:
+    """What is not raised by pickling items ends the run."""
+    called: list[int] = []
+    threads = Threads(1)
+    with pytest.raises(RuntimeError, match="a bug"):
+        FlowTeam(Flow(call=called.append, items=range(10)), BrokenCarrier(threads, ahead=0)).run()
+    threads.close()
+    assert called == []
 
 
 # -- dying workers ---------------------------------------------------------------------------------------------------

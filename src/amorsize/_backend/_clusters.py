@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _ship, _worker
-from amorsize._backend._futures import Chunk, Done, Work, _alarmed, run_quantum
+from amorsize._backend._futures import Chunk, Done, Work, _alarmed, run_quantum, send_by
 from amorsize._backend._worker import NoWorkersError
 from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout
@@ -366,7 +366,7 @@ class Cluster:
         self._enter_job(_Job(function, arguments, done))
 
     def task(self, flow: Flow, work: Work) -> Any:
-        """Make what :meth:`submit` takes; raises what pickling the items raises."""
+        """Make what :meth:`submit` takes; raises :class:`Unsendable` where the items cannot be pickled."""
         assert flow.parcel is not None  # noqa: S101 - for the type checker
         return self._pack(flow.parcel, work, flow.keep_going, flow.timeout)
 
@@ -374,7 +374,8 @@ class Cluster:
         self, parcel: _ship.Parcel, work: Work, keep_going: bool, timeout: float | None
     ) -> tuple[Shipped, Remote]:
         items = work.items if hasattr(work.items, "__getitem__") else list(work.items)
-        blob, buffers = (self._by_value(items), ()) if self._value_modules else pickled(items)
+        pack = self._valued if self._value_modules else pickled
+        blob, buffers = send_by(pack, items)
         quantum_s = max(work.quantum_s, self._quantum_s)
         # Where nothing is known of the items the first block says so, not the quantum: it doubles while they are short.
         block = min(work.block, _FIRST_BLOCK)
@@ -467,6 +468,9 @@ class Cluster:
         self._value_modules.add(top)
         _cloudpickle().register_pickle_by_value(module)
         return True
+
+    def _valued(self, items: Any) -> tuple[Blob, tuple[Blob, ...]]:
+        return self._by_value(items), ()
 
     def _by_value(self, items: Any) -> Blob:
         """Pickle items whose classes the workers lack. The list of modules is the pickler's, and others change it."""

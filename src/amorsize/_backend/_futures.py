@@ -27,6 +27,7 @@ from amorsize import _schedule as schedule
 from amorsize._backend import _ship, _worker
 from amorsize._backend._outcome import Outcome
 from amorsize._types import Span
+from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Carrier(Protocol):
     ahead: int
 
     def task(self, flow: Flow, work: Work) -> Any:
-        """Turn work into what :meth:`submit` takes; raises what pickling the items raises."""
+        """Turn work into what :meth:`submit` takes; raises :class:`Unsendable` where the items cannot be pickled."""
 
     def submit(self, number: int, task: Any) -> None:
         """Hand over a task; never blocks."""
@@ -105,6 +106,24 @@ class Done:
     begin_s: float
     end_s: float
     lane: str
+
+
+class Unsendable(Exception):  # noqa: N818 - a signal between carrier and caller
+    """Tells that the items of a task cannot be pickled; its cause is what pickling them raised."""
+
+
+def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
+    """
+    Pickle items for a task; only what this raises is the items' doing.
+
+    Raises:
+        Unsendable: If they cannot be pickled.
+    """
+    try:
+        return dumps(items)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise Unsendable(message) from error
 
 
 class _Overrun(BaseException):
@@ -290,7 +309,7 @@ class Callbacks:
             return make(flow, work)
         if flow.parcel is None:
             return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going, self.way)
-        items = _ship.dumps(work.items if hasattr(work.items, "__getitem__") else list(work.items))
+        items = send_by(_ship.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
         return Chunk(flow.parcel, items, work.start, work.quantum_s, work.block, flow.keep_going, flow.timeout)
 
     def submit(self, number: int, task: Any) -> None:
@@ -404,6 +423,7 @@ class FlowTeam:
         self.one_by_one = False
         self._at_last_death = (0, 0)
         self._serial = 0
+        self._told = False
 
     def run(self) -> Outcome:
         """
@@ -507,11 +527,26 @@ class FlowTeam:
         work = Work(flow.base + start, flow.items[start:stop], quantum_s, block)
         try:
             task = self.carrier.task(flow, work)
-        except Exception:  # noqa: BLE001 - an item that cannot be pickled: the caller does it, as the loop would
-            self._do_here(start, stop)
+        except Unsendable as error:
+            self._divide(start, stop, error)
             return
         self.in_flight[number] = (start, stop)
         self.carrier.submit(number, task)
+
+    def _divide(self, start: int, stop: int, error: Unsendable) -> None:
+        """Find the items that cannot be pickled: the caller does these, as the loop would; the others are sent."""
+        if stop - start > 1:
+            middle = (start + stop) // 2
+            self._submit(start, middle)
+            if middle < self.limit:
+                self._submit(middle, min(stop, self.limit))
+            return
+        flow = self.flow
+        if (flow.timeout is not None or flow.retries) and not self._told:
+            self._told = True
+            why = f"it cannot be sent: {error}"
+            warn(f"item {flow.base + start} runs in this process, without timeout and retries: {why}")
+        self._do_here(start, stop)
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _ship, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._futures import Answer, Done, Work
+from amorsize._backend._futures import Answer, Done, Work, send_by
 from amorsize._backend._outcome import describe_exit
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -207,7 +207,7 @@ class ForkPool:
     def task(self, flow: Flow, work: Work) -> Any:
         """Pickle the items."""
         del flow
-        return work, _dumps(work.items)
+        return work, send_by(_dumps, work.items)
 
     def submit(self, number: int, task: Any) -> None:
         """Queue a task for the worker with the fewest."""
