@@ -950,6 +950,67 @@ def _reads_environment(x: int) -> tuple[int, str | None]:
     return os.getpid(), os.environ.get("AMORSIZE_TEST_READY")
 
 
+# -- no workers to be had --------------------------------------------------------------------------------------------
+
+FEW_DESCRIPTORS = """
+import contextlib, os, resource, time, warnings
+import amorsize
+
+@amorsize.parallel(start_method={method!r})
+def work(x):
+    time.sleep({sleep_s})
+    return x, os.getpid()
+
+if {method!r} == "loky":
+    import joblib.externals.loky
+work.plan(range(3))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+taken = []
+with contextlib.suppress(OSError):
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+for fd in taken[:{spare}]:
+    os.close(fd)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    results = work.map({data})
+print([x for x, _ in results] == list(range(300)))
+processes = {{process for _, process in results}}
+print([warning.category.__name__ for warning in caught] == ["AmorsizeWarning"] * (processes == {{os.getpid()}}))
+print(processes == {{os.getpid()}} or {spare} > 6)  # above, other versions of loky may need fewer
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("method", "sleep_s", "spare", "data"),
+    [
+        ("fork", 2e-3, 4, "range(300)"),
+        ("fork", 2e-3, 4, "iter(range(300))"),
+        ("loky", 6e-3, 4, "range(300)"),
+        ("loky", 6e-3, 8, "range(300)"),
+        ("loky", 6e-3, 12, "range(300)"),
+        ("loky", 6e-3, 15, "range(300)"),
+    ],
+)
+def test_where_no_worker_can_be_started_the_loop_goes_on(method: str, sleep_s: float, spare: int, data: str) -> None:
+    """
+    Descriptors end at different steps of a start; the items run here, each once, and one warning says so.
+
+    The loop after a refused start does not ask for workers again at each look, which once was a recursion.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS.format(method=method, sleep_s=sleep_s, spare=spare, data=data)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.split() == ["True"] * 3
+
+
 # -- scripts ---------------------------------------------------------------------------------------------------------
 
 SCRIPT = """

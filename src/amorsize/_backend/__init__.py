@@ -322,12 +322,12 @@ def _bare_flow(task: Task) -> Flow:
 
 
 def _run_loky(task: Task) -> Outcome:
-    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
-
     pool = _local.LOKY
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
     try:
         with no_interrupt():  # an import that is interrupted leaves half a module behind
+            from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+
             pool.ensure(task.n_jobs)
     except OSError as error:
         raise NoWorkersError(*error.args) from error

@@ -542,11 +542,16 @@ class FlowTeam:
                 self._submit(middle, min(stop, self.limit))
             return
         flow = self.flow
-        if (flow.timeout is not None or flow.retries) and not self._told:
-            self._told = True
+        if flow.timeout is not None or flow.retries:
             why = f"it cannot be sent: {error}"
-            warn(f"item {flow.base + start} runs in this process, without timeout and retries: {why}")
+            self._tell(f"item {flow.base + start} runs in this process, without timeout and retries: {why}")
         self._do_here(start, stop)
+
+    def _tell(self, message: str) -> None:
+        """Warn, once in a run."""
+        if not self._told:
+            self._told = True
+            warn(message)
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
@@ -618,7 +623,8 @@ class FlowTeam:
         error = answer.error
         assert error is not None  # noqa: S101 - for the type checker
         if isinstance(error, _worker.NoWorkersError):
-            self._do_here(start, min(stop, self.limit))  # the system gives no workers: the caller does it
+            self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
+            self._do_here(start, min(stop, self.limit))
         elif isinstance(error, _ship.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
         elif self.carrier.broken(error):

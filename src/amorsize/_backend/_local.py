@@ -145,12 +145,12 @@ class Loky:
         try:
             with no_interrupt():  # the first task starts the workers, which inherit that Ctrl-C is held back
                 future = self._executor.submit(task)
-        except OSError as error:
-            done(None, NoWorkersError(*error.args))
-            return
         except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
-            done(None, error)
-            return
+            future = self._entered(task)
+            if future is None or future.cancel():
+                refusal = _refusal(error)
+                done(None, error if refusal is None else NoWorkersError(*refusal.args))
+                return
 
         def finished(future: Any) -> None:
             if future.cancelled():
@@ -160,6 +160,11 @@ class Loky:
             done(None if error is not None else future.result(), error)
 
         future.add_done_callback(finished)
+
+    def _entered(self, task: Callable[[], Any]) -> Any:
+        """Return the future of a task that loky took in before it failed to start workers: it may still be run."""
+        waiting = list(getattr(self._executor, "_pending_work_items", {}).values())
+        return next((item.future for item in waiting if item.fn is task), None)
 
     def broken(self, error: BaseException) -> str:
         """Return loky's words where *error* means that workers died."""
@@ -197,7 +202,31 @@ class Loky:
             executor, self._executor, self._size = self._executor, None, 0
             if executor is not None and self._pid == os.getpid():
                 with contextlib.suppress(Exception):  # whatever state it is in, it must go
+                    _end_unserved(executor)
                     executor.shutdown(wait=True, kill_workers=kill)
+
+
+def _end_unserved(executor: Any) -> None:
+    """
+    End workers that nobody serves: where the start of one is refused, loky leaves those before it without a manager.
+
+    They would never be told to leave, and the interpreter waits for them at its end.
+    """
+    if executor._executor_manager_thread is None:  # noqa: SLF001 - no public way
+        for process in (executor._processes or {}).values():  # noqa: SLF001 - as above
+            process.terminate()
+            process.join(10)
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """
+    Return the system's refusal behind what loky raises, None if it is something else.
+
+    Where a pipe is refused, the clean-up of loky's ``Popen`` trips over a variable that has not been set yet.
+    """
+    if isinstance(error, UnboundLocalError) and error.__context__ is not None:
+        error = error.__context__
+    return error if isinstance(error, OSError) else None
 
 
 class External:
