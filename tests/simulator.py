@@ -444,7 +444,7 @@ def run_flow(
     """
     flow = _Flow(items, machine, item_s, batch_overhead_s, batch_size, first)
     if quantum_s is None:
-        quantum_s = getattr(flow.chunker, "quantum_s", 2 * cost.QUANTUM_S)
+        quantum_s = flow.chunker.quantum_s
     flow.quantum_s = quantum_s
     if batch_size is not None:
         flow.quantum_s = 1e9
@@ -584,11 +584,12 @@ class _Flow:
     def quantum(self, worker: int, begin: float, start: int, stop: int, block: int) -> tuple[int, float]:
         """Run a chunk like ``run_quantum``: until it is done or the quantum is over."""
         machine, prefix, now, current = self.machine, self.items.prefix, begin, start
-        while current < stop and (now - begin < self.quantum_s or current == start):
+        look_s = min(self.quantum_s / 4, 2 * schedule.CHECK_S)
+        while current < stop and (now - begin < self.quantum_s - look_s or current == start):
             high = min(stop, current + block)
             before = now
             now = machine.ends(worker, now, prefix[high] - prefix[current]) + machine.look_s
-            block = schedule.next_block(block, now - before, min(self.quantum_s / 4, 5 * schedule.CHECK_S))
+            block = schedule.next_block(block, now - before, look_s)
             current = high
         return current, now
 

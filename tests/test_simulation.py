@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amorsize import Profile
+from amorsize import _cost as cost
+from amorsize import _schedule as schedule
+from amorsize._backend import _futures
 from amorsize._cost import PRIORS
 from amorsize._types import FORK, LOKY
 from tests import simulator
@@ -218,6 +221,43 @@ def test_a_loop_goes_parallel_when_its_items_grow() -> None:
     called = call(items, HOSTS["fork"], profile=SMALL)
     assert called.promoted_at is not None
     assert items.prefix[called.promoted_at] < 0.01 * items.total_s
+
+
+# -- what a worker has goes home -------------------------------------------------------------------------------------
+
+
+@given(
+    seconds=st.lists(st.sampled_from([1e-6, 1e-4, 1e-3, 1e-2]), min_size=1, max_size=2000),
+    item_s=st.sampled_from([1e-6, 1e-3]),
+)
+def test_a_worker_sends_what_it_has_every_50_ms(seconds: list[float], item_s: float) -> None:
+    """Whatever its items turn out to take, a chunk ends within a quantum and one block, which is its longest item."""
+    now = 0.0
+
+    def work(i: int) -> int:
+        nonlocal now
+        now += seconds[i]
+        return i
+
+    chunker = schedule.Chunker(n_workers=2, item_s=item_s, batch_overhead_s=300e-6)
+    assert chunker.quantum_s == cost.QUANTUM_S == 0.05
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_futures, "clock", lambda: now)
+        block = schedule.first_block(item_s)
+        results, _ = _futures.run_quantum(work, range(len(seconds)), chunker.quantum_s, block, keep_going=False)
+    assert results == list(range(len(results)))
+    assert len(results) == len(seconds) or now > chunker.quantum_s / 2
+    last = seconds[len(results) - 1]
+    assert now <= chunker.quantum_s + 16 * last
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 64, 10_000])
+@pytest.mark.parametrize("batch_overhead_s", [60e-6, 300e-6, 2e-3])
+@pytest.mark.parametrize("item_s", [1e-7, 1e-3, 0.03])
+def test_a_chunk_that_takes_what_is_expected_is_not_cut(n_workers: int, batch_overhead_s: float, item_s: float) -> None:
+    """Nor is one that takes a tenth longer: cutting it would cost a dispatch for a few items."""
+    chunker = schedule.Chunker(n_workers, item_s, batch_overhead_s)
+    assert 1.1 * item_s * (chunker.size(10**12) - 1) < chunker.quantum_s
 
 
 # -- clusters --------------------------------------------------------------------------------------------------------

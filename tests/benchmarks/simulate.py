@@ -71,7 +71,7 @@ def efficiency_table(found: dict[str, dict[str, list[float]]]) -> str:
 def policy(cluster: Cluster, item_s: float) -> simulator.Load:
     """Return the steady state with the chunks that the real policy hands out."""
     chunker = schedule.Chunker(cluster.n, item_s, cost.EXTERNAL_PRIOR.batch_overhead_s)
-    cut_s = getattr(chunker, "quantum_s", 2 * cost.QUANTUM_S)
+    cut_s = chunker.quantum_s
     return simulator.steady(cluster, item_s, max(1.0, min(chunker.size(10**9), cut_s / item_s)))
 
 

@@ -339,7 +339,7 @@ class Cluster:
         self.most = 2 * self.n if self.size() <= self.n else self.n
         overhead_s = _overheads.get(identity(self.backend), cost.EXTERNAL_PRIOR.batch_overhead_s)
         # Where a dispatch is dear chunks are long, and cutting one short costs a dispatch more.
-        self._quantum_s = max(2 * cost.QUANTUM_S, 1.25 * overhead_s / cost.DISPATCH_SHARE)
+        self._quantum_s = max(cost.QUANTUM_S, 1.25 * overhead_s / cost.DISPATCH_SHARE)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -181,11 +181,12 @@ def run_quantum(
     keep_going: bool,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """Run items, at least one, until they are done or *quantum_s* is over; looks at the clock between blocks."""
+    """Run items, at least one, until they are done or *quantum_s* is nearly over; looks at the clock between blocks."""
+    look_s = min(quantum_s / 4, 2 * schedule.CHECK_S)
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     begin = now = clock()
-    while len(results) < len(items) and (now - begin < quantum_s or not results):
+    while len(results) < len(items) and (now - begin < quantum_s - look_s or not results):
         part = items[len(results) : len(results) + block]
         if tell is not None:
             tell(len(results) + len(part))
@@ -195,7 +196,7 @@ def run_quantum(
         if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
             break
         before, now = now, clock()
-        block = schedule.next_block(block, now - before, min(quantum_s / 4, 5 * schedule.CHECK_S))
+        block = schedule.next_block(block, now - before, look_s)
     return results, failures
 
 
@@ -521,7 +522,7 @@ class FlowTeam:
         flow = self.flow
         self._serial += 1
         number = self._serial
-        # A fixed batch_size is one chunk whatever it takes; otherwise a chunk is cut short after two quanta.
+        # A fixed batch_size is one chunk whatever it takes.
         quantum_s = 1e9 if flow.batch_size is not None else self.chunker.quantum_s
         block = schedule.first_block(self.chunker.item_s)
         work = Work(flow.base + start, flow.items[start:stop], quantum_s, block)

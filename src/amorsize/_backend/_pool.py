@@ -190,7 +190,7 @@ class ForkPool:
         failures: list[tuple[int, BaseException]] = []
         keep_going = self.flow.keep_going
         begin = now = clock()
-        while len(results) < len(items) and (now - begin < quantum_s or not results):
+        while len(results) < len(items) and (now - begin < quantum_s - schedule.CHECK_S or not results):
             part = items[len(results) : len(results) + block]
             self._board[2 * slot + 1] = len(results) + len(part)
             done, failed = _worker.run_block(self.flow.call, part, keep_going=keep_going)
