@@ -64,6 +64,7 @@ def test_ctrl_c_ends_a_map_and_leaves_nothing(way: str) -> None:
     [
         "through asyncio.to_thread",
         "after os.fork",
+        "in a multiprocessing child that ends with workers starting",
         "with stdin closed",
         "with few descriptors",
         "with state as of the call",

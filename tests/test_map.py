@@ -917,6 +917,12 @@ def test_an_item_that_hangs_is_ended(options: dict[str, Any]) -> None:
     assert isinstance(caught.value, TimeoutError)
 
 
+def test_a_timeout_with_threads_warns() -> None:
+    """A thread cannot be stopped: the items run to their end, and the call says so."""
+    with pytest.warns(AmorsizeWarning, match="timeout cannot stop an item in a thread"):
+        assert functions.slow.with_options(**THREADS, timeout=1e-4).map(range(6)) == list(range(6))
+
+
 @pytest.mark.parametrize("options", PROCESSES)
 @pytest.mark.usefixtures("ready")
 def test_an_item_that_hangs_does_not_take_the_others_along(options: dict[str, Any]) -> None:

@@ -613,7 +613,7 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
             ``(done, total, elapsed_s)`` at most ten times a second and once at the end.
         start_method: ``"fork"`` or ``"loky"`` fixes how local workers start.
         retries: How often an item whose worker died may run again; keeps all items out of the calling process.
-        timeout: Seconds one item may take; keeps all items out of the calling process.
+        timeout: Seconds one item may take; keeps all items out of the calling process. No effect with threads.
         initializer: Called once in each worker, and in the calling process before items run there.
         initargs: Its arguments.
 

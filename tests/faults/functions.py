@@ -72,3 +72,8 @@ def process_of(x: int) -> int:
 def nests(x: int) -> list[int]:
     """Map in a map."""
     return plain.with_options(n_jobs=2).map(range(x % 4))
+
+
+def maps_and_ends() -> None:
+    """Be a process that leaves while loky's workers are still starting."""
+    print(plain.with_options(n_jobs=2, start_method="loky").map(range(40)) == [3 * x for x in range(40)], flush=True)  # noqa: T201 - for the parent

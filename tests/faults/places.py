@@ -41,6 +41,20 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
         """,
         "[True, True, True] 0",
     ),
+    "in a multiprocessing child that ends with workers starting": (
+        """
+        import multiprocessing as mp
+        from tests.faults.functions import maps_and_ends
+        if __name__ == "__main__":
+            # Where the program came through standard input only a fork has it.
+            for method in ["fork"] * 3 if sys.argv[0] == "-" else mp.get_all_start_methods():
+                process = mp.get_context(method).Process(target=maps_and_ends)
+                process.start()
+                process.join(60)
+                print(process.exitcode, flush=True)
+        """,
+        "True 0 True 0 True 0",
+    ),
     "in a daemonic child": (
         """
         import multiprocessing as mp, warnings
@@ -216,7 +230,8 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "in a directory that is gone": (
         """
-        import tempfile
+        import tempfile, warnings
+        warnings.simplefilter("ignore")  # loky starts no workers without a directory, which the call says
         folder = tempfile.mkdtemp()
         os.chdir(folder)
         os.rmdir(folder)
@@ -322,11 +337,12 @@ def run_program(name: str, tmp_path: Path, *, how: str = "file", flags: tuple[st
     code = START + textwrap.dedent(PROGRAMS[name][0])
     path = tmp_path / "program.py"
     path.write_text(code)
+    arguments = {"file": [str(path)], "argument": ["-c", code], "standard input": ["-"]}[how]
     done = subprocess.run(
-        [sys.executable, *flags, *([str(path)] if how == "file" else ["-c", code])],
+        [sys.executable, *flags, *arguments],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in [str(ROOT), *sys.path] if p)},
-        stdin=subprocess.DEVNULL,
+        input=code if how == "standard input" else "",
         capture_output=True,
         text=True,
         timeout=100,

@@ -16,10 +16,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("how", ["file", "argument"])
+@pytest.mark.parametrize("how", ["file", "argument", "standard input"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_map_works_where_it_is_called_from(name: str, how: str, tmp_path: Path) -> None:
-    """The right results, or the loop with its reason, without a word on stderr; no main guard, `python -c` too."""
+    """The right results, or the loop with its reason, and a silent stderr; no main guard, from -c and stdin too."""
     words, said, code = run_program(name, tmp_path, how=how)
     assert (words, said, code) == (" ".join(PROGRAMS[name][1].split()), "", 0)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Seconds after which idle loky workers leave by themselves; joblib's own figure.
 IDLE_S: Final = 300
 
+# Priority among multiprocessing's finalizers: semaphores go at 0, queues at 10, higher ones first.
+_BEFORE_SEMAPHORES: Final = 100
+
 # joblib's backends that mean "processes of this machine", for which our own way of running them is taken.
 LOCAL_PROCESS_BACKENDS: Final = frozenset({"loky", "multiprocessing", "amorsize"})
 
@@ -122,6 +125,8 @@ class Loky:
         """Have at least *n_jobs* workers, or have them starting."""
         with self._lock:
             # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
+            import multiprocessing.util  # noqa: PLC0415 - joblib's is the larger part
+
             import joblib  # noqa: F401, PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
             from joblib.externals import loky  # noqa: PLC0415 - as above
 
@@ -136,8 +141,10 @@ class Loky:
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
             self._size, self._pid = n_jobs, os.getpid()
             if not self._registered:
-                # Before the interpreter takes modules apart: loky's own clean-up needs them.
+                # Before the interpreter takes modules apart: loky's own clean-up needs them. A child of multiprocessing
+                # leaves without atexit's functions, and removes semaphores that workers which still start ask for.
                 atexit.register(self._at_exit)
+                multiprocessing.util.Finalize(None, self._at_exit, exitpriority=_BEFORE_SEMAPHORES)
                 self._registered = True
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
@@ -180,6 +187,7 @@ class Loky:
         # The parent's executor must not be collected here: its clean-up would talk to the parent's workers.
         self._inherited = self._executor
         self._executor, self._size = None, 0
+        self._registered = False
 
     def _at_exit(self) -> None:
         self.close(kill=True)
