@@ -4,6 +4,7 @@ import collections
 import functools
 import inspect
 import itertools
+import multiprocessing.process
 import os
 import pickle
 import subprocess
@@ -863,6 +864,18 @@ def test_after_a_death_the_next_call_is_fine(options: dict[str, Any]) -> None:
         functions.fails_in_worker.with_options(**options).map(range(60), kwargs={"parent": ME, "kind": "die"})
     assert functions.where.with_options(**options, retries=1).map(range(10))
     assert square.with_options(**options).map(range(100)) == [x * x for x in range(100)]
+
+
+@needs_fork
+def test_dead_loky_workers_are_taken_in() -> None:
+    """None is left unwaited-for with its pipe open, as loky does with one that broke its pool (faults, seed 192)."""
+    dies = functions.fails_in_worker.with_options(**LOKY, retries=2)
+    for _ in range(3):
+        with pytest.raises(WorkerDied):
+            dies.map(range(3), kwargs={"parent": ME, "kind": "die"})
+        amorsize.shutdown()
+        # As it is: multiprocessing.active_children() would take them in.
+        assert not [child for child in multiprocessing.process._children if "Loky" in repr(type(child))]
 
 
 @pytest.mark.parametrize("options", PROCESSES)

@@ -212,6 +212,8 @@ class Loky:
                 with contextlib.suppress(Exception):  # whatever state it is in, it must go
                     _end_unserved(executor)
                     executor.shutdown(wait=True, kill_workers=kill)
+                # A worker that broke the pool is in nobody's list any more: asking takes in its end and its pipe.
+                sys.modules["multiprocessing"].active_children()
 
 
 def _end_unserved(executor: Any) -> None:
