@@ -127,6 +127,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def clusters(session: nox.Session) -> None:
+    """Run the tests that need Dask, Ray or scikit-learn, which the others skip."""
+    session.install(".[dask,ray]", *group("clusters"))
+    # Each in a process of its own: Dask leaves threads behind, and beside these nothing may be forked any more.
+    session.run("python", "-m", "pytest", "tests/test_clusters.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/test_joblib.py", "-k", "scikit_learn", *session.posargs)
+
+
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests and report the lines and branches that none reached, workers included."""
     session.install(".", *group("coverage"))
