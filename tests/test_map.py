@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import inspect
 import itertools
 import multiprocessing.process
@@ -9,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import warnings
@@ -22,7 +24,8 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend._futures import Callbacks, Flow, FlowTeam, Threads, Work
+from amorsize._backend import _ship
+from amorsize._backend._futures import Board, Callbacks, Flow, FlowTeam, Threads, Work
 from amorsize.exceptions import (
     AmorsizeError,
     AmorsizeWarning,
@@ -1146,6 +1149,23 @@ def test_nothing_is_left_behind(options: dict[str, Any]) -> None:
         if thread.name.startswith("amorsize"):
             thread.join(10)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("amorsize")]
+
+
+def test_files_of_a_run_go_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt between any two lines leaves none behind; a copy in a worker removes nothing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    large = bytes(100_000)
+    board = Board()
+    parcel = _ship.pack_function(lambda x: (x, large), star=False, kwargs=None, importable=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    copy = pickle.loads(pickle.dumps(parcel))
+    assert (copy.digest, copy.path, copy.is_by_value) == (parcel.digest, parcel.path, True)
+    del copy
+    gc.collect()
+    assert len(list(tmp_path.iterdir())) == 2
+    del board, parcel
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_fork

@@ -249,12 +249,15 @@ class Board:
     N_SLOTS: Final = 4096
 
     def __init__(self) -> None:
-        handle, self.path = tempfile.mkstemp(prefix="amorsize-")
-        try:
-            os.ftruncate(handle, 8 * self.N_SLOTS)
-            self._map = mmap.mmap(handle, 8 * self.N_SLOTS)
-        finally:
-            os.close(handle)
+        with _worker.no_interrupt():
+            handle, self.path = tempfile.mkstemp(prefix="amorsize-")
+            # However this object ends, an interrupt between two lines included, the file goes with it.
+            self._remove = _worker.removing(self, self.path)
+            try:
+                os.ftruncate(handle, 8 * self.N_SLOTS)
+                self._map = mmap.mmap(handle, 8 * self.N_SLOTS)
+            finally:
+                os.close(handle)
 
     def take(self, number: int) -> int:
         """Return the slot of a task, set to nothing begun."""
@@ -273,8 +276,7 @@ class Board:
     def close(self) -> None:
         """Remove the file."""
         self._map.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        self._remove()
 
 
 _mapped: tuple[str, Any] = ("", None)

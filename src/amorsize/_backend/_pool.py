@@ -94,11 +94,13 @@ class ForkPool:
     def _fork(self, slot: int) -> _Worker:
         with process.no_interrupt():
             tasks_r, tasks_w = os.pipe()
-            results_r, results_w = os.pipe()
+            made = [tasks_r, tasks_w]
             try:
+                results_r, results_w = os.pipe()
+                made += [results_r, results_w]
                 pid = process.fork()
             except OSError:
-                for fd in (tasks_r, tasks_w, results_r, results_w):
+                for fd in made:
                     os.close(fd)
                 raise
             if pid == 0:

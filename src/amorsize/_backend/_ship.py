@@ -268,7 +268,7 @@ class _Contents:
     initializer: bytes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Parcel:
     """
     A function ready to travel, with everything that is the same for all chunks.
@@ -335,15 +335,18 @@ def pack_function(
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if len(data) <= _INLINE_BYTES or not ambient:
         return Parcel(digest, data, "", not named)
-    handle, path = tempfile.mkstemp(prefix="amorsize-")
+    with _worker.no_interrupt():
+        handle, path = tempfile.mkstemp(prefix="amorsize-")
+        parcel = Parcel(digest, b"", path, not named)
+        _worker.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
+        file = os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             file.write(data)
     except OSError:  # no room: it travels with each chunk
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        parcel.close()
         return Parcel(digest, data, "", not named)
-    return Parcel(digest, b"", path, not named)
+    return parcel
 
 
 def _copied(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +61,19 @@ def no_interrupt() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def removing(owner: object, path: str) -> Callable[[], object]:
+    """Remove a file when *owner* is collected, or when the function returned is called; in this process only."""
+    remove = weakref.finalize(owner, _unlink, path, os.getpid())
+    remove.atexit = False  # a forked copy of the program has an exit of its own
+    return remove
+
+
+def _unlink(path: str, pid: int) -> None:
+    if os.getpid() == pid:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def in_worker() -> bool:
