@@ -1123,6 +1123,34 @@ def test_a_program_ends_with_workers_running() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("end\n", "", 0)
 
 
+STARTS = """
+import signal
+from joblib.externals.loky.backend import fork_exec
+from tests import functions
+
+def spy(*arguments, **keywords):
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    return real(*arguments, **keywords)
+
+real, fork_exec.fork_exec = fork_exec.fork_exec, spy
+functions.where.with_options(n_jobs=2, start_method="loky", retries=1).map(range(4))
+"""
+
+
+@needs_fork
+def test_the_first_workers_start_with_ctrl_c_held_back() -> None:
+    """They would print its traceback; starting the resource tracker of multiprocessing lets it through again."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["True", "True"], "", 0)
+
+
 def test_amorsize_serial_switches_workers_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """With AMORSIZE_SERIAL set everything runs here, and the plan says why."""
     monkeypatch.setenv("AMORSIZE_SERIAL", "1")

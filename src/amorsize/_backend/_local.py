@@ -136,6 +136,11 @@ class Loky:
                 return
             if executor is not None:
                 executor.shutdown(wait=False)
+            if sys.platform != "win32":
+                import multiprocessing.resource_tracker  # noqa: PLC0415 - as above
+
+                # Now, since starting it lets Ctrl-C through again: workers that start right behind it would get it.
+                multiprocessing.resource_tracker.ensure_running()
             share = str(max(1, (os.cpu_count() or 1) // n_jobs))
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
