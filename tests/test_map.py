@@ -986,6 +986,7 @@ def work(x):
 if {method!r} == "loky":
     import joblib.externals.loky
 work.plan(range(3))
+import amorsize._stream
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 taken = []
 with contextlib.suppress(OSError):
@@ -995,7 +996,7 @@ for fd in taken[:{spare}]:
     os.close(fd)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    results = work.map({data})
+    results = list({call})
 print([x for x, _ in results] == list(range(300)))
 processes = {{process for _, process in results}}
 print([warning.category.__name__ for warning in caught] == ["AmorsizeWarning"] * (processes == {{os.getpid()}}))
@@ -1009,6 +1010,8 @@ print(processes == {{os.getpid()}} or {spare} > 6)  # above, other versions of l
     [
         ("fork", 2e-3, 4, "range(300)"),
         ("fork", 2e-3, 4, "iter(range(300))"),
+        ("fork", 2e-3, 3, "STREAM"),
+        ("loky", 6e-3, 4, "STREAM"),
         ("loky", 6e-3, 4, "range(300)"),
         ("loky", 6e-3, 8, "range(300)"),
         ("loky", 6e-3, 12, "range(300)"),
@@ -1021,8 +1024,9 @@ def test_where_no_worker_can_be_started_the_loop_goes_on(method: str, sleep_s: f
 
     The loop after a refused start does not ask for workers again at each look, which once was a recursion.
     """
+    call = "work.imap(range(300))" if data == "STREAM" else f"work.map({data})"
     done = subprocess.run(
-        [sys.executable, "-c", FEW_DESCRIPTORS.format(method=method, sleep_s=sleep_s, spare=spare, data=data)],
+        [sys.executable, "-c", FEW_DESCRIPTORS.format(method=method, sleep_s=sleep_s, spare=spare, call=call)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,

@@ -387,7 +387,7 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, task: Task) -> None:
-        from amorsize._backend._futures import Callbacks, Threads  # noqa: PLC0415 - see the top
+        from amorsize._backend._futures import Callbacks, Refused, Threads  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
@@ -397,15 +397,14 @@ class Streaming:
         self._board: Board | None = None
         flow = _bare_flow(task)
         carrier: Any
-        if backend == FORK:
-            from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows
-
-            carrier = self._fork = ForkPool(flow, _share(task), _initialization(task))
+        if backend in {FORK, LOKY} and (refusal := self._start(backend, task, flow)) is not None:
+            carrier = Callbacks(Refused(backend, refusal), ahead=0)
+        elif backend == FORK:
+            carrier = self._fork
         elif backend == THREADS:
             self._threads = Threads(task.n_jobs)
             carrier = Callbacks(self._threads, ahead=1)
         elif backend == LOKY:
-            _local.LOKY.ensure(task.n_jobs)
             flow = _flow(task, is_cold=False, ambient=True)
             self._board = _board()
             ahead = 1 if _local.LOKY.n_workers() == task.n_jobs else 0
@@ -416,6 +415,19 @@ class Streaming:
             self._cluster.__enter__()
             carrier = Callbacks(self._cluster, ahead=1)
         self.team = StreamTeam(flow, carrier)
+
+    def _start(self, backend: str, task: Task, flow: Flow) -> OSError | None:
+        """Start local workers; returns the system's refusal, None if there is none."""
+        try:
+            if backend == LOKY:
+                _local.LOKY.ensure(task.n_jobs)
+            else:
+                from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows
+
+                self._fork = ForkPool(flow, _share(task), _initialization(task))
+        except OSError as error:
+            return error
+        return None
 
     def close(self, *, kill: bool) -> None:
         """End the work; *kill* where some of it is still running and no longer wanted."""

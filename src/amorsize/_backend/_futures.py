@@ -736,6 +736,27 @@ class _ThreadTask:
 
 
 @dataclass(eq=False, repr=False, match_args=False)
+class Refused:
+    """Carries nothing, since the system refused workers: the caller is told so task by task, and does them itself."""
+
+    name: str
+    refusal: OSError
+
+    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Answer at once."""
+        del task
+        done(None, _worker.NoWorkersError(*self.refusal.args))
+
+    def broken(self, error: BaseException) -> str:
+        """Return an empty string: nobody died."""
+        del error
+        return ""
+
+    def renew(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(eq=False, repr=False, match_args=False)
 class Threads:
     """
     Carries tasks on threads of this process.
