@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import tracemalloc
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -385,13 +386,24 @@ def test_open_functions(func: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("value", [[1, "a", (2.0, None)], {1: {2, 3}}, np.ones(3), [np.float64(1)], bytearray(b"a")])
 def test_plain_values(value: object) -> None:
     """Builtin types, and those of modules that only compute."""
-    assert _reach.dumps_plain(value) is not None
+    assert _reach.dumps_plain(value, 1 << 20) is not None
 
 
 @pytest.mark.parametrize("value", [Item(), [Item()], scaled, {"a": scaled}, print, sys.stdout, lambda: 0])
 def test_values_with_methods_of_their_own(value: object) -> None:
     """Others are not sent to workers that are kept."""
-    assert _reach.dumps_plain(value) is None
+    assert _reach.dumps_plain(value, 1 << 20) is None
+
+
+def test_large_values_are_refused_before_they_are_copied() -> None:
+    """Arrays of 200 MB were pickled whole, only to learn that they do not fit."""
+    large = [np.zeros(1 << 20)] * 3
+    tracemalloc.start()
+    try:
+        assert _reach.dumps_plain(large, 1 << 16) is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # -- when to think ----------------------------------------------------------------------------------------------------

@@ -53,6 +53,9 @@ _STANDBY_BYTES: Final = 128 << 10
 # Seconds that a decision takes, with what surrounds it.
 _THINKING_S: Final = 0.2e-3
 
+# Seconds to pickle and unpickle a number and its result, one by one.
+_SMALL_PICKLE_S: Final = 1e-6
+
 # Seconds of a short loop from which its pace is remembered.
 _TELLING_S: Final = 100e-6
 
@@ -713,6 +716,7 @@ class Call:
         """Tell whether forked workers may stay for the next call: short work under the plainest rules."""
         limits = self.limits
         is_short = plan.backend == FORK and plan.profile.item_s * n_items < cost.STANDBY_WORK_S
+        is_short = is_short and plan.profile.arg_bytes * n_items <= _STANDBY_BYTES
         is_plain = self.kwargs is None and self.options.initializer is None and limits.max_memory is None
         return is_short and is_plain and not self.isolated
 
@@ -835,7 +839,10 @@ class Call:
         """Return the seconds that this call would have saved with workers that are there."""
         n_items = self.record.n_items or 0
         n_jobs = min(n_items, 2 if plan is None else min(plan.host.n_cpus, plan.host.n_physical_cpus))
-        return _learn.missed(self.profile, n_items, n_jobs) if n_jobs > 1 and self.profile.is_picklable else 0.0
+        # Items never weighed are taken to cost what small ones do.
+        profile = self.profile if self.weighed else replace(self.profile, pickle_s=_SMALL_PICKLE_S)
+        is_small = profile.arg_bytes * n_items <= _STANDBY_BYTES
+        return _learn.missed(profile, n_items, n_jobs) if n_jobs > 1 and is_small and profile.is_picklable else 0.0
 
     def _settled(self) -> int | None:
         """Return the number of items for which looping is settled: decided so, and it took about what was predicted."""

@@ -26,8 +26,9 @@ COMPARABLE_ITEMS: Final = 3
 # Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike.
 ALIKE: Final = 1.25
 
-# The least efficiency believed: below, something else had the cores.
+# Between which an efficiency is believed: below, something else had the cores or the items are others; above, they are.
 LEAST_EFFICIENCY: Final = 0.3
+MOST_EFFICIENCY: Final = 1.1
 
 # Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
 # run said is tried again after some forty calls, at half a per cent of their time.
@@ -56,36 +57,35 @@ def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = N
     if not n_items or outcome.deaths:
         return
     busy_s = sum(span.end_s - span.begin_s for span in work) / n_items
-    if plan.backend != THREADS:
-        _profile.refresh(key, busy_s * _efficiency(plan, work), n_items)
+    if plan.backend != THREADS and _seen_efficiency(plan.profile, work) <= 0:
+        _profile.refresh(key, busy_s * _efficiency(plan), n_items)
     _learn_efficiency(key, plan, work)
     if elapsed_s is not None:
         _learn_transfer(key, plan, outcome, elapsed_s)
 
 
-def _efficiency(plan: Plan, work: list[Span]) -> float:
-    """Return the speed of workers as this run shows it, else as it was taken to be."""
+def _efficiency(plan: Plan) -> float:
+    """Return the speed of workers as it was taken to be."""
     profile = plan.profile
-    if (seen := _seen_efficiency(profile, work)) > 0:
-        return seen
     known = plan.host.costs.get(plan.backend)
     return profile.efficiency or (known.efficiency if known is not None else 1.0)
 
 
 def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
     """
-    Compare an item's seconds while all work with those of the sample, which ran alone in the same call; 0 if unknown.
+    Compare an item's seconds while all work with those of items that ran alone; 0 if that says nothing.
 
     Only where items are alike, in the sample and from chunk to chunk: else the difference is that of the items.
     """
     is_steady = profile.item_s_std < 0.05 * profile.item_s
-    if profile.n_head < COMPARABLE_ITEMS or not is_steady or profile.item_s <= COMPARABLE_S:
+    if profile.n_sampled < COMPARABLE_ITEMS or not is_steady or profile.item_s <= COMPARABLE_S:
         return 0.0
     rates = sorted((span.end_s - span.begin_s) / span.n_items for span in work if span.n_items)
     middle = rates[len(rates) // 2]
     if len(rates) < COMPARABLE_ITEMS or middle <= 0 or rates[len(rates) * 9 // 10] > ALIKE * rates[len(rates) // 10]:
         return 0.0
-    return min(1.0, max(LEAST_EFFICIENCY, profile.item_s / middle))
+    seen = profile.item_s / middle
+    return min(1.0, seen) if LEAST_EFFICIENCY < seen < MOST_EFFICIENCY else 0.0
 
 
 def _costs(plan: Plan, outcome: Outcome) -> None:
@@ -181,7 +181,7 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
 def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     """Add up what calls lose because loky's workers are cold and forking is not possible."""
     if 0 < plan.profile.efficiency < 1:
-        _profile.remember_efficiency(key, plan.profile.efficiency + FORGET * (1 - plan.profile.efficiency))
+        _profile.remember_efficiency(key, plan.profile.efficiency + 2 * FORGET * (1 - plan.profile.efficiency))
     costs = plan.host.costs.get(LOKY)
     if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
         return

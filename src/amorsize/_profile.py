@@ -459,8 +459,10 @@ def remember_transfer(key: str, more_s: float) -> None:
 
 
 def remember_efficiency(key: str, efficiency: float, *, threads: bool = False) -> None:
-    """Keep the speed of workers beside each other with this function."""
+    """Keep the speed of workers beside each other with this function; one disturbed run must not set it."""
     known = CACHE.get(key)
     if known is not None:
         name = "thread_efficiency" if threads else "efficiency"
+        before = getattr(known.profile, name) or 1.0
+        efficiency = (before + efficiency) / 2
         CACHE.put(key, replace(known, profile=replace(known.profile, **{name: efficiency})))  # type: ignore[arg-type]  # a name of two

@@ -223,9 +223,27 @@ class _PlainPickler(pickle.Pickler):
         return NotImplemented
 
 
-def dumps_plain(value: Any) -> bytes | None:
-    """Pickle a value of plain types; None where there are others in it, or it cannot be pickled."""
-    buffer = io.BytesIO()
+class _Bounded(io.BytesIO):
+    """A buffer that refuses to grow beyond *most* bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def write(self, data: Any) -> int:
+        if self.tell() + memoryview(data).nbytes > self._most:
+            raise _Open
+        return super().write(data)
+
+
+def dumps_plain(value: Any, most: int) -> bytes | None:
+    """
+    Pickle a value of plain types.
+
+    Returns:
+        At most *most* bytes; None where there would be more, where other types are in it, or it cannot be pickled.
+    """
+    buffer = _Bounded(most)
     try:
         _PlainPickler(buffer, protocol=5).dump(value)
     except Exception:  # noqa: BLE001 - whatever is odd about it: it is not plain

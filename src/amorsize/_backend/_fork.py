@@ -776,10 +776,9 @@ def _n_workers(job: Job) -> int:
     return max(1, job.n_jobs - 1 if job.caller_computes else job.n_jobs)
 
 
-def mail(job: Job, dumps: Callable[[Any], bytes | None]) -> bytes | None:
+def mail(job: Job, dumps: Callable[[Any, int], bytes | None]) -> bytes | None:
     """Pickle what a later map consists of; None where it is too much, or not plain."""
-    data = dumps((job.items, job.base, job.item_s, job.batch_size, job.keep_going))
-    return data if data is not None and len(data) <= MAIL_BYTES else None
+    return dumps((job.items, job.base, job.item_s, job.batch_size, job.keep_going), MAIL_BYTES)
 
 
 def _goes_on(failed: Sequence[tuple[int, BaseException]], *, keep_going: bool) -> bool:
