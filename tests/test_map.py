@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -1008,6 +1009,8 @@ print(processes == {{os.getpid()}} or {spare} > 6)  # above, other versions of l
 @pytest.mark.parametrize(
     ("method", "sleep_s", "spare", "data"),
     [
+        ("fork", 2e-3, 1, "range(300)"),
+        ("fork", 2e-3, 2, "range(300)"),
         ("fork", 2e-3, 4, "range(300)"),
         ("fork", 2e-3, 4, "iter(range(300))"),
         ("fork", 2e-3, 3, "STREAM"),
@@ -1215,3 +1218,51 @@ def test_the_exceptions_survive_pickling() -> None:
     assert (died.results, died.in_flight, died.cause, str(died)) == ({1: 2}, (3,), "killed", "why")
     late = pickle.loads(pickle.dumps(ItemTimeout("late", 4)))
     assert (late.index, str(late)) == (4, "late")
+
+
+class Tracked:
+    """A result that can be asked whether it is still there."""
+
+
+def tracked(_: int) -> Tracked:
+    """Return one."""
+    return Tracked()
+
+
+@pytest.mark.parametrize("options", [{}, {"errors": "return"}, {"n_jobs": 1}])
+def test_a_call_holds_on_to_nothing(options: dict[str, Any]) -> None:
+    """Results go when the caller drops them, not at some collection: a call's parts once pointed at each other."""
+    f = amorsize.parallel(tracked, **options)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            kept = [weakref.ref(result) for result in f.map(list(range(20)))]
+            assert [ref for ref in kept if ref() is not None] == []
+        kept = [weakref.ref(result) for result in f.imap(list(range(20)))]
+        assert [ref for ref in kept if ref() is not None] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("options", PARALLEL)
+@pytest.mark.usefixtures("ready")
+def test_dropping_a_stream_ends_its_work_at_once(options: dict[str, Any]) -> None:
+    """Without waiting for a collection."""
+    ended = []
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            ended.append(True)
+
+    stream = functions.square.with_options(**options).imap(numbers())
+    gc.disable()
+    try:
+        assert next(stream) == 0
+        assert not ended
+        del stream
+        assert ended
+    finally:
+        gc.enable()

@@ -250,6 +250,8 @@ class Call:
                 self._run_unknown()
         finally:
             self._finish()
+            # They point back here: what the call holds would stay until the next collection.
+            self.samples = self.early = None
         return self._answer()
 
     def _run_isolated(self, known: _profile.Known | None) -> None:
@@ -350,7 +352,8 @@ class Call:
             return False
         picks = {0, n_items // 2, n_items - 1}
         alike = all(known.is_like(data[i]) for i in picks)
-        self.weighed = alike
+        # Of a function that only ever ran in short loops nothing but the seconds is known.
+        self.weighed = alike and known.profile.func_bytes > 0
         return alike
 
     def _sample(self, n_most: int, *, remember: bool = True) -> None:
@@ -675,9 +678,9 @@ class Call:
 
     def _stream(self) -> bool:
         """Hand an input that is still being produced to the streaming engine."""
-        from amorsize._stream import Stream  # noqa: PLC0415 - it builds on this module
+        from amorsize._stream import take_over  # noqa: PLC0415 - it builds on this module
 
-        return Stream.take_over(self)
+        return take_over(self)
 
     def _revise(self, what: str, why: str, at_s: float) -> None:
         self.record.revisions.append(Revision(at_s=at_s, n_done=len(self.results), what=what, why=why))
@@ -893,11 +896,11 @@ class EarlyStart:
             return True
         task = call.task(plan, call.source.data[1:], None)
         task.base = 1
-        self.team, self.plan = _backend.fork_team(task), plan
         try:
             with _backend.no_interrupt():
+                self.team, self.plan = _backend.fork_team(task), plan
                 self.team.start()
-        except _backend.NoWorkersError:
+        except OSError:  # no processes, descriptors or memory to be had: the item goes on as if nothing had been tried
             self.team = None
             return True
         record = call.record
@@ -978,6 +981,7 @@ def dry_run(
     if n_items is None and len(sampler.items) < options.limits.sample_size and _is_exhausted(source):
         n_items = len(sampler.items)
     plan, _ = decide_here(func, profile, n_items, options.limits)
+    call.samples = None
     logger.debug("%s: %s", _name(func), plan.reason, extra={"plan": plan})
     data = (
         itertools.chain(sampler.items, source.iterator)

@@ -93,6 +93,8 @@ class Habit:
         plan = self.plan
         if plan is None or not self.is_kept or plan.n_items != n_items or plan.limits is not limits:
             return None
+        if plan.profile.n_head:
+            return None  # it began with a sample
         if now - self.decided_s > HOLDS_S or abs(item_s - plan.profile.item_s) > SAME * plan.profile.item_s:
             return None
         return plan

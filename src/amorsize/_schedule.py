@@ -33,10 +33,6 @@ _FIRST_BLOCK: Final = 16
 # Items in one block at most, so that a block of nothing measurable still ends.
 _MOST_BLOCK: Final = 1 << 16
 
-# Share of the quantum that a chunk is sized for. At the whole of it the usual scatter of 5 % would cut every other
-# chunk just before its end, and each cut costs a dispatch; a smaller chunk costs only a fourth of one.
-_SIZED: Final = 0.8
-
 # Chunks posted ahead per worker: one running and one waiting hide the time a result takes to reach the caller.
 AHEAD: Final = 2
 
@@ -70,7 +66,7 @@ class Chunker:
             return min(self.fixed, n_left)
         item_s = max(self.item_s, 1e-9)
         share = math.ceil(n_left / (2 * self.n_workers))
-        at_most = max(1, int(_SIZED * cost.QUANTUM_S / item_s))
+        at_most = max(1, int(cost.SIZED * cost.QUANTUM_S / item_s))
         at_least = math.ceil(min(share * 2, self._floor_s / item_s))
         return max(1, min(n_left, max(at_least, min(at_most, share))))
 
@@ -86,7 +82,7 @@ class Chunker:
 
         More than :data:`amorsize._cost.QUANTUM_S` only where one more chunk costs 0.8 ms or more, as on a cluster.
         """
-        return max(cost.QUANTUM_S, self._floor_s / _SIZED)
+        return max(cost.QUANTUM_S, self._floor_s / cost.SIZED)
 
     @property
     def _floor_s(self) -> float:

@@ -51,6 +51,7 @@ class Stream:
     Close it (or drop it) to stop the work: workers end, the input is not read any further.
     """
 
+    # The generator must not hold on to this object: dropping it must end the work at once, not at some collection.
     def __init__(
         self,
         func: Callable[..., Any],
@@ -62,11 +63,8 @@ class Stream:
         ordered: bool = True,
         buffersize: int | None = None,
     ) -> None:
-        self._call = Call(func, state, options, source, kwargs)
-        self._ordered = ordered
-        self._buffersize = buffersize
-        self._steps: Iterator[Any] = self._run()
-        self._closed = False
+        course = _Course(Call(func, state, options, source, kwargs), ordered=ordered, buffersize=buffersize)
+        self._steps: Iterator[Any] = course.run()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -84,9 +82,19 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+
+class _Course:
+    """What happens in a stream, from its first item to its last."""
+
+    def __init__(self, call: Call, *, ordered: bool, buffersize: int | None) -> None:
+        self._call = call
+        self._ordered = ordered
+        self._buffersize = buffersize
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
-    def _run(self) -> Iterator[Any]:
+    def run(self) -> Iterator[Any]:
+        """Yield results, MISSING ones left out."""
         call = self._call
         call.began = call.record.began = clock()
         call.state.last = call.record
@@ -213,21 +221,24 @@ class Stream:
 
     # -- for map over an input that is still being produced ----------------------------------------------------------
 
-    @classmethod
-    def take_over(cls, call: Call) -> bool:
+    def take_over(self) -> bool:
         """Do the rest of a map whose input is not all there yet; True if it did."""
-        stream = cls.__new__(cls)
-        stream._call, stream._ordered, stream._buffersize = call, True, None  # noqa: SLF001 - its own kind
+        call = self._call
         n_done = len(call.results)
-        decided = stream._decide(n_done)  # noqa: SLF001 - its own kind
+        decided = self._decide(n_done)
         if decided is None:
             return False
-        parallel = _Parallel(stream, *decided, n_done=n_done)
+        parallel = _Parallel(self, *decided, n_done=n_done)
         for result in parallel.results():
             if result is MISSING:
                 call.failures[len(call.results)] = AmorsizeError("skipped")
             call.results.append(result)
         return True
+
+
+def take_over(call: Call) -> bool:
+    """Do the rest of a map whose input is not all there yet; True if it did."""
+    return _Course(call, ordered=True, buffersize=None).take_over()
 
 
 def _is_failure(call: Call, index: int) -> bool:
@@ -237,7 +248,7 @@ def _is_failure(call: Call, index: int) -> bool:
 class _Parallel:
     """A stream's workers, and the window of items between its input and its consumer."""
 
-    def __init__(self, stream: Stream, plan: Plan, backend: Any, *, n_done: int) -> None:
+    def __init__(self, stream: _Course, plan: Plan, backend: Any, *, n_done: int) -> None:
         self.call = stream._call  # noqa: SLF001 - of this module
         self.ordered = stream._ordered  # noqa: SLF001 - of this module
         self.plan = plan

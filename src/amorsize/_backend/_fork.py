@@ -177,8 +177,8 @@ class Team:
         """Make the board and the pipes."""
         n_bytes = 8 * _SLOT * (self._n_slots + 1)
         self._board_map = mmap.mmap(-1, n_bytes + MAIL_BYTES)
-        whole = memoryview(self._board_map)
-        self.board, self._mail = whole[:n_bytes].cast("q"), whole[n_bytes:]
+        with memoryview(self._board_map) as whole:
+            self.board, self._mail = whole[:n_bytes].cast("q"), whole[n_bytes:]
         self.board[_LIMIT], self.board[_ACTIVE] = _NO_LIMIT, self._n_slots
         self.task_r, self.task_w = self._pipe()
         self.task_nb = os.open(f"/proc/self/fd/{self.task_r}", os.O_RDONLY | os.O_NONBLOCK)
@@ -199,7 +199,11 @@ class Team:
         Raises:
             NoWorkersError: If the system refuses even one.
         """
-        self._open()
+        try:
+            self._open()
+        except OSError as error:
+            self.close(kill=True)
+            raise NoWorkersError(*error.args) from error
         self._post()
         self._fork_all()
 
