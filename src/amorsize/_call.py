@@ -21,10 +21,11 @@ from amorsize import _backend, _function, _host, _learn, _profile
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
-from amorsize._decide import decide, jobs_meant
+from amorsize._early import EarlyStart
+from amorsize._here import STANDBY_BYTES, decide_here, never_worth_s
 from amorsize._record import Options, Record, State, store
 from amorsize._source import PLAIN, SLICED, Beat, Source, is_array, note_error
-from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Profile, Reason, Revision, Span
+from amorsize._types import FORK, LOKY, THREADS, Plan, Profile, Reason, Revision, Span
 from amorsize._warn import warn
 from amorsize.exceptions import AmorsizeError, WorkerDied
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from amorsize._backend._outcome import Outcome
-    from amorsize._types import Host, Limits
 
 logger = logging.getLogger("amorsize")
 clock = time.perf_counter
@@ -46,12 +46,6 @@ READ_BOX_S: Final = 0.05
 
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
-
-# Bytes of items that kept workers are given at most: half of what the shared memory for them holds.
-_STANDBY_BYTES: Final = 128 << 10
-
-# Seconds that a decision takes, with what surrounds it.
-_THINKING_S: Final = 0.2e-3
 
 # Seconds to pickle and unpickle a number and its result, one by one.
 _SMALL_PICKLE_S: Final = 1e-6
@@ -101,97 +95,6 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
     if results and record.actual_s > _TELLING_S and abs(record.actual_s - expected_s) > _profile.SAME * expected_s:
         _profile.refresh(state.key, record.actual_s / beat.n_items, beat.n_items)
     return results
-
-
-def never_worth_s() -> float:
-    """
-    Return the seconds of work that no start of workers can shorten, as far as costs are known here.
-
-    With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
-    """
-    return _host.BOOK.cheapest_start_s + _host.unread_s() if not _backend.warm() else cost.FLOOR_S
-
-
-def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
-    """
-    Return the host as it is for *func* now, and joblib's backend object where an external one is active.
-
-    In a *stream* the items do not exist yet when workers are forked, so they are sent there like anywhere else.
-    """
-    base = _host.snapshot()
-    name, n_jobs, backend = _backend.context()
-    unavailable = _backend.blockers(func)
-    costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
-    if FORK in costs:
-        resident = _host.resident_bytes()
-        costs[FORK] = replace(
-            costs[FORK],
-            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
-            start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
-        )
-    if stream and FORK in costs:
-        costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
-    if name is not None and backend is not None:
-        costs[name] = _host.BOOK.get(name)
-    host = replace(
-        base,
-        costs=costs,
-        unavailable=unavailable,
-        is_nested=_backend.in_worker(),
-        context_backend=name,
-        context_n_jobs=n_jobs,
-    )
-    return host, backend
-
-
-# Seconds of work left from which a cluster never used before is measured first: measuring takes 0.1 to 0.4 s, and is
-# only done where the prior already says that the cluster pays.
-PROBE_WORTH_S: Final = 1.0
-
-
-def _standing_by(host: Host, func: Callable[..., Any], profile: Profile, n_items: int | None) -> Host:
-    """Return the host with the costs of the workers that an earlier map of *func* has left, where they can be used."""
-    if FORK not in host.costs or n_items is None or not _backend.is_standing_by(func):
-        return host
-    n_left = n_items - profile.n_head
-    n_bytes = n_left * max(1, profile.arg_bytes)
-    if n_bytes > _STANDBY_BYTES or n_left * profile.item_s > cost.STANDBY_WORK_S:
-        return host
-    known = _host.BOOK.get(cost.STANDBY)
-    warm = replace(known, start_s=known.start_s + n_bytes / cost.STANDBY_BYTES_PER_S + _THINKING_S)
-    return replace(host, costs={**host.costs, FORK: warm})
-
-
-def decide_here(
-    func: Callable[..., Any],
-    profile: Profile,
-    n_items: int | None,
-    limits: Limits,
-    *,
-    stream: bool = False,
-    missed_s: float = 0.0,
-) -> tuple[Plan, Any]:
-    """
-    Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used.
-
-    What earlier calls have *missed* for want of workers has been paid for a start already.
-    """
-    host, backend = current_host(func, stream=stream)
-    if not stream:
-        host = _standing_by(host, func, profile, n_items)
-    if missed_s > 0 and FORK in host.costs:
-        known = host.costs[FORK]
-        paid = replace(known, start_s=max(0.0, known.start_s - missed_s), start_each_s=0.0)
-        host = replace(host, costs={**host.costs, FORK: paid})
-    plan = decide(profile, host, n_items, limits)
-    name = host.context_backend
-    if backend is None or name is None or plan.backend != name:
-        return plan, backend
-    rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
-    if rest_s >= PROBE_WORTH_S and (seen := _backend.probe(backend, name)):
-        _host.BOOK.renew(name, **seen)
-        plan = decide(profile, replace(host, costs={**host.costs, name: _host.BOOK.get(name)}), n_items, limits)
-    return plan, backend
 
 
 class Call:
@@ -523,27 +426,41 @@ class Call:
             self._loop_carefully()
             return
         source, call = self.source, self.call
-        beat = Beat(source, len(self.results), self.profile.item_s, self.began + schedule.LOOK_S)
-        if self.samples is not None:
-            beat.due = clock() + schedule.LOOK_S
+        due = (self.began if self.samples is None else clock()) + schedule.LOOK_S
+        beat = Beat(source, len(self.results), self.profile.item_s, due, self._think)
         while beat.position < beat.n_items:
             try:
                 done = [call(item) for block in beat.blocks() for item in block]
             except BaseException as error:
                 note_error(error, source.data, beat.current())
                 raise
-            if self.results:
-                self.results += done
-            else:
-                self.results = done
+            # The sample is short: put in front of the rest it costs less than the rest appended to it.
+            done[:0] = self.results
+            self.results = done
             if self.progress is not None:
                 self.progress(len(self.results))
             if self.first_rate_s is None:
                 self.first_rate_s = beat.first_rate_s
-            now = clock()
-            if beat.position < beat.n_items and self._look(beat.item_s, now):
-                return
-            beat.due = clock() + max(schedule.LOOK_S, (now - self.began) / 8)
+            if beat.position < beat.n_items:
+                now = clock()
+                if self._look(beat.item_s, now):
+                    return
+                beat.due = clock() + self._next_look_s(beat.item_s * (beat.n_items - beat.position), now - self.began)
+
+    def _think(self, beat: Beat) -> float | None:
+        """Return the seconds until the next look at the clock; None to look closer, with the results at hand."""
+        now, n_left = clock(), beat.n_items - beat.position
+        if self.progress is not None:
+            self.progress(beat.position)
+        if self._speaks_for_workers(beat.item_s, n_left, now):
+            return None
+        return self._next_look_s(beat.item_s * n_left, now - self.began)
+
+    @staticmethod
+    def _next_look_s(rest_s: float, elapsed_s: float) -> float:
+        """Return the seconds until the next look: if the rest is too short for workers, only its growing is news."""
+        usual_s = max(schedule.LOOK_S, elapsed_s / 8)
+        return max(usual_s, 1.5 * rest_s) if rest_s < never_worth_s() else usual_s
 
     def _loop_carefully(self) -> None:
         """
@@ -594,10 +511,8 @@ class Call:
             n_before, block_began = len(results), clock()
         return False
 
-    def _look(self, item_s: float, now: float) -> bool:
-        """Look at the evidence while looping; True if the rest has been done by workers."""
-        n_items = self.source.n_items
-        n_left = None if n_items is None else n_items - len(self.results)
+    def _speaks_for_workers(self, item_s: float, n_left: int | None, now: float) -> bool:
+        """Tell whether what has been seen speaks for workers, or for looking closer."""
         if self.has_no_workers or (self.record.plan is not None and self.record.plan.reason in _FINAL):
             return False
         elapsed_s = now - self.began
@@ -605,20 +520,31 @@ class Call:
         start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s + _host.unread_s()
         if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, 0.5 * costs.efficiency):
             return False
+        if not self.weighed or not self._may_leave():
+            return not self.weighed or self.record.plan is None
+        return schedule.should_promote(item_s, n_left, elapsed_s, start_s, self._gain(costs, item_s))
+
+    def _may_leave(self) -> bool:
+        """Tell whether function and items could go to workers at all."""
+        return self.profile.is_picklable and not (self.profile.mutates and self.limits.n_jobs is None)
+
+    def _look(self, item_s: float, now: float) -> bool:
+        """Look at the evidence while looping; True if the rest has been done by workers."""
+        n_items = self.source.n_items
+        n_left = None if n_items is None else n_items - len(self.results)
+        if not self._speaks_for_workers(item_s, n_left, now):
+            return False
         if not self.weighed:
             # Only now that the seconds alone speak for it: what would moving the data cost?
             if self.samples is None:
                 self._take_samples()
             self._inspect()
-        if not self.profile.is_picklable or (self.profile.mutates and self.limits.n_jobs is None):
+        if not self._may_leave():
             if self.record.plan is None:
                 self.profile = replace(self.profile, item_s=item_s)
                 self.decide(len(self.results))  # for its reason, and its warning
             return False
-        gain = self._gain(costs, item_s)
-        if not schedule.should_promote(item_s, n_left, elapsed_s, start_s, gain):
-            return False
-        return self._promote(item_s, elapsed_s)
+        return self._speaks_for_workers(item_s, n_left, now) and self._promote(item_s, now - self.began)
 
     def cheapest(self) -> Any:
         """Return the costs of the way that starts soonest, of those that may be used."""
@@ -719,7 +645,7 @@ class Call:
         """Tell whether forked workers may stay for the next call: short work under the plainest rules."""
         limits = self.limits
         is_short = plan.backend == FORK and plan.profile.item_s * n_items < cost.STANDBY_WORK_S
-        is_short = is_short and plan.profile.arg_bytes * n_items <= _STANDBY_BYTES
+        is_short = is_short and plan.profile.arg_bytes * n_items <= STANDBY_BYTES
         is_plain = self.kwargs is None and self.options.initializer is None and limits.max_memory is None
         return is_short and is_plain and not self.isolated
 
@@ -844,7 +770,7 @@ class Call:
         n_jobs = min(n_items, 2 if plan is None else min(plan.host.n_cpus, plan.host.n_physical_cpus))
         # Items never weighed are taken to cost what small ones do.
         profile = self.profile if self.weighed else replace(self.profile, pickle_s=_SMALL_PICKLE_S)
-        is_small = profile.arg_bytes * n_items <= _STANDBY_BYTES
+        is_small = profile.arg_bytes * n_items <= STANDBY_BYTES
         return _learn.missed(profile, n_items, n_jobs) if n_jobs > 1 and is_small and profile.is_picklable else 0.0
 
     def _settled(self) -> int | None:
@@ -871,61 +797,6 @@ class Call:
             skipped = set(self.record.skipped)
             return [result for i, result in enumerate(self.results) if i not in skipped]
         return self.results
-
-
-class EarlyStart:
-    """Workers forked while the first item of a function never seen before is still running."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.team: Any = None
-        self.plan: Plan | None = None
-
-    def start(self) -> bool:
-        """Decide with the little there is to know, and fork if that is the answer. Runs inside the first item."""
-        call = self.call
-        elapsed_s = clock() - call.began
-        profile = replace(Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s), n_head=1, head_s=elapsed_s)
-        profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
-        host, _ = current_host(call.func)
-        n_items = call.source.n_items or 0
-        plan = decide(profile, host, n_items, call.limits)
-        if n_items == 2 and plan.reason is Reason.ONE_ITEM:
-            plan = self._one_each(profile, host)
-        if plan.backend != FORK or not plan.caller_computes:
-            return True
-        task = call.task(plan, call.source.data[1:], None)
-        task.base = 1
-        try:
-            with _backend.no_interrupt():
-                self.team, self.plan = _backend.fork_team(task), plan
-                self.team.start()
-        except OSError:  # no processes, descriptors or memory to be had: the item goes on as if nothing had been tried
-            self.team = None
-            return True
-        record = call.record
-        record.plan, record.profile, record.host = plan, profile, host
-        why = f"the first item had been running for {elapsed_s:.3g} s"
-        call._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)  # noqa: SLF001 - of this module
-        return True
-
-    def _one_each(self, profile: Profile, host: Host) -> Plan:
-        """Two items, the first under way: decide as for two that have not begun."""
-        return decide(replace(profile, n_head=0, head_s=0.0), host, 2, self.call.limits)
-
-    def give_up(self) -> None:
-        """The first item failed: end the workers."""
-        if self.team is not None:
-            self.team.close(kill=True)
-
-    def finish(self) -> None:
-        """Take part in the rest and take its results in."""
-        call, plan = self.call, self.plan
-        assert plan is not None  # noqa: S101 - for the type checker
-        outcome = self.team.finish()
-        call.record.spans += outcome.spans
-        _learn.from_run(call.state.key, plan, outcome)
-        call._take_in(outcome, call.source.data[1:])  # noqa: SLF001 - of this module
 
 
 class _Failed:
@@ -957,46 +828,3 @@ def _how_many(sampler: _profile.Sampler, rest_s: float) -> int:
 
 def _name(func: Callable[..., Any]) -> str:
     return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func))
-
-
-def dry_run(
-    func: Callable[..., Any], state: State, options: Options, source: Source, kwargs: dict[str, Any] | None
-) -> Plan:
-    """
-    Sample, decide, and run nothing else.
-
-    The sample's results are dropped; for a one-shot iterator ``Plan.data`` yields every item, the sampled ones first.
-    """
-    call = Call(func, state, options, source, kwargs)
-    call.initialize()
-    sampler = call.samples = _profile.Sampler(call._guarded)  # noqa: SLF001 - the same module
-    sampler.run(source.iterator, options.limits.sample_size)
-    call.profile = sampler.profile() if sampler.times else Profile()
-    if sampler.items:
-        call.first_item = sampler.items[0]
-        call._inspect()  # noqa: SLF001 - the same module
-        _profile.remember(state.key, call.profile, call.first_item, len(sampler.items))
-    profile = replace(call.profile, n_head=0, head_s=0.0)
-    n_items = source.n_items
-    if n_items is None and len(sampler.items) < options.limits.sample_size and _is_exhausted(source):
-        n_items = len(sampler.items)
-    plan, _ = decide_here(func, profile, n_items, options.limits)
-    call.samples = None
-    logger.debug("%s: %s", _name(func), plan.reason, extra={"plan": plan})
-    data = (
-        itertools.chain(sampler.items, source.iterator)
-        if source.data is None or iter(source.data) is source.data
-        else source.data
-    )
-    return replace(plan, data=data)
-
-
-def _is_exhausted(source: Source) -> bool:
-    """Look whether an iterator has ended, without losing an item."""
-    for item in source.iterator:
-        source.iterator = itertools.chain([item], source.iterator)
-        return False
-    return True
-
-
-__all__ = ["SERIAL", "Call", "Options", "Source", "State", "dry_run", "jobs_meant", "warn"]

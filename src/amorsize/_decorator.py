@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 import wrapt
 
-from amorsize import _call, _function, _host, _profile, _record, _source
+from amorsize import _call, _function, _here, _host, _profile, _record, _source
 from amorsize._types import Host, Limits, Plan, Profile
 
 P = ParamSpec("P")
@@ -159,7 +159,9 @@ class ParallelFunction(_Proxy, Generic[P, R]):
         """
         func, options, _ = self._self_call_parts(iterables)
         source = _source.Source(iterables, star=False)
-        return _call.dry_run(func, self._self_state, options, source, _checked_kwargs(kwargs))
+        from amorsize._dry import dry_run  # noqa: PLC0415 - only dry runs need it
+
+        return dry_run(func, self._self_state, options, source, _checked_kwargs(kwargs))
 
     @overload
     def with_options(self, *, errors: Literal["return"], **options: Any) -> ReturningFunction[P, R]: ...
@@ -679,7 +681,7 @@ def plan(func: Callable[..., Any], data: Iterable[Any], **options: Any) -> Plan:
 def host() -> Host:
     """Read this machine as this process may use it now: CPUs, memory, and what workers cost here."""
     _host.forget_snapshot()
-    return _call.current_host(len)[0]
+    return _here.current_host(len)[0]
 
 
 def configure(*, cache_dir: str | os.PathLike[str] | None) -> None:
