@@ -2,7 +2,7 @@
 What short calls of one function in quick succession add up to. Decides nothing: says when a decision is worth its time.
 
 No call of 3 ms is worth starting workers for, but a thousand of them are: the break-even rule of ski rental. Each call
-that runs as a loop notes what it would have saved with workers that are there; once that comes to the cost of a start,
+that runs as a loop notes what it would have saved with workers that are there; once that comes to a start several times,
 the start has been paid for. Workers that were started in vain, or answer too late to gain anything, double the price.
 """
 
@@ -27,7 +27,9 @@ HOLDS_S: Final = 1.0
 # Share by which items may take longer or shorter than when it was made.
 SAME: Final = 0.2
 
-# How many times the cost of a start must have been missed, at most.
+# How many times the cost of a start must have been missed: at first, so that a handful of calls never pays for more of
+# them; and at most.
+FIRST_PATIENCE: Final = 4.0
 MOST_PATIENCE: Final = 64.0
 
 
@@ -52,7 +54,7 @@ class Habit:
         self.is_kept = False
         self.could_s = 0.0
         self.missed_s = 0.0
-        self.patience = 1.0
+        self.patience = FIRST_PATIENCE
         self.plan: Plan | None = None
         self.decided_s = 0.0
 
