@@ -2,7 +2,7 @@
 What short calls of one function in quick succession add up to. Decides nothing: says when a decision is worth its time.
 
 No call of 3 ms is worth starting workers for, but a thousand of them are: the break-even rule of ski rental. Each call
-that runs as a loop notes what it would have saved with workers that are there; once that comes to a start several times,
+that runs as a loop notes what it would have saved with workers that are there; once that comes to several starts,
 the start has been paid for. Workers that were started in vain, or answer too late to gain anything, double the price.
 """
 
