@@ -29,7 +29,7 @@ SAME: Final = 0.2
 
 # How many times the cost of a start must have been missed: at first, so that a handful of calls never pays for more of
 # them; and at most.
-FIRST_PATIENCE: Final = 4.0
+FIRST_PATIENCE: Final = 2.0
 MOST_PATIENCE: Final = 64.0
 
 
