@@ -51,12 +51,12 @@ class Habit:
 
     def __init__(self) -> None:
         self.settled: int | None = None
-        self.is_kept = False
-        self.could_s = 0.0
-        self.missed_s = 0.0
-        self.patience = FIRST_PATIENCE
+        self.is_kept: bool = False
+        self.could_s: float = 0.0
+        self.missed_s: float = 0.0
+        self.patience: float = FIRST_PATIENCE
         self.plan: Plan | None = None
-        self.decided_s = 0.0
+        self.decided_s: float = 0.0
 
     def is_worth_a_thought(self, n_items: int, expected_s: float, gap_s: float, start_s: float) -> bool:
         """
