@@ -70,7 +70,7 @@ class State:
         self.last: Record | None = None
         self.initialized: int = 0
         self.is_checked: bool = False
-        self.habit = Habit()
+        self.habit: Habit = Habit()
 
     @functools.cached_property
     def key(self) -> str:
