@@ -8,11 +8,13 @@ import itertools
 import multiprocessing.process
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
+import time
 import warnings
 import weakref
 from pathlib import Path
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _ship
+from amorsize._backend import _futures, _ship, in_worker
 from amorsize._backend._futures import Board, Callbacks, Flow, FlowTeam, Threads, Work
 from amorsize.exceptions import (
     AmorsizeError,
@@ -1266,3 +1268,47 @@ def test_dropping_a_stream_ends_its_work_at_once(options: dict[str, Any]) -> Non
         assert ended
     finally:
         gc.enable()
+
+
+def test_a_chunk_that_is_given_up_begins_no_more_items() -> None:
+    """Loky tells of a death before it ends the other workers, and what they went on with was run again elsewhere."""
+    board = Board()
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            assert board.end(1) == 3
+        return item
+
+    try:
+        tell = _futures._tell(board.path, board.take(1))
+        with pytest.raises(_futures._Overrun):
+            _futures.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
+        assert begun == [0, 1, 2]
+        assert board.end(1) == 3
+        assert board.end(2) == 0
+        with pytest.raises(_futures._Overrun):
+            _futures._tell(board.path, 2)(1)
+    finally:
+        board.close()
+
+
+def busy_or_dead(i: int) -> int:
+    """Take a moment; one item ends its process, unless that is the tests' own."""
+    time.sleep(0.02)
+    if i == 25 and in_worker():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return i
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+@pytest.mark.parametrize("way", ["map", "imap"])
+@pytest.mark.parametrize("options", [pytest.param(LOKY, id="loky")])
+@pytest.mark.usefixtures("ready")
+def test_the_item_that_killed_its_worker_is_among_those_named(way: str, options: dict[str, Any]) -> None:
+    """Whatever chunk loky tells of first."""
+    f = amorsize.parallel(busy_or_dead, **options)
+    with pytest.raises(WorkerDied) as caught:
+        f.map(range(60)) if way == "map" else list(f.imap(range(60)))
+    assert 25 in caught.value.in_flight

@@ -325,6 +325,7 @@ class _Parallel:
         """Raise a worker's death at once; results that have come home are in it."""
         outcome = self.run.team.outcome
         if outcome.died is not None and not self.call.keep_going:
+            self.run.team.hear_out()
             finished = {self.n_done + i: r for i, r in outcome.results.items() if i not in outcome.failures}  # type: ignore[attr-defined]  # a stream's results are a dict
             died = outcome.died
             del position

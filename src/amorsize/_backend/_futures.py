@@ -43,6 +43,9 @@ HOUSEKEEPING_S: Final = 0.5
 # Tasks in a row that may fail with their worker before one of them has begun an item.
 _MOST_IDLE_DEATHS: Final = 20
 
+# Seconds to wait after a death for the other chunks that went down with it; loky tells of all of them at once.
+_LAST_WORDS_S: Final = 0.25
+
 # The number of the task that only tells that a worker is up.
 _HELLO: Final = -1
 
@@ -243,10 +246,18 @@ class Board:
     """
     A small file that workers map into their memory and write into how many items of a chunk they have begun.
 
-    After a death it tells the items that were being computed from those that only waited in a queue.
+    After a death it tells the items that were being computed from those that only waited in a queue. loky tells of a
+    death before it ends the other workers: so a chunk is closed here first, and begins no more items after that.
     """
 
     N_SLOTS: Final = 4096
+
+    # Of a slot: how many items have been begun, and whether no more may be.
+    SLOT_BYTES: Final = 16
+
+    # Seconds after which a worker that has not seen that its chunk is closed has told that it began: a store reaches
+    # the other core in well under a microsecond.
+    SETTLED_S: Final = 0.5e-3
 
     def __init__(self) -> None:
         with _worker.no_interrupt():
@@ -254,22 +265,25 @@ class Board:
             # However this object ends, an interrupt between two lines included, the file goes with it.
             self._remove = _worker.removing(self, self.path)
             try:
-                os.ftruncate(handle, 8 * self.N_SLOTS)
-                self._map = mmap.mmap(handle, 8 * self.N_SLOTS)
+                os.ftruncate(handle, self.SLOT_BYTES * self.N_SLOTS)
+                self._map = mmap.mmap(handle, self.SLOT_BYTES * self.N_SLOTS)
             finally:
                 os.close(handle)
 
     def take(self, number: int) -> int:
         """Return the slot of a task, set to nothing begun."""
         slot = number % self.N_SLOTS
-        self._map[8 * slot : 8 * slot + 8] = bytes(8)
+        at = self.SLOT_BYTES * slot
+        self._map[at : at + self.SLOT_BYTES] = bytes(self.SLOT_BYTES)
         return slot
 
-    def read(self, number: int) -> int | None:
-        """Return how many items of a task have been begun, None if the board is gone."""
-        slot = number % self.N_SLOTS
+    def end(self, number: int) -> int | None:
+        """Let a task begin no more items; returns how many it has begun, None if the board is gone."""
+        at = self.SLOT_BYTES * (number % self.N_SLOTS)
         try:
-            return int.from_bytes(self._map[8 * slot : 8 * slot + 8], "little")
+            self._map[at + 8] = 1
+            time.sleep(self.SETTLED_S)
+            return int.from_bytes(self._map[at : at + 8], "little")
         except ValueError:
             return None
 
@@ -283,15 +297,19 @@ _mapped: tuple[str, Any] = ("", None)
 
 
 def _tell(path: str, slot: int) -> Callable[[int], None]:
-    """Return what writes into a slot of the board; in the worker."""
+    """Return what writes into a slot of the board, and raises once the caller has given the chunk up; in the worker."""
     global _mapped  # noqa: PLW0603 - a worker runs one chunk at a time
     if _mapped[0] != path:
         with open(path, "r+b") as file:
             _mapped = (path, mmap.mmap(file.fileno(), 0))
-    board = _mapped[1]
+    board, at = _mapped[1], Board.SLOT_BYTES * slot
 
     def tell(n_begun: int) -> None:
-        board[8 * slot : 8 * slot + 8] = n_begun.to_bytes(8, "little")
+        before = board[at : at + 8]
+        board[at : at + 8] = n_begun.to_bytes(8, "little")
+        if board[at + 8]:
+            board[at : at + 8] = before
+            raise _Overrun
 
     return tell
 
@@ -325,7 +343,7 @@ class Callbacks:
         """Add what the board says of a task that did not return."""
         if error is None or self._board is None or number < 0:
             return Answer(number, result, error)
-        return Answer(number, result, error, self._board.read(number))
+        return Answer(number, result, error, self._board.end(number))
 
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come."""
@@ -443,6 +461,7 @@ class FlowTeam:
                 if not self.in_flight and not self.ranges.n_left:
                     break
                 self.take(HOUSEKEEPING_S)
+            self.hear_out()
         finally:
             self.close()
         return self.outcome
@@ -459,6 +478,12 @@ class FlowTeam:
         if self.limit < self.n_items:
             return self.outcome.is_complete(self.limit)
         return self.outcome.n_done >= self.n_items
+
+    def hear_out(self) -> None:
+        """After a death that ends the run, take in what went down with it: whose item it was, nobody knows yet."""
+        deadline = clock() + _LAST_WORDS_S
+        while self.outcome.died is not None and self.in_flight and (left_s := deadline - clock()) > 0:
+            self.take(left_s)
 
     def _start_while_working(self) -> None:
         """
@@ -657,16 +682,15 @@ class FlowTeam:
         flow, outcome = self.flow, self.outcome
         outcome.deaths += 1
         lost = [i for i in positions if i < self.limit]
-        names: tuple[int, ...] = tuple(flow.base + i for i in lost)
         cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
-        died = WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
+        died = _died(tuple(flow.base + i for i in lost), cause)
         again = [i for i in lost if self._may_run_again(i)]
         self.suspects += again
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
         if len(again) < len(lost) or self._is_hopeless():
-            outcome.died = outcome.died or died
+            outcome.died = died if outcome.died is None else _both(outcome.died, died)
         self.ready = True
         if not self.in_flight:
             self.carrier.renew()
@@ -702,6 +726,15 @@ class FlowTeam:
         for i in sorted(self.suspects, reverse=True):
             self.ranges.give_back(i, i + 1)
         self.suspects.clear()
+
+
+def _died(names: tuple[int, ...], cause: str) -> WorkerDied:
+    return WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
+
+
+def _both(first: WorkerDied, second: WorkerDied) -> WorkerDied:
+    """Name the items of two chunks that went down together."""
+    return _died(tuple(sorted({*first.in_flight, *second.in_flight})), first.cause)
 
 
 def _items(indices: tuple[int, ...]) -> str:
