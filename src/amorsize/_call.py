@@ -553,10 +553,9 @@ class Call:
         cluster = None if host is None else host.context_backend
         # On a cluster local processes are not what was asked for.
         names = (FORK, LOKY, THREADS) if cluster is None or cluster == THREADS else (THREADS, cluster)
-        costs = [known[name] for name in names if name in known and self._may_use(name)]
-        found = min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
-        seen = self.profile.efficiency
-        return replace(found, efficiency=seen) if seen > 0 and cluster is None else found
+        usable = [name for name in names if name in known and self._may_use(name)]
+        costs = [cost.of_function(self.profile, known[name], name) for name in usable]
+        return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
 
     def _may_use(self, backend: str) -> bool:
         if self.limits.prefer == "threads":

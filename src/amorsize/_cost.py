@@ -175,6 +175,13 @@ class Forecast:
     transfer_s: float
 
 
+def of_function(profile: Profile, costs: Costs, backend: str) -> Costs:
+    """Return what *backend* costs, with the speed of this very function there, where a run has measured it."""
+    speeds = dict.fromkeys((FORK, STANDBY, LOKY), profile.efficiency) | {THREADS: profile.thread_efficiency}
+    seen = speeds.get(backend, 0.0)
+    return replace(costs, efficiency=seen) if seen > 0 else costs
+
+
 def serial_s(profile: Profile, n_left: int) -> float:
     """Predict the seconds of the plain loop over *n_left* items."""
     return n_left * profile.item_s

@@ -7,7 +7,7 @@ This room never imports joblib, psutil or wrapt, never logs, and never looks at 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from amorsize import _cost as cost
@@ -224,7 +224,7 @@ def _first_backend(plan: _Draft) -> str:
 
 def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
     for backend in _backends(plan):
-        costs = _costs(plan, backend)
+        costs = cost.of_function(plan.profile, plan.host.costs[backend], backend)
         for n_jobs in _job_counts(plan, backend, fewest):
             caller = _caller_computes(plan, backend, costs, n_jobs)
             size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
@@ -239,13 +239,6 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
                 is_fixed=plan.limits.batch_size is not None,
             )
             yield _Candidate(backend, n_jobs, size, caller, forecast)
-
-
-def _costs(plan: _Draft, backend: str) -> Costs:
-    """Return what a backend costs, with the speed at which this very function runs there, where that is known."""
-    costs = plan.host.costs[backend]
-    seen = plan.profile.thread_efficiency if backend == THREADS else plan.profile.efficiency
-    return replace(costs, efficiency=seen) if seen > 0 and backend in {FORK, LOKY, THREADS} else costs
 
 
 def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:

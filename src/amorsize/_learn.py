@@ -57,18 +57,14 @@ def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = N
     if not n_items or outcome.deaths:
         return
     busy_s = sum(span.end_s - span.begin_s for span in work) / n_items
-    if plan.backend != THREADS and _seen_efficiency(plan.profile, work) <= 0:
-        _profile.refresh(key, busy_s * _efficiency(plan), n_items)
-    _learn_efficiency(key, plan, work)
+    if (seen := _seen_efficiency(plan.profile, work)) > 0:
+        _learn_efficiency(key, plan, seen)
+    elif plan.backend != THREADS:
+        costs = plan.host.costs.get(plan.backend)
+        speed = 1.0 if costs is None else cost.of_function(plan.profile, costs, plan.backend).efficiency
+        _profile.refresh(key, busy_s * speed, n_items)
     if elapsed_s is not None:
         _learn_transfer(key, plan, outcome, elapsed_s)
-
-
-def _efficiency(plan: Plan) -> float:
-    """Return the speed of workers as it was taken to be."""
-    profile = plan.profile
-    known = plan.host.costs.get(plan.backend)
-    return profile.efficiency or (known.efficiency if known is not None else 1.0)
 
 
 def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
@@ -145,20 +141,20 @@ def _usual_gap_s(spans: list[Span]) -> float:
     return gaps[len(gaps) // 4] if len(gaps) >= COMPARABLE_ITEMS else 0.0
 
 
-def _learn_efficiency(key: str, plan: Plan, work: list[Span]) -> None:
+def _learn_efficiency(key: str, plan: Plan, seen: float) -> None:
     """
     Remember how fast workers are beside each other: with this function, and on this host.
 
-    The host's figure is the best that some function reaches: it rises at once and sinks slowly, since a function that
-    waits for memory says nothing about the cores.
+    Of a function a new figure counts half, so that one disturbed run does not set it. The host's is the best that some
+    function reaches: it rises at once and sinks slowly, since a function that waits for memory says nothing about the
+    cores.
     """
-    if (seen := _seen_efficiency(plan.profile, work)) <= 0:
-        return
-    _profile.remember_efficiency(key, seen, threads=plan.backend == THREADS)
-    if seen > _host.BOOK.get(plan.backend).efficiency:
-        _host.BOOK.learn(plan.backend, efficiency=seen)
-    else:
-        _host.BOOK.learn(plan.backend, efficiency=0.1 * seen + 0.9 * _host.BOOK.get(plan.backend).efficiency)
+    name = "thread_efficiency" if plan.backend == THREADS else "efficiency"
+    known = _profile.CACHE.get(key)
+    before = (known and getattr(known.profile, name)) or 1.0
+    _profile.remember_efficiency(key, **{name: (before + seen) / 2})
+    best = _host.BOOK.get(plan.backend).efficiency
+    _host.BOOK.learn(plan.backend, efficiency=seen if seen > best else 0.1 * seen + 0.9 * best)
 
 
 def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) -> None:
@@ -181,24 +177,29 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
 def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     """Add up what calls lose because loky's workers are cold and forking is not possible."""
     if 0 < plan.profile.efficiency < 1:
-        _profile.remember_efficiency(key, plan.profile.efficiency + 2 * FORGET * (1 - plan.profile.efficiency))
+        seen = plan.profile.efficiency
+        _profile.remember_efficiency(key, efficiency=seen + FORGET * (1 - seen))
     costs = plan.host.costs.get(LOKY)
     if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
         return
     n_jobs = min(plan.host.n_cpus, plan.host.n_physical_cpus, plan.n_items)
     if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
-        size = cost.chunk_size(plan.profile, costs, plan.n_items, n_jobs)
         warm = replace(costs, start_s=0.0, start_each_s=0.0)
-        could = cost.parallel(plan.profile, warm, plan.n_items, n_jobs, size, n_cpus=plan.host.n_cpus)
-        _host.BOOK.miss(LOKY, actual_s - could.total_s)
+        _host.BOOK.miss(LOKY, actual_s - _could_s(plan.profile, warm, plan.n_items, n_jobs, plan.host.n_cpus))
 
 
 def missed(profile: Profile, n_items: int, n_jobs: int) -> float:
     """Return the seconds by which kept forked workers would have been faster than the loop; 0 where by little."""
-    costs = _host.BOOK.get(cost.STANDBY)
-    if profile.efficiency > 0:
-        costs = replace(costs, efficiency=profile.efficiency)
-    size = cost.chunk_size(profile, costs, n_items, n_jobs)
-    could = cost.parallel(profile, costs, n_items, n_jobs, size, n_cpus=n_jobs, caller_computes=n_jobs <= 4)
+    costs = cost.of_function(profile, _host.BOOK.get(cost.STANDBY), cost.STANDBY)
+    could_s = _could_s(profile, costs, n_items, n_jobs, n_jobs, caller_computes=n_jobs <= cost.MAX_CALLER_JOBS)
     loop_s = cost.serial_s(profile, n_items)
-    return loop_s - could.total_s if could.total_s < (1 - cost.MARGIN) * loop_s else 0.0
+    return loop_s - could_s if could_s < (1 - cost.MARGIN) * loop_s else 0.0
+
+
+def _could_s(
+    profile: Profile, costs: Costs, n_items: int, n_jobs: int, n_cpus: int, *, caller_computes: bool = False
+) -> float:
+    """Predict the seconds that workers with these costs would have taken."""
+    size = cost.chunk_size(profile, costs, n_items, n_jobs)
+    forecast = cost.parallel(profile, costs, n_items, n_jobs, size, n_cpus=n_cpus, caller_computes=caller_computes)
+    return forecast.total_s

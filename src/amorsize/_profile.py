@@ -458,11 +458,8 @@ def remember_transfer(key: str, more_s: float) -> None:
         CACHE.put(key, replace(known, profile=profile))
 
 
-def remember_efficiency(key: str, efficiency: float, *, threads: bool = False) -> None:
-    """Keep the speed of workers beside each other with this function; one disturbed run must not set it."""
+def remember_efficiency(key: str, **seen: float) -> None:
+    """Keep the speed of workers beside each other with this function: ``efficiency`` or ``thread_efficiency``."""
     known = CACHE.get(key)
     if known is not None:
-        name = "thread_efficiency" if threads else "efficiency"
-        before = getattr(known.profile, name) or 1.0
-        efficiency = (before + efficiency) / 2
-        CACHE.put(key, replace(known, profile=replace(known.profile, **{name: efficiency})))  # type: ignore[arg-type]  # a name of two
+        CACHE.put(key, replace(known, profile=replace(known.profile, **seen)))  # type: ignore[arg-type]  # names of floats
