@@ -1308,7 +1308,9 @@ def busy_or_dead(i: int) -> int:
 @pytest.mark.usefixtures("ready")
 def test_the_item_that_killed_its_worker_is_among_those_named(way: str, options: dict[str, Any]) -> None:
     """Whatever chunk loky tells of first."""
-    f = amorsize.parallel(busy_or_dead, **options)
+    # Two chunks of five, the first item of the second one kills: loky tells of the first chunk first.
+    f = amorsize.parallel(busy_or_dead, batch_size=5, **options)
+    items = range(20, 30)
     with pytest.raises(WorkerDied) as caught:
-        f.map(range(60)) if way == "map" else list(f.imap(range(60)))
-    assert 25 in caught.value.in_flight
+        f.map(items) if way == "map" else list(f.imap(items))
+    assert 5 in caught.value.in_flight

@@ -683,14 +683,17 @@ class FlowTeam:
         outcome.deaths += 1
         lost = [i for i in positions if i < self.limit]
         cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
-        died = _died(tuple(flow.base + i for i in lost), cause)
+        # Named is all that went down, also behind an item whose failure ends the run.
+        died = _died(tuple(flow.base + i for i in positions), cause)
         again = [i for i in lost if self._may_run_again(i)]
         self.suspects += again
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
-        if len(again) < len(lost) or self._is_hopeless():
-            outcome.died = died if outcome.died is None else _both(outcome.died, died)
+        if outcome.died is not None:
+            outcome.died = _both(outcome.died, died)
+        elif len(again) < len(lost) or self._is_hopeless():
+            outcome.died = died
         self.ready = True
         if not self.in_flight:
             self.carrier.renew()
