@@ -40,6 +40,12 @@ def scaled(x: int) -> int:
     return helper(x) * factor
 
 
+def slowly_scaled(x: int) -> int:
+    """Take a moment."""
+    time.sleep(0.006)
+    return scaled(x)
+
+
 def helper(x: int) -> int:
     """Be one."""
     return x + 1
@@ -135,6 +141,19 @@ def test_a_changed_global_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "factor", 7)
     assert mapped(scaled) == [(x + 1) * 7 for x in ITEMS]
     assert not workers & living()
+
+
+@needs_fork
+def test_a_global_that_changes_during_a_map_is_seen_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are as the caller was when they were forked, not when their map ended."""
+
+    def change(n_done: int, *_: object) -> None:
+        if n_done > 5:  # behind the sample: the workers are there
+            monkeypatch.setattr(sys.modules[__name__], "factor", 5)
+
+    two_jobs(slowly_scaled).with_options(progress=change).map(ITEMS)
+    assert factor == 5
+    assert mapped(slowly_scaled) == [(x + 1) * 5 for x in ITEMS]
 
 
 @needs_fork

@@ -115,7 +115,7 @@ class Job:
         first: Positions to hand out before all others, one by one.
         is_tight: Tells whether memory is running out.
         initialize: Called once in each worker.
-        keep: Asked at the end of a run without losses whether the team stays for the next map; None if it never does.
+        keep: Asked, with the team, at the end of a run without losses whether it stays for the next map; None if never.
     """
 
     call: Callable[[Any], Any]
@@ -134,7 +134,7 @@ class Job:
     first: Sequence[int] = ()
     is_tight: Callable[[], bool] | None = None
     initialize: Callable[[], None] | None = None
-    keep: Callable[[], bool] | None = None
+    keep: Callable[[Team], bool] | None = None
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -479,7 +479,7 @@ class Team:
     def _keep(self) -> bool:
         """Stay for the next map if that is wanted and nothing went wrong; the workers wait, the caller holds on."""
         keep = self.job.keep
-        if keep is None or self.outcome.deaths or len(self.workers) < self._n_slots or not keep():
+        if keep is None or self.outcome.deaths or len(self.workers) < self._n_slots or not keep(self):
             return False
         self.board[_KEPT_NS] = time.monotonic_ns()
         self.board[_IS_KEPT] = 1

@@ -98,15 +98,16 @@ def run(func: Callable[..., Any], job: _fork.Job, *, star: bool) -> Outcome:
             kept.team.close(kill=True)
     if team is None:
         team = _fork.Team(job)
-    job.keep = lambda: _keep(key, team, func)
+    # As of the fork, and not of the end: what a progress callback changes meanwhile, the workers do not have.
+    seen = _fingerprint(func)
+    job.keep = None if seen is None else lambda team: _keep(key, _Kept(team, func, seen))
     return team.finish()
 
 
-def _keep(key: tuple[int, bool], team: _fork.Team, func: Callable[..., Any]) -> bool:
-    """Put a team that has done its map aside; False where the function could reach what is not known."""
+def _keep(key: tuple[int, bool], kept: _Kept) -> bool:
+    """Put a team that has done its map aside; False where there is no room for it."""
     global _pid  # noqa: PLW0603 - the process that the teams belong to
-    seen = _fingerprint(func)
-    if seen is None or sys.is_finalizing():
+    if sys.is_finalizing():
         return False
     if _pid != os.getpid():
         _kept.clear()
@@ -116,7 +117,7 @@ def _keep(key: tuple[int, bool], team: _fork.Team, func: Callable[..., Any]) -> 
     _sweep()
     if key in _kept or len(_kept) >= _MOST_TEAMS:
         return False
-    _kept[key] = _Kept(team, func, seen)
+    _kept[key] = kept
     return True
 
 
