@@ -99,17 +99,19 @@ def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     return f"{count - 1} threads of native libraries are alive"
 
 
-def _openblas_number(path: str) -> ctypes.c_int | None:
+def _openblas_numbers() -> dict[str, ctypes.c_int]:
     """
-    Return OpenBLAS's own count of threads, where the library shows it.
+    Return OpenBLAS's own counts of threads by library, of those that show them.
 
     Set directly in a forked worker: its setter would start the threads again first, and they spin for 26 ms on the
     cores that the work needs (200 items of 1 ms took 131 ms with the setter, 95 without).
     """
-    try:
-        return ctypes.c_int.in_dll(ctypes.CDLL(path), "blas_cpu_number")
-    except (OSError, ValueError):
-        return None
+    numbers = {}
+    for path in _libraries():
+        if "openblas" in path.rpartition("/")[2]:
+            with contextlib.suppress(OSError, ValueError):
+                numbers[path] = ctypes.c_int.in_dll(ctypes.CDLL(path), "blas_cpu_number")
+    return numbers
 
 
 def prepare(share: int) -> Callable[[], None]:
@@ -119,15 +121,15 @@ def prepare(share: int) -> Callable[[], None]:
     Returns:
         What the forked worker has to call.
     """
+    numbers = _openblas_numbers()
     calls = []
-    numbers = []
     for path in _libraries():
-        if "openblas" in path.rpartition("/")[2]:
-            if (number := _openblas_number(path)) is not None:
-                numbers.append(number)
-                continue
+        if path in numbers:
+            continue
+        name = path.rpartition("/")[2]
+        if "openblas" in name:
             setter = _openblas(path, "set_num_threads")
-        elif "mkl_rt" in path.rpartition("/")[2]:
+        elif "mkl_rt" in name:
             setter = _function(path, "MKL_Set_Num_Threads")
         else:
             setter = _function(path, "omp_set_num_threads")
@@ -135,7 +137,7 @@ def prepare(share: int) -> Callable[[], None]:
             calls.append(setter)
 
     def apply() -> None:
-        for number in numbers:
+        for number in numbers.values():
             number.value = min(number.value, share)
         for call in calls:
             call(share)
@@ -152,11 +154,7 @@ def limited(share: int) -> Iterator[None]:
 
     With all threads left to the caller, sixty products of 400 x 400 matrices took 1.6 times as long on two cores.
     """
-    numbers = [
-        number
-        for path in _libraries()
-        if "openblas" in path.rpartition("/")[2] and (number := _openblas_number(path)) is not None
-    ]
+    numbers = _openblas_numbers().values()
     before = [number.value for number in numbers]
     mkl = [
         setter

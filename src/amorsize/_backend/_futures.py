@@ -182,10 +182,11 @@ def run_quantum(
     block: int,
     *,
     keep_going: bool,
+    look_s: float = 2 * schedule.CHECK_S,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """Run items, at least one, until they are done or *quantum_s* is nearly over; looks at the clock between blocks."""
-    look_s = min(quantum_s / 4, 2 * schedule.CHECK_S)
+    """Run items, at least one, until they are done or *quantum_s* is nearly over; every *look_s* looks at the clock."""
+    look_s = min(quantum_s / 4, look_s)
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     begin = now = clock()

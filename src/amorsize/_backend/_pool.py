@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _ship, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._futures import Answer, Done, Work, send_by
+from amorsize._backend._futures import Answer, Done, Work, run_quantum, send_by
 from amorsize._backend._outcome import describe_exit
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -177,7 +177,7 @@ class ForkPool:
             items = pickle.loads(stream.read(n_bytes))
             self._board[2 * slot] = number
             begin = clock()
-            done, failures = self._run(slot, items, quantum_s, int(block))
+            done, failures = self._run(slot, items, quantum_s, block)
             end = clock()
             data = _worker.pack(done, failures, start, _dumps)
             process.write_all(results, _HEAD.pack(number, len(data), len(done), begin, end), data)
@@ -186,23 +186,16 @@ class ForkPool:
             del items, done, failures
         del flow
 
-    def _run(self, slot: int, items: Any, quantum_s: float, block: int) -> tuple[list[Any], list[Any]]:
+    def _run(self, slot: int, items: Any, quantum_s: float, block: float) -> tuple[list[Any], list[Any]]:
         """Run items for a quantum, telling the board how far it has begun."""
-        results: list[Any] = []
-        failures: list[tuple[int, BaseException]] = []
-        keep_going = self.flow.keep_going
-        begin = now = clock()
-        while len(results) < len(items) and (now - begin < quantum_s - schedule.CHECK_S or not results):
-            part = items[len(results) : len(results) + block]
-            self._board[2 * slot + 1] = len(results) + len(part)
-            done, failed = _worker.run_block(self.flow.call, part, keep_going=keep_going)
-            failures += [(len(results) + position, error) for position, error in failed]
-            results += done
-            if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
-                break
-            before, now = now, clock()
-            block = schedule.next_block(block, now - before, schedule.CHECK_S)
-        return results, failures
+        board, place, flow = self._board, 2 * slot + 1, self.flow
+
+        def tell(n_begun: int) -> None:
+            board[place] = n_begun
+
+        return run_quantum(
+            flow.call, items, quantum_s, int(block), keep_going=flow.keep_going, look_s=schedule.CHECK_S, tell=tell
+        )
 
     # -- the caller's side -------------------------------------------------------------------------------------------
 
