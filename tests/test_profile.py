@@ -414,6 +414,41 @@ def test_a_profile_is_renewed_when_the_data_changes_character() -> None:
 
 
 @amorsize.parallel
+def wait_for(item: list[float]) -> int:
+    """Take as long as the first number says."""
+    time.sleep(item[0])
+    return len(item)
+
+
+def test_a_function_of_short_loops_is_weighed_before_its_items_go_anywhere() -> None:
+    """Where only seconds are remembered, the next decision weighs items first, and then knows."""
+    wait_for.map([[50e-6] * 1000] * 4)
+    known = CACHE.get(wait_for._self_state.key)
+    assert known is not None
+    assert not known.is_weighed
+    wait_for.map([[1e-3] * 1000] * 200)
+    assert wait_for.last_plan is not None
+    assert wait_for.last_plan.profile.arg_bytes > 1000
+    known = CACHE.get(wait_for._self_state.key)
+    assert known is not None
+    assert known.is_weighed
+
+
+def test_a_serial_stream_keeps_what_moving_items_costs() -> None:
+    """A short imap refreshes the seconds and forgets nothing else."""
+    wait_for.with_options(n_jobs=2).map([[1e-3] * 1000] * 20)
+    key = wait_for._self_state.key
+    before = CACHE.get(key)
+    assert before is not None
+    assert before.is_weighed
+    assert list(wait_for.imap([[2e-3] * 1000] * 3)) == [1000] * 3
+    after = CACHE.get(key)
+    assert after is not None
+    assert after.is_weighed
+    assert after.profile.arg_bytes == before.profile.arg_bytes
+
+
+@amorsize.parallel
 def measured(item: Any) -> Any:
     """Return the item."""
     return item

@@ -22,7 +22,7 @@ from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._early import EarlyStart
-from amorsize._here import STANDBY_BYTES, decide_here, never_worth_s
+from amorsize._here import decide_here, never_worth_s
 from amorsize._record import Options, Record, State, store
 from amorsize._source import PLAIN, SLICED, Beat, Source, is_array, note_error
 from amorsize._types import FORK, LOKY, THREADS, Plan, Profile, Reason, Revision, Span
@@ -70,11 +70,9 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         The results; None where this is not such a call, and nothing has been done.
     """
     known = _profile.CACHE.get(state.key)
-    if known is None or type(data) not in PLAIN:
+    if known is None or type(data) not in PLAIN or not _begins_like(data, known):
         return None
     expected_s = known.profile.item_s * len(data)
-    if type(data) in SLICED and len(data) and not known.is_like(data[0]):
-        return None
     began = clock()
     gap_s = math.inf if state.last is None else began - state.last.ended_s
     if state.habit.is_worth_a_thought(len(data), expected_s, gap_s, never_worth_s()):
@@ -147,7 +145,7 @@ class Call:
                 self._run_isolated(known)
             elif self.results:
                 self._resume(known)
-            elif known is not None and not self._is_other_kind(known):
+            elif known is not None and _begins_like(self.source.data, known):
                 self._run_known(known)
             else:
                 self._run_unknown()
@@ -164,14 +162,12 @@ class Call:
             source.data, source.is_plain = list(source.iterator), True
             source.n_items, source.iterator = len(source.data), iter(source.data)
             self.record.n_items = source.n_items
-        if known is not None:
-            self.profile, self.weighed = known.profile, True
+        self.recall(known)
         self._decide_and_run()
 
     def _resume(self, known: _profile.Known | None) -> None:
         """Go on after a quick loop that took longer than it should have: think now."""
-        self.profile = known.profile if known else _NOTHING
-        self.weighed = known is not None
+        self.recall(known)
         now = clock()
         if not self._look((now - self.began) / len(self.results), now):
             self._loop()
@@ -210,7 +206,7 @@ class Call:
     def _run_known(self, known: _profile.Known) -> None:
         """Later calls: trust what is remembered as far as the items seen now bear it out."""
         n_items = self.source.n_items
-        self.profile = known.profile
+        self.recall(known)
         expected_s = known.profile.item_s * (n_items or 0)
         habit = self.state.habit
         is_plain = self.source.is_plain and self.limits.n_jobs is None and not habit.is_due
@@ -219,13 +215,14 @@ class Call:
             return
         if n_items is None:
             self._sample(1, remember=False)
+            self.weighed = self.weighed and known.is_like(self.first_item)
             self._consider()
             return
         if habit.settled == n_items and is_plain:
             # Decided before, as a loop, and it took what was predicted: the loop itself watches for changes.
             self._loop()
             return
-        if self._looks_alike(known):
+        if self.weighed and self._looks_alike(known):
             # Nothing to learn from running items alone, which would keep the workers waiting meanwhile.
             self._consider()
             return
@@ -236,28 +233,23 @@ class Call:
         seen = self.samples.profile()
         if known.is_like(self.first_item) and seen.item_s <= _profile.CHANGED * known.profile.item_s:
             self.profile = replace(known.profile, n_head=seen.n_head, head_s=seen.head_s)
-            self.weighed = True
         elif len(self.results) < self.limits.sample_size:
             self._sample(self.limits.sample_size - len(self.results))
         else:
-            self.profile = seen
+            self.profile, self.weighed = seen, False
         self._consider()
-
-    def _is_other_kind(self, known: _profile.Known) -> bool:
-        """Tell whether the first item is not of the kind the remembered profile was measured on: begin anew."""
-        data = self.source.data
-        return type(data) in SLICED and len(data) > 0 and not known.is_like(data[0])
 
     def _looks_alike(self, known: _profile.Known) -> bool:
         """Compare the shape of a few items with those the remembered profile was measured on."""
         data, n_items = self.source.data, self.source.n_items or 0
         if not n_items or not (type(data) in SLICED or is_array(data)):
             return False
-        picks = {0, n_items // 2, n_items - 1}
-        alike = all(known.is_like(data[i]) for i in picks)
-        # Of a function that only ever ran in short loops nothing but the seconds is known.
-        self.weighed = alike and known.profile.func_bytes > 0
-        return alike
+        return all(known.is_like(data[i]) for i in {0, n_items // 2, n_items - 1})
+
+    def recall(self, known: _profile.Known | None) -> None:
+        """Begin with what is remembered of the function."""
+        if known is not None:
+            self.profile, self.weighed = known.profile, known.is_weighed
 
     def _sample(self, n_most: int, *, remember: bool = True) -> None:
         """Run the first items here, timing each; their results are the head of the answer."""
@@ -315,21 +307,17 @@ class Call:
     def _consider(self) -> None:
         """Decide now if the work is long enough to be worth a thought, else loop on."""
         n_items = self.source.n_items
-        rest_s = math.inf if n_items is None else self.profile.item_s * (n_items - len(self.results))
-        if rest_s < cost.FLOOR_S and self.limits.n_jobs is None:
+        if n_items is None or not self._might_pay(self.profile.item_s * (n_items - len(self.results))):
             self._loop()
-            return
-        if n_items is None or not self._might_pay(rest_s):
-            self._loop()
-            return
-        self._decide_and_run()
+        else:
+            self._decide_and_run()
 
     def _might_pay(self, rest_s: float) -> bool:
         """Tell whether the cheapest start could gain anything: where not, the host is not even looked at."""
         if self.limits.n_jobs is not None:
             return True
-        if self.state.habit.is_due:
-            return True
+        if rest_s < cost.FLOOR_S or self.state.habit.is_due:
+            return rest_s >= cost.FLOOR_S
         costs = self.cheapest()
         start_s = costs.start_each_s + _host.unread_s()
         self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= start_s
@@ -644,7 +632,7 @@ class Call:
         """Tell whether forked workers may stay for the next call: short work under the plainest rules."""
         limits = self.limits
         is_short = plan.backend == FORK and plan.profile.item_s * n_items < cost.STANDBY_WORK_S
-        is_short = is_short and plan.profile.arg_bytes * n_items <= STANDBY_BYTES
+        is_short = is_short and plan.profile.arg_bytes * n_items <= cost.STANDBY_BYTES
         is_plain = self.kwargs is None and self.options.initializer is None and limits.max_memory is None
         return is_short and is_plain and not self.isolated
 
@@ -769,7 +757,7 @@ class Call:
         n_jobs = min(n_items, 2 if plan is None else min(plan.host.n_cpus, plan.host.n_physical_cpus))
         # Items never weighed are taken to cost what small ones do.
         profile = self.profile if self.weighed else replace(self.profile, pickle_s=_SMALL_PICKLE_S)
-        is_small = profile.arg_bytes * n_items <= STANDBY_BYTES
+        is_small = profile.arg_bytes * n_items <= cost.STANDBY_BYTES
         return _learn.missed(profile, n_items, n_jobs) if n_jobs > 1 and is_small and profile.is_picklable else 0.0
 
     def _settled(self) -> int | None:
@@ -816,6 +804,11 @@ _FINAL: Final = frozenset(
     {Reason.NESTED, Reason.DISABLED, Reason.NOT_PICKLABLE, Reason.SHARED_STATE, Reason.ONE_CPU, Reason.ONE_JOB,
      Reason.UNAVAILABLE}
 )  # fmt: skip
+
+
+def _begins_like(data: Any, known: _profile.Known) -> bool:
+    """Tell whether the first item, where it can be looked at, is of the kind the remembered profile was measured on."""
+    return type(data) not in SLICED or not data or known.is_like(data[0])
 
 
 def _how_many(sampler: _profile.Sampler, rest_s: float) -> int:

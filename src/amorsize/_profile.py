@@ -363,6 +363,11 @@ class Known:
     n_seen: int
     s_per_byte: float = 0.0
 
+    @property
+    def is_weighed(self) -> bool:
+        """Whether what moving items costs is known: of a function that only ran in short loops, it is not."""
+        return self.profile.func_bytes > 0
+
     def is_like(self, item: object) -> bool:
         """Tell whether an item is of the kind this was measured on."""
         if type_name(type(item)) != self.arg_type:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from amorsize._record import Options, State
     from amorsize._source import Source
-    from amorsize._types import Plan
+    from amorsize._types import Plan, Profile
 
 clock = time.perf_counter
 
@@ -136,8 +136,7 @@ class _Course:
         call = self._call
         call.initialize()
         known = _profile.CACHE.get(call.state.key)
-        if known is not None:
-            call.profile, call.weighed = known.profile, True
+        call.recall(known)
         fixed = call.limits.n_jobs
         if call.isolated or (fixed is not None and fixed != 1):
             decided = self._decide(0)
@@ -185,8 +184,16 @@ class _Course:
                     )
                     yield from _Parallel(self, *decided, n_done=n_done).results()
                     return
-        if sampler.times and call.first_item is not MISSING:
-            seen = sampler.profile()
+        if sampler.times:
+            self._remember(sampler.profile(), n_done)
+
+    def _remember(self, seen: Profile, n_done: int) -> None:
+        """Keep what the first items of a loop took; what moving such items costs stays known if it was."""
+        call = self._call
+        known = _profile.CACHE.get(call.state.key)
+        if known is not None and known.is_like(call.first_item):
+            _profile.refresh(call.state.key, seen.item_s, seen.n_sampled)
+        else:
             call.profile = seen
             _profile.remember(call.state.key, seen, call.first_item, n_done)
 

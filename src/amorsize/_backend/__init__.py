@@ -219,8 +219,13 @@ def _run_fork(task: Task) -> Outcome:
 
 def is_standing_by(func: Callable[..., Any]) -> bool:
     """Tell whether forked workers of an earlier map wait for another one of *func*."""
-    standby: Any = sys.modules.get("amorsize._backend._standby")
+    standby = _standby_if_used()
     return standby is not None and bool(standby.is_ready(func))
+
+
+def _standby_if_used() -> Any:
+    """Return the room of workers that wait; None where none can, since it has never been entered."""
+    return sys.modules.get("amorsize._backend._standby")
 
 
 def may_stand_by(func: Callable[..., Any]) -> bool:
@@ -459,16 +464,14 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.close()
-    standby: Any = sys.modules.get("amorsize._backend._standby")
-    if standby is not None:
+    if (standby := _standby_if_used()) is not None:
         standby.close()
 
 
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
     _local.LOKY.forget()
-    standby: Any = sys.modules.get("amorsize._backend._standby")
-    if standby is not None:
+    if (standby := _standby_if_used()) is not None:
         standby.forget()
 
 
