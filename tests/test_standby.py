@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import _reach
-from amorsize._habit import FIRST_PATIENCE, MOST_PATIENCE, SOON_S, Habit
+from amorsize._cost import STANDBY_SURE_S
+from amorsize._habit import FIRST_PATIENCE, MOST_PATIENCE, Habit
 from amorsize.exceptions import UnpicklableResult
 from tests.factories import make_host, make_limits, make_profile
 
@@ -462,7 +463,7 @@ def test_rare_calls_never_do() -> None:
     """Workers would have left by the next one."""
     habit = Habit()
     habit.looped(16, 1e-3)
-    assert not any(habit.is_worth_a_thought(16, 3e-3, 2 * SOON_S, 2.9e-3) for _ in range(100))
+    assert not any(habit.is_worth_a_thought(16, 3e-3, 2 * STANDBY_SURE_S, 2.9e-3) for _ in range(100))
 
 
 def test_workers_that_do_not_gain_are_given_up() -> None:

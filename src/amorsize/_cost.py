@@ -52,6 +52,17 @@ STANDBY: Final = "standby"
 # Seconds of a map up to which forked workers are kept for the next one: beyond, a fork's 2 ms do not show.
 STANDBY_WORK_S: Final = 0.3
 
+# Seconds that forked workers wait for another map: long enough for maps in a loop; short, since a fork holds on to what
+# the caller had at the time, memory and the other ends of its pipes. And the age up to which they are counted on, so
+# that they do not leave while a map is being given to them.
+STANDBY_S: Final = 1.0
+STANDBY_SURE_S: Final = 0.8 * STANDBY_S
+
+# Bytes of items that kept workers are given at most, and of the memory in which those are shared with them: more would
+# take as long to copy as a fork does. What was weighed in the sample may be half of what the items come to.
+STANDBY_BYTES: Final = 128 << 10
+STANDBY_MAIL_BYTES: Final = 2 * STANDBY_BYTES
+
 # Bytes of items per second that are pickled together and unpickled by kept workers: small integers, the slowest per
 # byte, on the reference host.
 STANDBY_BYTES_PER_S: Final = 0.1e9

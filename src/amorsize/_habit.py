@@ -15,9 +15,6 @@ from amorsize import _cost as cost
 if TYPE_CHECKING:
     from amorsize._types import Limits, Plan
 
-# Seconds between two calls within which the workers of the first would still be there for the second.
-SOON_S: Final = 0.8
-
 # Seconds of work below which workers that wait are left alone: a decision takes 0.2 ms.
 LEAST_KEPT_S: Final = 1e-3
 
@@ -70,7 +67,7 @@ class Habit:
         """
         if expected_s < cost.FLOOR_S:
             return False
-        if gap_s > SOON_S:
+        if gap_s > cost.STANDBY_SURE_S:
             self.missed_s, self.is_kept = 0.0, False
         elif self.is_kept:
             return expected_s >= LEAST_KEPT_S

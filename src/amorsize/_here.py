@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from amorsize._types import Host, Limits, Plan, Profile
 
-# Bytes of items that kept workers are given at most: half of what the shared memory for them holds.
-STANDBY_BYTES: Final = 128 << 10
-
 # Seconds that a decision takes, with what surrounds it.
 _THINKING_S: Final = 0.2e-3
 
@@ -75,7 +72,7 @@ def _standing_by(host: Host, func: Callable[..., Any], profile: Profile, n_items
         return host
     n_left = n_items - profile.n_head
     n_bytes = n_left * max(1, profile.arg_bytes)
-    if n_bytes > STANDBY_BYTES or n_left * profile.item_s > cost.STANDBY_WORK_S:
+    if n_bytes > cost.STANDBY_BYTES or n_left * profile.item_s > cost.STANDBY_WORK_S:
         return host
     known = _host.BOOK.get(cost.STANDBY)
     warm = replace(known, start_s=known.start_s + n_bytes / cost.STANDBY_BYTES_PER_S + _THINKING_S)

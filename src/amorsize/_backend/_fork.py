@@ -14,7 +14,8 @@ Why ranges in one pipe and not a queue per worker: nothing ever waits behind som
 the caller to find work, so the caller can compute too. Reading and writing 16 bytes of a pipe is atomic on Linux.
 
 A team may be kept for the next map of the same function (_standby): its workers then find the items pickled in shared
-memory, once for all of them, and everything else is the same. Idle workers leave after STANDBY_S.
+memory, once for all of them, and everything else is the same. Idle workers leave after
+:data:`amorsize._cost.STANDBY_S`.
 
 Guarantees: an item is started at most once. What a dead worker had taken but not started is on the board, and is
 handed out again; what it was at is named. A worker that loses its caller ends by itself.
@@ -82,13 +83,6 @@ _IS_KEPT, _KEPT_NS, _EDITION, _MAIL = 2, 3, 4, 5
 
 # Seconds a worker that may not work waits before it asks again.
 _PAUSE_S: Final = 0.02
-
-# Seconds that workers stay without work between two maps. Long enough for maps in a loop; short, since a fork holds on
-# to what the caller had at the time: memory, and the other ends of its pipes.
-STANDBY_S: Final = 1.0
-
-# Bytes that the pickled items of a later map may take. More would take as long to copy as a fork does.
-MAIL_BYTES: Final = 256 << 10
 
 clock = time.perf_counter
 
@@ -176,7 +170,7 @@ class Team:
     def _open(self) -> None:
         """Make the board and the pipes."""
         n_bytes = 8 * _SLOT * (self._n_slots + 1)
-        self._board_map = mmap.mmap(-1, n_bytes + MAIL_BYTES)
+        self._board_map = mmap.mmap(-1, n_bytes + cost.STANDBY_MAIL_BYTES)
         with memoryview(self._board_map) as whole:
             self.board, self._mail = whole[:n_bytes].cast("q"), whole[n_bytes:]
         self.board[_LIMIT], self.board[_ACTIVE] = _NO_LIMIT, self._n_slots
@@ -374,18 +368,16 @@ class Team:
             elif self._empty.poll(1000 * _HOUSEKEEPING_S):
                 with contextlib.suppress(BlockingIOError):  # a colleague was faster
                     return os.read(self.task_nb, _TOKEN.size)
-            if self.board[_IS_KEPT] and time.monotonic_ns() - self.board[_KEPT_NS] > STANDBY_S * 1e9:
+            if self.board[_IS_KEPT] and time.monotonic_ns() - self.board[_KEPT_NS] > cost.STANDBY_S * 1e9:
                 return b""
 
     def _read_mail(self) -> None:
         """Take on the job that the caller has posted since."""
         self._edition = self.board[_EDITION]
-        self.job = self._opened(bytes(self._mail[: self.board[_MAIL]]))
-        self.block = schedule.first_block(self.job.item_s)
-
-    def _opened(self, data: bytes) -> Job:
-        items, base, item_s, batch_size, keep_going = pickle.loads(data)
-        return replace(self.job, items=items, base=base, item_s=item_s, batch_size=batch_size, keep_going=keep_going)
+        items, base, item_s, batch_size, keep_going = pickle.loads(self._mail[: self.board[_MAIL]])
+        known = self.job
+        self.job = replace(known, items=items, base=base, item_s=item_s, batch_size=batch_size, keep_going=keep_going)
+        self.block = schedule.first_block(item_s)
 
     def _run_range(self, slot: int, write: int, start: int, stop: int) -> None:
         board, job = self.board, self.job
@@ -493,7 +485,7 @@ class Team:
         if job is not None and (_n_workers(job) > self._n_slots or job.threads != self.job.threads):
             return False
         age_s = (time.monotonic_ns() - self.board[_KEPT_NS]) / 1e9
-        return 0 <= age_s < 0.8 * STANDBY_S and not self._poll.poll(0)
+        return 0 <= age_s < cost.STANDBY_SURE_S and not self._poll.poll(0)
 
     def take_over(self, job: Job, data: bytes) -> None:
         """Begin another map with the workers that are there; *data* is :func:`mail`'s."""
@@ -782,7 +774,7 @@ def _n_workers(job: Job) -> int:
 
 def mail(job: Job, dumps: Callable[[Any, int], bytes | None]) -> bytes | None:
     """Pickle what a later map consists of; None where it is too much, or not plain."""
-    return dumps((job.items, job.base, job.item_s, job.batch_size, job.keep_going), MAIL_BYTES)
+    return dumps((job.items, job.base, job.item_s, job.batch_size, job.keep_going), cost.STANDBY_MAIL_BYTES)
 
 
 def _goes_on(failed: Sequence[tuple[int, BaseException]], *, keep_going: bool) -> bool:
