@@ -745,7 +745,8 @@ class Call:
         habit, plan = self.state.habit, record.plan
         if plan is not None and plan.is_parallel:
             gains, stays = (record.actual_s or 0.0) < plan.serial_s, _backend.is_standing_by(self.func)
-            habit.went_parallel(plan, self._could_save(plan), self.began, gains=gains, stays=stays)
+            could_s = 0.0 if gains else self._could_save(plan)
+            habit.went_parallel(plan, could_s, self.began, gains=gains, stays=stays)
             return
         is_open = self.is_hopeless or (plan is not None and plan.reason in _SETTLING and FORK in plan.host.costs)
         is_open = is_open and not record.revisions and self.limits.start_method in {None, FORK}
