@@ -894,6 +894,31 @@ def test_retries_bring_back_what_a_passing_death_took(options: dict[str, Any], t
     assert (tmp_path / "died").exists()
 
 
+def _logs_and_dies_once(x: int, *, path: str, marker: str) -> int:
+    functions.logged(x, path=path)
+    return functions.dies_at(x, at=0, marker=marker)
+
+
+@needs_fork
+def test_an_item_in_the_hand_of_a_worker_is_not_handed_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker interrupted between taking an item and saying so has it all the same (soak, seed 11006656)."""
+    from amorsize._backend import _fork  # noqa: PLC0415 - does not exist elsewhere
+
+    begin = _fork.Team._run_range
+
+    def hesitate(team: Any, slot: int, write: int, start: int, stop: int) -> None:
+        time.sleep(0.3 * start)
+        begin(team, slot, write, start, stop)
+
+    monkeypatch.setattr(_fork.Team, "_run_range", hesitate)
+    path, marker = tmp_path / "log", str(tmp_path / "died")
+    work = amorsize.parallel(_logs_and_dies_once, **FORK, batch_size=1, retries=1)
+    assert work.map(range(2), kwargs={"path": str(path), "marker": marker}) == [0, 1]
+    assert sorted(line.split()[0] for line in path.read_text().splitlines()) == ["0", "0", "1"]
+
+
 @pytest.mark.parametrize("options", PROCESSES)
 @pytest.mark.usefixtures("ready")
 def test_retries_end(options: dict[str, Any]) -> None:
@@ -973,6 +998,34 @@ def _set_environment(value: str) -> None:
 def _reads_environment(x: int) -> tuple[int, str | None]:
     threading.Event().wait(1e-3)
     return os.getpid(), os.environ.get("AMORSIZE_TEST_READY")
+
+
+def _fail_to_begin(kind: str) -> None:
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise {"raise": RuntimeError, "exit": SystemExit}[kind](kind)
+
+
+@pytest.mark.parametrize("policy", [{"retries": 2}, {"timeout": 60.0}], ids=["retries", "timeout"])
+@pytest.mark.parametrize("kind", ["raise", "exit", pytest.param("kill", marks=needs_fork)])
+@pytest.mark.parametrize("options", PROCESSES)
+@pytest.mark.usefixtures("ready")
+def test_workers_that_cannot_be_initialized_end_the_call(
+    options: dict[str, Any], kind: str, policy: dict[str, Any]
+) -> None:
+    """What the initializer raises is each item's failure; where it kills every worker, that is: never a hang."""
+    expected: Any = {"raise": RuntimeError, "exit": SystemExit, "kill": WorkerDied}[kind]
+    begins = amorsize.parallel(_reads_environment, initializer=_fail_to_begin, initargs=(kind,), **options, **policy)
+    with pytest.raises(expected):
+        begins.map(range(20))
+    with pytest.raises(expected):
+        list(begins.imap(range(20)))
+    if kind != "exit":  # no error policy keeps a SystemExit
+        results = begins.with_options(errors="return").map(range(20))
+        assert [type(result) for result in results] == [expected] * 20
+        assert len(list(begins.with_options(errors="return").imap(range(20)))) == 20
+        assert begins.with_options(errors="skip").map(range(20)) == []
+    assert square.with_options(**options).map(range(10)) == [x * x for x in range(10)]
 
 
 # -- no workers to be had --------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._outcome import Outcome, describe_exit
+from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, describe_exit, died_idle
 from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._types import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
@@ -72,7 +72,7 @@ _HOUSEKEEPING_S: Final = 0.5
 
 # Fields of a worker's slot on the board, 8 bytes each.
 _LO, _HI, _STOP, _SINCE_NS, _STATE, _SLOT = 0, 1, 2, 3, 4, 8
-_IDLE, _BUSY = 0, 1
+_IDLE, _TAKING, _BUSY = 0, 1, 2
 _NO_LIMIT: Final = (1 << 63) - 1
 
 # Fields of the board that concern all: the position from which nothing is wanted, and how many workers may work.
@@ -164,6 +164,7 @@ class Team:
         self.limit = self.n_items
         self.block = schedule.first_block(job.item_s) if job.timeout is None else 1
         self.first_message_s: float | None = None
+        self._idle_deaths = 0
         self.fork_s = 0.0
         self.began = self._looked_at = clock()
 
@@ -330,8 +331,7 @@ class Team:
             process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
-            if self.job.initialize is not None:
-                self.job.initialize()
+            self.job = replace(self.job, call=_worker.prepared(self.job.call, self.job.initialize))
             self._serve(slot, write)
             code = 0
         except BrokenPipeError:
@@ -362,12 +362,16 @@ class Team:
 
     def _next_token(self, slot: int) -> bytes:
         """Wait for a token; empty if none has come for so long that the next map will not want this worker."""
+        state = _SLOT * (slot + 1) + _STATE
         while True:
             if slot >= self.board[_ACTIVE]:
                 time.sleep(_PAUSE_S)
             elif self._empty.poll(1000 * _HOUSEKEEPING_S):
-                with contextlib.suppress(BlockingIOError):  # a colleague was faster
+                self.board[state] = _TAKING
+                try:
                     return os.read(self.task_nb, _TOKEN.size)
+                except BlockingIOError:  # a colleague was faster
+                    self.board[state] = _IDLE
             if self.board[_IS_KEPT] and time.monotonic_ns() - self.board[_KEPT_NS] > cost.STANDBY_S * 1e9:
                 return b""
 
@@ -636,21 +640,28 @@ class Team:
             # One worker fewer at each look while memory is short, one more while it is not; never none.
             active = self.board[_ACTIVE] + (-1 if self.job.is_tight() else 1)
             self.board[_ACTIVE] = max(1, min(_n_workers(self.job), active))
-        if (not self.workers and not self._is_done()) or self._is_stalled():
+        if not self.workers and not self._is_done():
+            self.fork(0)
+        if self._is_stalled():
             self._repost_missing()
 
     def _is_stalled(self) -> bool:
         """Tell whether nobody has work although some is missing: it was lost with a worker killed while taking it."""
-        if self._is_done() or self._n_posted() or not self.outcome.deaths:
+        if not self._is_idle():
+            return False
+        self._wait(0)  # what has been done is on its way, and a death may be
+        return self._is_idle()
+
+    def _is_idle(self) -> bool:
+        """Tell whether work is missing that neither waits nor is with a worker; asked only after a death."""
+        if not self.outcome.deaths or self._is_done() or self._n_posted():
             return False
         return all(self.board[_SLOT * (w.slot + 1) + _STATE] == _IDLE for w in self.workers.values())
 
     def _repost_missing(self) -> None:
-        self._wait(0)
+        """Hand out again what was lost; last of all, alone, what workers died of."""
         lost = set(self.outcome.suspects)
         missing = [i for i in range(self.limit) if self.outcome.results[i] is MISSING and i not in lost]
-        if missing and not self.workers:
-            self.fork(0)
         self._backlog += [(i, i + 1) for i in reversed(missing)]
         self._post_backlog()
         if not missing and lost:
@@ -670,6 +681,9 @@ class Team:
         if busy and stop > high:
             self._backlog.append((high, stop))
         self._blame(in_flight, describe_exit(status))
+        self._idle_deaths = 0 if stop else self._idle_deaths + 1
+        if self._idle_deaths > MOST_IDLE_DEATHS:
+            self._give_up(describe_exit(status))
         if not self._is_done():
             self._replace(worker.slot)
 
@@ -684,7 +698,7 @@ class Team:
         names = tuple(job.base + i for i in in_flight)
         message = f"a worker died ({cause}) while it was at {_name_items(names)}"
         error = WorkerDied(message, {}, names, cause)
-        outcome.died = outcome.died or (error if in_flight or not outcome.deaths else None)
+        outcome.died = outcome.died or (error if in_flight else None)
         again = [i for i in in_flight if outcome.attempts.get(i, 0) < job.retries]
         for i in again:
             outcome.attempts[i] = outcome.attempts.get(i, 0) + 1
@@ -694,6 +708,14 @@ class Team:
                 self._accept(i, [error], [(0, error)])
         if again and outcome.died is error:
             outcome.died = None
+
+    def _give_up(self, cause: str) -> None:
+        """Fail what is left: workers end before they take anything."""
+        error = died_idle(cause)
+        self.outcome.died = self.outcome.died or error
+        for i in range(self.limit):
+            if i < self.limit and self.outcome.results[i] is MISSING:
+                self._accept(i, [error], [(0, error)])
 
     def _settle_suspects(self) -> None:
         """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
@@ -706,6 +728,8 @@ class Team:
             self.fork(0)
         self.block = 1
         for i in suspects:
+            if self.outcome.results[i] is not MISSING:
+                continue
             os.write(self.task_w, _TOKEN.pack(i, i + 1))
             while self.outcome.results[i] is MISSING and i not in self.outcome.suspects:
                 self._wait(_HOUSEKEEPING_S)
@@ -713,6 +737,8 @@ class Team:
                     self._end_overrun()
                 if not self.workers:
                     self.fork(0)
+                if self._is_stalled() and self.outcome.results[i] is MISSING and i not in self.outcome.suspects:
+                    os.write(self.task_w, _TOKEN.pack(i, i + 1))
 
     def _next_deadline_s(self) -> float:
         limit = self.job.timeout or 0.0

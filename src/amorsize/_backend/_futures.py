@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _ship, _worker
-from amorsize._backend._outcome import Outcome
+from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, died_idle
 from amorsize._types import Span
 from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout, WorkerDied
@@ -39,9 +39,6 @@ clock = time.perf_counter
 
 # Seconds the caller waits at most before it looks after things no callback announces.
 HOUSEKEEPING_S: Final = 0.5
-
-# Tasks in a row that may fail with their worker before one of them has begun an item.
-_MOST_IDLE_DEATHS: Final = 20
 
 # Seconds to wait after a death for the other chunks that went down with it; loky tells of all of them at once.
 _LAST_WORDS_S: Final = 0.25
@@ -443,7 +440,7 @@ class FlowTeam:
         self._most_jobs = flow.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
-        self._at_last_death = (0, 0)
+        self._idle_deaths = 0
         self._serial = 0
         self._told = False
 
@@ -616,6 +613,7 @@ class FlowTeam:
             n_bytes = 0
             results, failures = result.results
         self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
+        self._idle_deaths = 0
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
         if start + result.n_items < stop:
@@ -691,23 +689,28 @@ class FlowTeam:
         for i in lost:
             if i not in again:
                 self._accept(i, [died], [(0, died)])
-        if outcome.died is not None:
+        if outcome.died is None:
+            outcome.died = died if len(again) < len(lost) else None
+        elif positions:
             outcome.died = _both(outcome.died, died)
-        elif len(again) < len(lost) or self._is_hopeless():
-            outcome.died = died
+        self._idle_deaths = 0 if lost else self._idle_deaths + 1
+        if self._idle_deaths > MOST_IDLE_DEATHS:
+            self._give_up(died_idle(cause))
         self.ready = True
         if not self.in_flight:
             self.carrier.renew()
             if self.suspects:
                 self._ask_one_by_one()
 
-    def _is_hopeless(self) -> bool:
-        """Tell whether workers keep dying without anything being done in between, before they begin an item."""
-        n_done, n_deaths = self._at_last_death
-        if self.outcome.n_done > n_done:
-            self._at_last_death = (self.outcome.n_done, self.outcome.deaths)
-            return False
-        return self.outcome.deaths - n_deaths > _MOST_IDLE_DEATHS
+    def _give_up(self, error: WorkerDied) -> None:
+        """Fail what is left: workers die before they begin anything."""
+        self.outcome.died = self.outcome.died or error
+        for i in self.suspects:
+            self.ranges.give_back(i, i + 1)
+        self.suspects.clear()
+        while (taken := self.ranges.take(self.ranges.n_left)) is not None:
+            start, n_items = taken[0], taken[1] - taken[0]
+            self._accept(start, [error] * n_items, [(i, error) for i in range(n_items)])
 
     def _may_run_again(self, position: int) -> bool:
         """

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend._worker import MISSING
+from amorsize.exceptions import WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amorsize._types import Span
-    from amorsize.exceptions import WorkerDied
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -93,6 +93,16 @@ class Outcome:
             for i, result in enumerate(self.results)
             if result is not MISSING and i not in self.failures
         }
+
+
+# Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too.
+MOST_IDLE_DEATHS: Final = 8
+
+
+def died_idle(cause: str) -> WorkerDied:
+    """Return what becomes of the items that are left when no worker lives long enough to begin one."""
+    text = f"workers die before they begin an item, {MOST_IDLE_DEATHS} in a row, the last one: {cause}"
+    return WorkerDied(text, {}, (), cause)
 
 
 def describe_exit(status: int | None) -> str:

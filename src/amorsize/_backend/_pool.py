@@ -155,8 +155,7 @@ class ForkPool:
             process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
-            if self._initialize is not None:
-                self._initialize()
+            self.flow.call = _worker.prepared(self.flow.call, self._initialize)
             with os.fdopen(tasks, "rb") as stream:
                 self._serve(slot, stream, results)
             code = 0

@@ -121,6 +121,24 @@ def run_block(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: b
         return results, failures
 
 
+def prepared(call: Callable[[Any], Any], initialize: Callable[[], None] | None) -> Callable[[Any], Any]:
+    """Initialize a forked worker; returns *call*, or what fails each item with what the initializer raised."""
+    if initialize is None:
+        return call
+    try:
+        initialize()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit too travels home as the item's, as from loky's workers
+        failed, where = error, error.__traceback__
+
+        def fail(_: Any) -> Any:
+            raise failed.with_traceback(where)
+
+        return fail
+    return call
+
+
 def run_here(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bool) -> tuple[list[Any], list[Failure]]:
     """
     Run a block in the caller: like :func:`run_block`, but Ctrl-C is the caller's own and not an item's failure.
