@@ -781,7 +781,7 @@ class Call:
         if self.progress is not None:
             self.progress(len(self.results))
         if self.failures and self.limits.errors == "skip":
-            self.record.skipped = tuple(sorted(self.failures))
+            self.record.skipped = sorted(self.failures)
             skipped = set(self.record.skipped)
             return [result for i, result in enumerate(self.results) if i not in skipped]
         return self.results

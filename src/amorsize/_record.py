@@ -99,7 +99,7 @@ class Record:
         self.plan: Plan | None = None
         self.revisions: list[Revision] = []
         self.spans: list[Span] = []
-        self.skipped: tuple[int, ...] = ()
+        self.skipped: list[int] = []
         self.n_head: int = 0
         self.head_s: float = 0.0
         self.rate_s: float | None = None
@@ -113,14 +113,14 @@ class Record:
 
     def build(self) -> Plan:
         """Return the plan as it stands."""
-        if self.built is None or self.built.actual_s != self.actual_s:
+        if self.built is None or self.actual_s is None or self.built.actual_s != self.actual_s:
             plan = self.plan or self._decided_to_loop()
             spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
             self.built = replace(
                 plan,
                 revisions=tuple(self.revisions),
                 timeline=spans,
-                skipped=self.skipped,
+                skipped=tuple(self.skipped),
                 actual_s=self.actual_s,
             )
         return self.built

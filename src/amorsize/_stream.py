@@ -40,8 +40,13 @@ MEMORY_SHARE: Final = 0.1
 # Chunks per worker that the buffer holds by default: one running, one waiting, and as many finished or being read.
 CHUNKS_PER_WORKER: Final = 4
 
-# Items in the buffer at most by default, whatever they weigh: bookkeeping per item is not free.
-MOST_BUFFER: Final = 100_000
+# Bytes of items and results that are worth holding for a consumer that comes and goes: more only where chunks would
+# otherwise be too small for what their dispatch costs. With whole quanta in the buffer, 200,000 items of 1 kB that take
+# 20 us took 78 MB, 10,000 of them 52 (tests/benchmarks, stream-memory).
+BUFFER_BYTES: Final = 8 << 20
+
+# Bytes that an item in the buffer takes beside itself: two places in dictionaries, one in a list, and a number.
+PLACE_BYTES: Final = 256
 
 
 class Stream:
@@ -162,7 +167,7 @@ class _Course:
                     raise
                 result = error
                 if skip:
-                    call.record.skipped += (n_done,)
+                    call.record.skipped.append(n_done)
             taken = clock() - before
             spent_s += taken
             recent = taken if n_done == 0 else 0.8 * recent + 0.2 * taken
@@ -353,7 +358,7 @@ class _Parallel:
         if not (call.keep_going and isinstance(error, Exception)):
             raise error
         if call.limits.errors == "skip":
-            call.record.skipped += (self.n_done + position,)
+            call.record.skipped.append(self.n_done + position)
             return MISSING
         return error
 
@@ -362,12 +367,15 @@ def default_buffersize(plan: Plan) -> int:
     """
     Return how many items to read ahead: enough chunks for every worker, within a share of the memory.
 
-    :data:`CHUNKS_PER_WORKER` chunks of a quantum of work each per worker, at most :data:`MEMORY_SHARE` of the
-    available memory.
+    :data:`CHUNKS_PER_WORKER` chunks per worker: of a quantum of work each, or less where that is more than
+    :data:`BUFFER_BYTES`, but not so little that dispatching them costs more than :data:`amorsize._cost.DISPATCH_SHARE`.
+    At most :data:`MEMORY_SHARE` of the available memory.
     """
-    profile = plan.profile
-    per_chunk = max(1, int(cost.QUANTUM_S / max(profile.item_s, 1e-9)))
-    wanted = min(MOST_BUFFER, CHUNKS_PER_WORKER * plan.n_jobs * per_chunk)
-    item_bytes = max(64, profile.arg_bytes + profile.result_bytes)
+    profile, n_chunks = plan.profile, CHUNKS_PER_WORKER * plan.n_jobs
+    item_bytes = PLACE_BYTES + profile.arg_bytes + profile.result_bytes
+    dispatch_s = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR).batch_overhead_s
+    most_s, least_s = cost.QUANTUM_S, min(cost.QUANTUM_S, dispatch_s / cost.DISPATCH_SHARE)
+    most, least = (n_chunks * max(1, int(s / max(profile.item_s, 1e-9))) for s in (most_s, least_s))
+    wanted = min(most, max(least, BUFFER_BYTES // item_bytes))
     affordable = int(plan.host.memory_bytes * MEMORY_SHARE / item_bytes)
     return max(2 * plan.n_jobs, min(wanted, affordable))

@@ -37,6 +37,8 @@ from station import (
     stations,
 )
 
+HERE = Path(__file__).parent
+
 LOOP = {"contender": "loop"}
 AMORSIZE = {"contender": "amorsize"}
 TWIN = {"contender": "amorsize-twin"}
@@ -478,6 +480,42 @@ def first_of_stream(*, quick: bool) -> Line:
     )
 
 
+STREAM = """
+import resource, sys, time
+import amorsize, workloads
+
+def items():
+    for number in range(int(sys.argv[1])):
+        yield number.to_bytes(4, "big") * 250
+
+stream = amorsize.parallel(workloads.turned).imap(items())
+for number, _ in enumerate(stream, 1):
+    if not number % 100:
+        time.sleep(1e-3)
+assert number == int(sys.argv[1])
+print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
+"""
+
+
+def stream_memory(*, quick: bool) -> Line:
+    """Compare the peak memory, the caller's and its largest worker's, of a long stream with that of a short one."""
+    counts = {"short": 10_000, "long": 100_000 if quick else 1_000_000, "twin": 10_000}
+    peaks: dict[str, list[float]] = {name: [] for name in counts}
+    for _ in range(3):
+        for name in shuffled(list(counts)):
+            command = [sys.executable, "-c", STREAM, str(counts[name])]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=HERE)
+            peaks[name].append(float(done.stdout))
+    ratio = report.median_ratio(peaks["long"], peaks["short"])
+    noise = report.median_ratio(peaks["twin"], peaks["short"])
+    return Line(
+        metric=f"peak memory of imap, slow consumer: {counts['long']:,} items of 1 kB against 10,000",
+        figure=f"{ratio:.3f} times, {statistics.median(peaks['long']):.0f} MB (twin {noise:.3f} times)",
+        bar="at most 1.1 times",
+        ok=ratio <= 1.1,
+    )
+
+
 # --- a disturbed core ------------------------------------------------------------------------
 
 
@@ -534,6 +572,7 @@ METRICS: dict[str, Callable[..., Line]] = {
     "ten-seconds": ten_seconds,
     "disturbed": disturbed,
     "first-of-stream": first_of_stream,
+    "stream-memory": stream_memory,
 }
 
 

@@ -85,6 +85,12 @@ def spin(loops: int) -> int:
     return loops
 
 
+def turned(data: bytes) -> bytes:
+    """Turn bytes round after some twenty microseconds of work."""
+    spin(2000)
+    return data[::-1]
+
+
 def identity(item: object) -> object:
     """Return the item: the smallest work there is."""
     return item

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend._futures import FlowTeam
 from amorsize._backend._worker import MISSING
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amorsize._backend._futures import Carrier, Flow
+
+
+# Spans that a stream keeps, the latest: it may be endless. At one per chunk they tell of some minutes.
+MOST_SPANS: Final = 10_000
 
 
 class Window:
@@ -65,6 +70,7 @@ class StreamTeam(FlowTeam):
         flow.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
         super().__init__(flow, carrier)
         self.outcome.results = _Results()  # type: ignore[assignment]  # indexed like the list it stands for
+        self.outcome.spans = deque(maxlen=MOST_SPANS)  # type: ignore[assignment]  # a list as far as anybody asks
         self.limit = 1 << 62
         self.order: list[int] = []
 
