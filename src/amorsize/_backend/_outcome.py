@@ -96,7 +96,7 @@ class Outcome:
 
 
 # Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too.
-MOST_IDLE_DEATHS: Final = 8
+MOST_IDLE_DEATHS: Final = 5
 
 
 def died_idle(cause: str) -> WorkerDied:
