@@ -224,6 +224,26 @@ def test_the_dearer_transfer_shows_in_its_own_term() -> None:
     assert large.parallel_s > small.parallel_s
 
 
+def test_objects_that_a_fork_must_touch_cost() -> None:
+    """A forked process that looks at an object copies its page; flat buffers stay shared, a measured speed tells."""
+
+    def decided(arg_pickle_s: float, efficiency: float = 0.0) -> Plan:
+        profile = make_profile(
+            item_s=150e-6,
+            arg_bytes=180_000,
+            arg_pickle_s=arg_pickle_s,
+            pickle_s=arg_pickle_s + 2e-6,
+            efficiency=efficiency,
+        )
+        return decide(profile, make_host(n_cpus=2), 105, Limits(start_method="fork"))
+
+    floats, flat, known = decided(860e-6), decided(200e-6), decided(860e-6, 0.9)
+    assert flat.parallel_s < floats.parallel_s
+    assert known.parallel_s < floats.parallel_s
+    assert not floats.is_parallel
+    assert flat.is_parallel
+
+
 def test_the_start_shows_in_the_overhead_term() -> None:
     """Cold workers cost overhead that warm ones do not (S4)."""
     loky = PRIORS["linux"]["loky"]

@@ -47,9 +47,6 @@ READ_BOX_S: Final = 0.05
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
 
-# Seconds to pickle and unpickle a number and its result, one by one.
-_SMALL_PICKLE_S: Final = 1e-6
-
 # Seconds of a short loop from which its pace is remembered.
 _TELLING_S: Final = 100e-6
 
@@ -757,7 +754,7 @@ class Call:
         n_items = self.record.n_items or 0
         n_jobs = min(n_items, 2 if plan is None else min(plan.host.n_cpus, plan.host.n_physical_cpus))
         # Items never weighed are taken to cost what small ones do.
-        profile = self.profile if self.weighed else replace(self.profile, pickle_s=_SMALL_PICKLE_S)
+        profile = self.profile if self.weighed else replace(self.profile, pickle_s=cost.SMALL_PICKLE_S)
         is_small = profile.arg_bytes * n_items <= cost.STANDBY_BYTES
         return _learn.missed(profile, n_items, n_jobs) if n_jobs > 1 and is_small and profile.is_picklable else 0.0
 

@@ -92,6 +92,14 @@ MEMORY_BYTES_PER_S: Final = 20e9
 FORK_S_PER_BYTE: Final = 13e-12
 FORK_CALLER_S_PER_BYTE: Final = 5e-12
 
+# Share of the seconds of pickling and unpickling an item that a forked process loses on touching it: it counts
+# references, and so copies the page of every object it looks at. On the reference host 0.15 of them for dictionaries,
+# 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). Flat buffers are not touched that way:
+# what their bytes take is left out, as is what pickling a single number takes.
+TOUCH_SHARE: Final = 0.25
+FLAT_S_PER_BYTE: Final = 2e-9
+SMALL_PICKLE_S: Final = 1e-6
+
 # Windows waits on at most 64 handles at once, which leaves 61 workers
 # (concurrent.futures.process and loky apply the same limit).
 MAX_WINDOWS_JOBS: Final = 61
@@ -213,6 +221,14 @@ def transfer_item_s(profile: Profile, costs: Costs) -> float:
     return costs.item_overhead_s + max(0.0, pickle_s) + wire_s
 
 
+def touch_item_s(profile: Profile, costs: Costs) -> float:
+    """Predict the seconds that a process which shares its memory with others loses on touching one item."""
+    if not math.isinf(costs.send_bytes_per_s) or profile.efficiency > 0:
+        return 0.0  # items are unpickled there; or it is in the speed that has been measured
+    objects_s = profile.arg_pickle_s - SMALL_PICKLE_S - FLAT_S_PER_BYTE * profile.arg_bytes
+    return TOUCH_SHARE * max(0.0, objects_s)
+
+
 def caller_item_s(profile: Profile, costs: Costs) -> float:
     """Predict the seconds of the calling process that one item costs when a worker does it: about half its transfer."""
     return transfer_item_s(profile, costs) / 2
@@ -264,7 +280,7 @@ def parallel(
     item_s = profile.item_s
     if profile.cpu_fraction > SEVERAL_CORES:
         item_s *= min(profile.cpu_fraction, n_cpus)
-    item_s /= costs.efficiency
+    item_s = item_s / costs.efficiency + touch_item_s(profile, costs)
     each_s = transfer_item_s(profile, costs)
     n_chunks = math.ceil(n_left / batch_size)
     rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if is_fixed else 0.0

@@ -182,6 +182,44 @@ def flat_buffers() -> None:
     say("summing 8 MB arrays, two threads", median_s(lambda: summed(2)) / 1e9, "GB/s", "MEMORY_BYTES_PER_S")
 
 
+def touched() -> None:
+    """Measure what a forked process loses on first touching each object, as a share of pickling it both ways."""
+    kinds: dict[str, Callable[[int], object]] = {
+        "floats": lambda i: i * 0.5,
+        "integers": lambda i: i << 20,
+        "strings": lambda i: str(i * 0.1),
+        "dictionaries": lambda i: {"name": str(i), "value": i * 0.5},
+    }
+    for name, make in kinds.items():
+        items = [[make(i) for i in range(4000)] for _ in range(50)]
+        begin = clock()
+        for item in items:
+            pickle.loads(pickle.dumps(item, protocol=5))
+        both_ways_s = clock() - begin
+        share = median_s(lambda items=items: lost_on_touching(items), 5) / both_ways_s  # type: ignore[misc]
+        say(f"touching {name} in a fork / pickling them both ways", share, "x", "TOUCH_SHARE")
+
+
+def lost_on_touching(items: list[list[object]]) -> float:
+    """Return by how many seconds a forked process's first look at all items takes longer than its second."""
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        times = []
+        for _ in range(2):
+            begin = clock()
+            for item in items:
+                for _ in item:
+                    pass
+            times.append(clock() - begin)
+        os.write(write, pickle.dumps(times[0] - times[1]))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    lost_s: float = pickle.loads(os.read(read, 1000))
+    os.close(read)
+    os.close(write)
+    return lost_s
+
+
 def threads() -> None:
     """Measure starting a thread and having it answer."""
 
@@ -199,6 +237,7 @@ def main() -> None:
     """Print everything that can be measured here."""
     if hasattr(os, "fork"):
         forks()
+        touched()
     kept_workers()
     threads()
     through_loky()
