@@ -299,7 +299,7 @@ def test_each_item_is_executed_exactly_once(options: dict[str, Any], state: str,
     path = tmp_path / "log"
     end_threads()
     if state == "warm":
-        functions.where.with_options(**options).map(range(20))
+        functions.where.with_options(**options, retries=1 if options == LOKY else 0).map(range(20))
     chosen = functions.logged.with_options(**options)
     assert chosen.map(range(120), kwargs={"path": str(path)}) == [-x for x in range(120)]
     items, processes, threads = read_log(path)
@@ -310,7 +310,8 @@ def test_each_item_is_executed_exactly_once(options: dict[str, Any], state: str,
         assert processes == {ME}
         assert len(threads) > 1
     elif options == FORK or state == "warm":
-        assert len(processes) > 1
+        # Not "more than one worker": on a busy machine the first may be through before the second is up.
+        assert processes - {ME}
 
 
 @pytest.mark.parametrize("options", [pytest.param({}, id="open"), *ALL])

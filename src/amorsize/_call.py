@@ -438,7 +438,11 @@ class Call:
         if self.progress is not None:
             self.progress(beat.position)
         if self._speaks_for_workers(beat.item_s, n_left, now):
-            return None
+            if self.weighed or self.samples is None:
+                return None
+            self._inspect()  # with the sample at hand the loop need not stop for that
+            if self._speaks_for_workers(beat.item_s, n_left, now):
+                return None
         return self._next_look_s(beat.item_s * n_left, now - self.began)
 
     @staticmethod

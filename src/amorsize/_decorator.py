@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 import wrapt
 
-from amorsize import _call, _function, _here, _host, _profile, _record, _source
+from amorsize import _backend, _call, _function, _here, _host, _profile, _record, _source
 from amorsize._types import Host, Limits, Plan, Profile
 
 P = ParamSpec("P")
@@ -179,6 +179,7 @@ class ParallelFunction(_Proxy, Generic[P, R]):
             ValueError: For a value out of range.
         """
         changed = make_options(options, self._self_options)
+        _backend.load(changed.limits.prefer)
         return type(self)(self.__wrapped__, changed, self._self_state)
 
     @property
@@ -635,6 +636,7 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
 
 def _decorate(func: Any, /, *, options: _record.Options) -> Any:
     _check_function(func)
+    _backend.load(options.limits.prefer)
     return ParallelFunction(func, options)
 
 
