@@ -120,8 +120,8 @@ class ParallelFunction(_Proxy, Generic[P, R]):
                 what has been yielded; endless ones work.
             kwargs: Keyword arguments that are the same for every item.
             ordered: Yield in the order of the items; otherwise as they complete.
-            buffersize: Items read ahead at most; by default enough to keep the workers busy, within a tenth of the
-                available memory.
+            buffersize: Items read ahead at most; by default enough to keep the workers busy: some 8 MB, more only for
+                items that are large and quick.
 
         Returns:
             An iterator; closing or dropping it stops the work.
