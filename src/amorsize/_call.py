@@ -47,6 +47,9 @@ READ_BOX_S: Final = 0.05
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.
 _TINY_S: Final = 20e-6
 
+# Seconds of the first item from which threads are decided on with a second one at hand.
+_LONG_FOR_THREADS_S: Final = 200e-6
+
 # Seconds of a short loop from which its pace is remembered.
 _TELLING_S: Final = 100e-6
 
@@ -176,10 +179,14 @@ class Call:
         else:
             early = self.early = EarlyStart(self)
             try:
-                with _backend.watching(early.start, Call._sample.__code__):
+                wants_threads = self.limits.prefer == "threads"
+                with _backend.watching(early.start, Call._sample.__code__, threads=wants_threads):
                     self._sample(1)
                 if early.team is None:
-                    self._sample(self.limits.sample_size - 1)
+                    # Threads are started in a tenth of a millisecond: more than to know whether the first was an
+                    # outlier is not worth that the others wait.
+                    is_long = wants_threads and self.profile.item_s > _LONG_FOR_THREADS_S
+                    self._sample(1 if is_long else self.limits.sample_size - 1)
             except BaseException:
                 early.give_up()
                 raise
@@ -196,7 +203,7 @@ class Call:
     def _may_start_early(self) -> bool:
         """Tell whether forked workers could be started while the first item runs, should it take long."""
         limits, source = self.limits, self.source
-        if limits.prefer == "threads" or limits.start_method == LOKY or limits.n_jobs == 1 or self.keep_going:
+        if limits.start_method == LOKY or limits.n_jobs == 1 or self.keep_going:
             return False
         return sys.platform == "linux" and (source.n_items or 0) > 1 and type(source.data) in SLICED
 

@@ -1,4 +1,4 @@
-"""Workers forked while the first item of a function never seen before is still running: the decision, the outcome."""
+"""Workers started while the first item of a function never seen before is still running: the decision, the outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _backend, _learn, _profile
 from amorsize._decide import decide
 from amorsize._here import current_host
-from amorsize._types import FORK, Plan, Profile, Reason
+from amorsize._types import FORK, THREADS, Plan, Profile, Reason
 
 if TYPE_CHECKING:
     from amorsize._call import Call
@@ -19,33 +19,39 @@ clock = time.perf_counter
 
 
 class EarlyStart:
-    """Workers forked while the first item of a function never seen before is still running."""
+    """Forked workers or threads started while the first item of a function never seen before is still running."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.team: Any = None
         self.plan: Plan | None = None
+        self._own_s = time.thread_time()
 
     def start(self) -> bool:
-        """Decide with the little there is to know, and fork if that is the answer. Runs inside the first item."""
+        """Decide with the little there is to know, and start if that is the answer. Runs inside the first item."""
         call = self.call
         elapsed_s = clock() - call.began
-        profile = replace(Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s), n_head=1, head_s=elapsed_s)
+        # Whether it waits decides how many threads there should be.
+        fraction = min(1.0, (time.thread_time() - self._own_s) / elapsed_s)
+        profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=fraction)
+        profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
         host, _ = current_host(call.func)
         n_items = call.source.n_items or 0
         plan = decide(profile, host, n_items, call.limits)
         if n_items == 2 and plan.reason is Reason.ONE_ITEM:
             plan = self._one_each(profile, host)
-        if plan.backend != FORK or not plan.caller_computes:
+        if plan.backend != THREADS and (plan.backend != FORK or not plan.caller_computes):
             return True
         task = call.task(plan, call.source.data[1:], None)
         task.base = 1
         try:
             with _backend.no_interrupt():
-                self.team, self.plan = _backend.fork_team(task), plan
+                make = _backend.thread_team if plan.backend == THREADS else _backend.fork_team
+                self.team, self.plan = make(task), plan
                 self.team.start()
-        except OSError:  # no processes, descriptors or memory to be had: the item goes on as if nothing had been tried
+        except (OSError, RuntimeError):
+            # No processes, threads, descriptors or memory to be had: the item goes on as if nothing had been tried.
             self.team = None
             return True
         record = call.record
@@ -60,7 +66,11 @@ class EarlyStart:
 
     def give_up(self) -> None:
         """The first item failed: end the workers."""
-        if self.team is not None:
+        if self.team is None:
+            return
+        if self.plan is not None and self.plan.backend == THREADS:
+            self.team.abandon()
+        else:
             self.team.close(kill=True)
 
     def finish(self) -> None:

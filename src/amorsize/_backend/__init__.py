@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from amorsize._backend._fork import Job, Team
-    from amorsize._backend._futures import Board, Flow, Threads
+    from amorsize._backend._futures import Board, Flow, Threads, ThreadTeam
     from amorsize._backend._outcome import Outcome
 
 __all__ = [
@@ -123,7 +123,7 @@ def load(prefer: str | None) -> None:
     """
     if prefer == "threads":
         from amorsize._backend import _futures  # noqa: F401, PLC0415 - see the top
-    elif sys.platform == "linux":
+    if sys.platform == "linux":
         from amorsize._backend import _early, _standby  # noqa: F401, PLC0415 - see the top; neither exists on Windows
 
 
@@ -209,7 +209,7 @@ def run(backend: str, task: Task) -> Outcome:
     if backend == FORK:
         return _run_fork(task)
     if backend == THREADS:
-        return _run_threads(task)
+        return thread_team(task).finish()
     if backend == LOKY:
         return _run_loky(task)
     return _run_external(task, backend)
@@ -248,6 +248,13 @@ def fork_team(task: Task) -> Team:
     from amorsize._backend._fork import Team  # noqa: PLC0415 - does not exist on Windows
 
     return Team(_job(task))
+
+
+def thread_team(task: Task) -> ThreadTeam:
+    """Make a team of threads for a task; nothing is started yet."""
+    from amorsize._backend._futures import ThreadTeam  # noqa: PLC0415 - see the top
+
+    return ThreadTeam(_bare_flow(task))
 
 
 def _job(task: Task) -> Job:
@@ -368,16 +375,6 @@ def _board() -> Board | None:
         return None
 
 
-def _run_threads(task: Task) -> Outcome:
-    from amorsize._backend._futures import Callbacks, FlowTeam, Threads  # noqa: PLC0415 - see the top
-
-    threads = Threads(task.n_jobs)
-    try:
-        return FlowTeam(_bare_flow(task), Callbacks(threads, ahead=1)).run()
-    finally:
-        threads.close()
-
-
 def _run_external(task: Task, name: str) -> Outcome:
     from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
@@ -385,13 +382,13 @@ def _run_external(task: Task, name: str) -> Outcome:
         return FlowTeam(_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
 
 
-def watching(start: Callable[[], bool], bottom: Any) -> Any:
+def watching(start: Callable[[], bool], bottom: Any, *, threads: bool) -> Any:
     """Call *start* while a long first item runs; see :mod:`amorsize._backend._early`."""
     if sys.platform != "linux":
         return contextlib.nullcontext()
     from amorsize._backend import _early  # noqa: PLC0415 - see the top
 
-    return _early.watching(start, bottom)
+    return _early.watching(start, bottom, _early.THREADS_AFTER_S if threads else _early.FORK_AFTER_S)
 
 
 class Streaming:

@@ -1,10 +1,11 @@
 """
-Starts forked workers while the very first item of an unknown function is still running.
+Starts workers while the very first item of an unknown function is still running.
 
 A timer signal is delivered to the main thread between two bytecodes of the item. There, with no other thread alive, a
 fork is as safe as one made by the item itself would be, with one exception: what the interrupted frames hold. A
 half-done import and a lock taken in a ``with`` block would stay so for ever in the worker, so the stack is looked at
-first, and where it holds such a frame the timer tries again later.
+first, and where it holds such a frame the timer tries again later. Threads are started under the same condition: to
+start one takes locks of :mod:`threading` that the item may hold.
 
 Not possible while the item is in native code that does not return to the interpreter.
 """
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Seconds the first item must have run. Forking takes the caller 0.4 ms and a core 1 ms: 5 % of this at most, should all
-# the others turn out short.
-FIRST_S: Final = 0.02
+# the others turn out short. Two threads take 0.1 ms.
+FORK_AFTER_S: Final = 0.02
+THREADS_AFTER_S: Final = 2e-3
 
 # Seconds until another try where the stack forbade it, doubled each time.
 _AGAIN_S: Final = 0.02
@@ -60,13 +62,14 @@ def is_clean(frame: types.FrameType | None, bottom: types.CodeType) -> bool:
 
 
 @contextlib.contextmanager
-def watching(start: Callable[[], bool], bottom: types.CodeType) -> Iterator[None]:
+def watching(start: Callable[[], bool], bottom: types.CodeType, after_s: float) -> Iterator[None]:
     """
-    Call *start* from a signal handler once the block has run for :data:`FIRST_S`, unless something forbids it.
+    Call *start* from a signal handler once the block has run for *after_s* seconds, unless something forbids it.
 
     Args:
-        start: Forks; returns whether it is done with (else it is called again later).
+        start: Starts workers; returns whether it is done with (else it is called again later).
         bottom: The code whose frame is the first of the caller's own; frames above it are the item's.
+        after_s: Seconds that the item must have run.
     """
     timer = _free_timer()
     if timer is None:
@@ -85,7 +88,7 @@ def watching(start: Callable[[], bool], bottom: types.CodeType) -> Iterator[None
             signal.setitimer(which, delay_s)
 
     signal.signal(number, handler)
-    signal.setitimer(which, FIRST_S)
+    signal.setitimer(which, after_s)
     try:
         yield
     finally:

@@ -847,3 +847,26 @@ class Threads:
         deadline = clock() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - clock()))
+
+
+class ThreadTeam(FlowTeam):
+    """Threads of this process for one run; they may begin before the caller has time for them."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._threads = Threads(flow.n_jobs)
+        super().__init__(flow, Callbacks(self._threads, ahead=1))
+
+    def start(self) -> None:
+        """Let the threads begin."""
+        self.top_up()
+
+    def finish(self) -> Outcome:
+        """Hand out the rest, take in the results, end the threads."""
+        try:
+            return self.run()
+        finally:
+            self._threads.close()
+
+    def abandon(self) -> None:
+        """End the threads, each after the item it is at; their results are not wanted."""
+        self._threads.close()
