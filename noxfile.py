@@ -115,7 +115,7 @@ def package(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Compare with the peers, and measure the figures that have a bar to meet."""
-    session.install(".", *group("bench"))
+    session.install(".[dask,ray]" if "clusters" in session.posargs else ".", *group("bench"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

@@ -236,6 +236,8 @@ def test_large_arrays_can_be_written_to(engine: str) -> None:
     arrays = [numpy.full(300_000, float(i)) for i in range(8)]
     results = negate.map(arrays)
     assert [float(r[-1]) for r in results] == [-float(i) for i in range(8)]
+    results[0] += 1
+    assert float(results[0][0]) == 1.0
 
 
 def test_timeouts(engine: str) -> None:
@@ -300,6 +302,79 @@ def test_a_module_that_workers_lack_goes_by_value(engine: str, tmp_path: Path) -
         assert all(type(r) is module.Thing for r in results)
     finally:
         del sys.modules[name]
+
+
+# -- scripts ---------------------------------------------------------------------------------------------------------
+
+STARTS = {
+    "dask": "import distributed\n"
+    "    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, protocol='tcp',\n"
+    "        host='127.0.0.1', dashboard_address=None)\n"
+    "    client = distributed.Client(cluster)",
+    "ray": "import ray\n"
+    "    from ray.util.joblib import register_ray\n"
+    "    ray.init(num_cpus=2, include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
+    "    register_ray()",
+}
+
+SCRIPT = """
+import joblib, amorsize
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def moved(point):
+    return Point(point.x + OFFSET)
+
+OFFSET = 10
+
+if __name__ == "__main__":
+    {start}
+    OFFSET = 20
+    with joblib.parallel_config(backend="{engine}"):
+        f = amorsize.parallel(moved, n_jobs=2)
+        points = f.map([Point(i) for i in range(50)])
+        print(f.last_plan.backend, [p.x for p in points] == list(range(20, 70)), {{type(p) is Point for p in points}})
+"""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_functions_and_classes_of_a_script(name: str, tmp_path: Path) -> None:
+    """What a script defines goes by value, with the globals it names as they are now; its classes stay the same."""
+    pytest.importorskip({"dask": "distributed"}.get(name, name), reason=f"the extra amorsize[{name}] is not installed")
+    import subprocess  # noqa: PLC0415 - only here
+
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(start=STARTS[name], engine=name))
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == [f"{name} True {{True}}"], done.stderr
+
+
+# -- other backends --------------------------------------------------------------------------------------------------
+
+
+class Foreign(joblib.parallel.LokyBackend):
+    """A backend of the user's own, which amorsize knows nothing of; workers are loky's."""
+
+
+def test_a_backend_that_the_user_has_registered(tmp_path: Path) -> None:
+    """Its workers carry the chunks, as Spark's would: order, errors and exactly once hold, and the plan names it."""
+    joblib.register_parallel_backend("foreign", Foreign)
+    try:
+        with joblib.parallel_config(backend="foreign", n_jobs=2):
+            path = tmp_path / "log"
+            f = functions.logged.with_options(n_jobs=2)
+            assert f.map(range(100), kwargs={"path": str(path)}) == [-x for x in range(100)]
+            assert f.last_plan is not None
+            assert f.last_plan.backend == "foreign"
+            assert sorted(int(line.split()[0]) for line in path.read_text().splitlines()) == list(range(100))
+            assert os.getpid() not in functions.where.with_options(n_jobs=2).map(range(100))[5:]
+            with pytest.raises(ZeroDivisionError) as caught:
+                amorsize.parallel(lambda x: 1 // (x - 30), n_jobs=2).map(range(100))
+            assert caught.value.__notes__ == ["amorsize: raised by item 30: 30"]
+    finally:
+        del joblib.parallel.BACKENDS["foreign"]
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------

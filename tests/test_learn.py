@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,15 @@ def test_items_that_all_take_longer_beside_each_other_tell_the_efficiency() -> N
 def test_an_outlier_is_not_taken_for_slow_workers(rates: list[float]) -> None:
     """The mean of unlike items says nothing about cores: a long tail once ended all parallel runs of its function."""
     assert _learn._seen_efficiency(make_profile(n_head=5), chunks(rates)) == 0.0
+
+
+@pytest.mark.parametrize(("arg_bytes", "expected_s"), [(100, 0.01), (1 << 20, 0.0)])
+def test_a_gap_in_which_much_data_moves_is_not_a_dispatch(arg_bytes: int, expected_s: float) -> None:
+    """Chunks sized by the time that their own copying takes would grow without end."""
+    plan = decide(make_profile(arg_bytes=arg_bytes), make_host(n_cpus=2), 1000, make_limits(start_method="loky"))
+    plan = dataclasses.replace(plan, backend="loky")
+    spans = [Span(lane="w", begin_s=i * 0.05, end_s=i * 0.05 + 0.04, start=8 * i, n_items=8) for i in range(9)]
+    assert _learn._usual_gap_s(spans, plan) == pytest.approx(expected_s)
 
 
 def test_a_function_that_does_not_gain_from_cores_stays_in_the_loop() -> None:

@@ -62,8 +62,9 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
 
 
 # Seconds of work left from which a cluster never used before is measured first: measuring takes 0.1 to 0.4 s, and is
-# only done where the prior already says that the cluster pays.
+# only done where the prior already says that the cluster pays, or earlier calls have missed more than it costs.
 PROBE_WORTH_S: Final = 1.0
+PROBE_PRICE_S: Final = 0.4
 
 
 def _standing_by(host: Host, func: Callable[..., Any], profile: Profile, n_items: int | None) -> Host:
@@ -102,10 +103,11 @@ def decide_here(
         host = replace(host, costs={**host.costs, FORK: paid})
     plan = decide(profile, host, n_items, limits)
     name = host.context_backend
-    if backend is None or name is None or plan.backend != name:
+    if backend is None or name is None or (plan.backend != name and _host.BOOK.missed_s(name) < PROBE_PRICE_S):
         return plan, backend
     rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
     if rest_s >= PROBE_WORTH_S and (seen := _backend.probe(backend, name)):
+        _host.BOOK.started(name)
         _host.BOOK.renew(name, **seen)
         plan = decide(profile, replace(host, costs={**host.costs, name: _host.BOOK.get(name)}), n_items, limits)
     return plan, backend

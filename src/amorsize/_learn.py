@@ -40,6 +40,13 @@ PLAUSIBLE: Final = 5.0
 # Bytes that came home from which their rate is worth knowing: a tenth of a millisecond's worth.
 TELLING_BYTES: Final = 1 << 20
 
+# Bytes per second that a fast cluster moves: Ray's object store on the reference host.
+FAST_BYTES_PER_S: Final = 1e9
+
+# Bytes moved between two chunks of a worker up to which the gap is dispatch: 0.3 ms at the 200 MB/s of a slow cluster,
+# a few per cent of what a dispatch costs there.
+MOST_GAP_BYTES: Final = 64 << 10
+
 
 def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
     """
@@ -102,7 +109,7 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
         seen["start_each_s"] = max(1e-4, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
     elif outcome.start_s > 0:
         seen["start_s"] = outcome.start_s
-    if (gap_s := _usual_gap_s(outcome.spans)) > 0:
+    if (gap_s := _usual_gap_s(outcome.spans, plan)) > 0:
         seen["batch_overhead_s"] = gap_s
     if outcome.n_bytes > TELLING_BYTES and outcome.read_s > 0:
         seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
@@ -122,12 +129,16 @@ def _plausible(value: float, prior: float) -> float:
     return min(value, PLAUSIBLE * prior) if 0 < prior < math.inf else value
 
 
-def _usual_gap_s(spans: list[Span]) -> float:
+def _usual_gap_s(spans: list[Span], plan: Plan) -> float:
     """
     Return the seconds between a worker's chunk and its next one; 0 if unknown.
 
-    The lower quartile: a longer gap is one in which the worker was not given the core.
+    The lower quartile: a longer gap is one in which the worker was not given the core. Gaps in which much data moves
+    are left out: they grow with the chunks, and chunks that grow with them would not stop.
     """
+    profile, costs = plan.profile, plan.host.costs.get(plan.backend)
+    is_sent = costs is not None and math.isfinite(costs.send_bytes_per_s)
+    arg_bytes = profile.arg_bytes if is_sent else 0
     lanes: dict[str, list[Span]] = {}
     for span in spans:
         if span.kind == "work" and span.lane != "caller":
@@ -137,6 +148,7 @@ def _usual_gap_s(spans: list[Span]) -> float:
         for lane in lanes.values()
         for before, after in itertools.pairwise(sorted(lane, key=lambda s: s.begin_s))
         if after.begin_s > before.end_s
+        and before.n_items * profile.result_bytes + after.n_items * arg_bytes <= MOST_GAP_BYTES
     )
     return gaps[len(gaps) // 4] if len(gaps) >= COMPARABLE_ITEMS else 0.0
 
@@ -175,7 +187,8 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
 
 
 def from_loop(key: str, plan: Plan, actual_s: float) -> None:
-    """Add up what calls lose because loky's workers are cold and forking is not possible."""
+    """Add up what calls lose because loky's workers are cold and forking is not possible, or a cluster is not known."""
+    _miss_cluster(plan, actual_s)
     if 0 < plan.profile.efficiency < 1:
         seen = plan.profile.efficiency
         _profile.remember_efficiency(key, efficiency=seen + FORGET * (1 - seen))
@@ -186,6 +199,22 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
         warm = replace(costs, start_s=0.0, start_each_s=0.0)
         _host.BOOK.miss(LOKY, actual_s - _could_s(plan.profile, warm, plan.n_items, n_jobs, plan.host.n_cpus))
+
+
+def _miss_cluster(plan: Plan, actual_s: float) -> None:
+    """
+    Add up what a fast cluster would have saved, where only the prior for its bytes per second spoke against it.
+
+    These differ a hundredfold between clusters; the prior is cautious, and measuring takes some tenths of a second.
+    """
+    name, n_items = plan.host.context_backend, plan.n_items
+    costs = plan.host.costs.get(name or "")
+    if name is None or name in {FORK, LOKY, THREADS} or costs is None or costs.is_measured or n_items is None:
+        return
+    if plan.reason is Reason.TRANSFER_BOUND:
+        n_jobs = min(plan.host.context_n_jobs or 1, n_items)
+        quick = replace(costs, send_bytes_per_s=FAST_BYTES_PER_S, receive_bytes_per_s=FAST_BYTES_PER_S)
+        _host.BOOK.miss(name, actual_s - _could_s(plan.profile, quick, n_items, n_jobs, plan.host.n_cpus))
 
 
 def missed(profile: Profile, n_items: int, n_jobs: int) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 import contenders
 import psutil
 
-PACKAGES = ("amorsize", "joblib", "wrapt", "psutil", "numpy", "mpire")
+PACKAGES = ("amorsize", "joblib", "wrapt", "psutil", "numpy", "mpire", "distributed", "ray")
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:

@@ -1,9 +1,10 @@
 """
-The benchmark: `python tests/benchmarks/run.py [suite | micro] [OPTIONS]`, or `nox -s bench -- ...`.
+The benchmark: `python tests/benchmarks/run.py [suite | micro | clusters] [OPTIONS]`, or `nox -s bench -- ...`.
 
 `suite` compares amorsize with its peers on open workloads: about three quarters of an hour on two
 cores, ten minutes with `--quick`. `micro` measures single figures that have a bar to meet: some
-fifteen minutes, half of that with `--quick`. Without a command: both, quick. The machine should be
+fifteen minutes, half of that with `--quick`. `clusters` compares with Dask's and Ray's own ways on two
+workers of each here: ten minutes, four with `--quick`. Without a command: the first two, quick. The machine should be
 quiet.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import clusters
 import micro
 import suite
 
@@ -20,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Declare the commands."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True)
-    for module in (suite, micro):
+    for module in (suite, micro, clusters):
         name = module.__name__
         description = module.__doc__
         command = commands.add_parser(
@@ -32,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one command, or both."""
+    """Run one command, or the first two."""
     for command in [arguments] if arguments else [["suite", "--quick"], ["micro", "--quick"]]:
         options = parser().parse_args(command)
         options.main(options)

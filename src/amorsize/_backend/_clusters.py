@@ -64,6 +64,10 @@ WATCH_S: Final = 0.5
 # Seconds a probe waits at most: a fresh worker imports amorsize (0.2 s), an adaptive cluster starts one (seconds).
 PROBE_MOST_S: Final = 15.0
 
+# Bytes of a buffer from which it travels beside the pickle instead of in it: the engines take some 20 us for each, in
+# which 64 KiB are copied several times.
+APART_BYTES: Final = 64 * 1024
+
 # Bytes of the message that measures the bandwidth: takes 10 to 40 ms at 100 to 400 MB/s, several times a round trip.
 PROBE_BYTES: Final = 4 << 20
 
@@ -131,6 +135,23 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """
+    The packed results of a chunk on their way home.
+
+    Attributes:
+        data: The pickle.
+        buffers: Large buffers of the results, which travel beside it.
+    """
+
+    data: Blob
+    buffers: tuple[Blob, ...]
+
+    def __sizeof__(self) -> int:
+        return 128 + len(self.data) + sum(len(buffer) for buffer in self.buffers)
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """
     What a worker answers when a chunk could not be begun.
@@ -189,19 +210,35 @@ def run_remote(shipped: Shipped, remote: Remote) -> Done | Trouble:
     if here != remote.host:
         begin, end, lane = 0.0, end - begin, f"{here}, {lane}"
     n_items = len(results)
-    return Done(Blob(_worker.pack(results, failures, remote.start, _ship.dumps)), n_items, begin, end, lane)
+    buffers: tuple[Blob, ...] = ()
+
+    def dumps(value: Any) -> Blob:
+        nonlocal buffers
+        data, buffers = pickled(value)
+        return data
+
+    data = _worker.pack(results, failures, remote.start, dumps)
+    return Done(Parts(data, buffers), n_items, begin, end, lane)
 
 
-def pickled(items: Any) -> tuple[Blob, tuple[Blob, ...]]:
-    """Pickle items with their large buffers apart, by value what has no name to be found by."""
-    buffers: list[pickle.PickleBuffer] = []
+def pickled(value: Any) -> tuple[Blob, tuple[Blob, ...]]:
+    """Pickle items or results with their large buffers apart, by value what has no name to be found by."""
+    buffers: list[memoryview] = []
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < APART_BYTES:
+            return True
+        buffers.append(raw)
+        return False
+
     try:
-        data = pickle.dumps(items, protocol=5, buffer_callback=buffers.append)
+        data = pickle.dumps(value, protocol=5, buffer_callback=is_small)
     except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-        return Blob(_ship.dumps_by_value(items)), ()
+        return Blob(_ship.dumps_by_value(value)), ()
     if b"__main__" in data:
-        return Blob(_ship.dumps_by_value(items)), ()
-    return Blob(data), tuple(Blob(buffer.raw()) for buffer in buffers)
+        return Blob(_ship.dumps_by_value(value)), ()
+    return Blob(data), tuple(Blob(buffer) for buffer in buffers)
 
 
 def unpickled(items: Blob, buffers: tuple[Blob, ...]) -> Any:
@@ -423,8 +460,10 @@ class Cluster:
         elif _lacks_us(error):
             error = Lost(f"amorsize cannot be imported on the workers of the {self.name} cluster: {error}")
         if isinstance(result, Done):
-            if isinstance(result.results, Blob):
-                result.results = memoryview(result.results.data)
+            if isinstance(result.results, Parts):
+                parts = result.results
+                result.results = memoryview(parts.data.data)
+                result.buffers = tuple(buffer.data for buffer in parts.buffers)
             if result.begin_s == 0.0:  # of another machine, whose clock is not this one's
                 result.begin_s, result.end_s = received - result.end_s, received
         with self._lock:

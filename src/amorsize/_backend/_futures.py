@@ -99,13 +99,14 @@ class Answer:
 
 @dataclass(eq=False, repr=False, match_args=False)
 class Done:
-    """One finished chunk: what the worker returns."""
+    """One finished chunk: what the worker returns; large *buffers* of its results may have come beside their pickle."""
 
     results: Any
     n_items: int
     begin_s: float
     end_s: float
     lane: str
+    buffers: Sequence[Any] = ()
 
 
 class Unsendable(Exception):  # noqa: N818 - a signal between carrier and caller
@@ -607,8 +608,8 @@ class FlowTeam:
             return
         result, opened = answer.result, clock()
         if isinstance(result.results, bytes | bytearray | memoryview):
-            n_bytes = len(result.results)
-            results, failures = _worker.unpack(result.results)
+            n_bytes = len(result.results) + sum(len(buffer) for buffer in result.buffers)
+            results, failures = _worker.unpack(result.results, result.buffers)
         else:
             n_bytes = 0
             results, failures = result.results

@@ -224,12 +224,13 @@ def pack(
     results: list[Any],
     failures: Sequence[Failure],
     start: int,
-    dumps: Callable[[Any], bytes],
-) -> bytes:
+    dumps: Callable[[Any], Any],
+) -> Any:
     """
     Pickle results and failures for the way home.
 
-    A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the others are kept.
+    Returns what *dumps* does. A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the
+    others are kept.
     """
     packed: list[tuple[int, BaseException | Boxed, str]] = [
         (position, *pack_error(error, start + position)) for position, error in failures
@@ -270,12 +271,12 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def unpack(data: Any) -> tuple[list[Any], list[Failure]]:
-    """Undo :func:`pack`."""
+def unpack(data: Any, buffers: Sequence[Any] = ()) -> tuple[list[Any], list[Failure]]:
+    """Undo :func:`pack`; *buffers* that came beside the pickle are copied: they are the engine's, and read-only."""
     import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
 
     with no_collection():
-        results, packed = pickle.loads(data)
+        results, packed = pickle.loads(data, buffers=map(bytearray, buffers))
     failures = []
     for position, error, text in packed:
         failure = unpack_error((error, text))
