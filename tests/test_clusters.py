@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 import amorsize
 from amorsize._backend import _clusters
@@ -375,6 +376,8 @@ def test_a_backend_that_the_user_has_registered(tmp_path: Path) -> None:
             assert caught.value.__notes__ == ["amorsize: raised by item 30: 30"]
     finally:
         del joblib.parallel.BACKENDS["foreign"]
+        # joblib's own pool, whose threads would forbid the forks of later tests.
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------

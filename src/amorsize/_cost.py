@@ -31,6 +31,9 @@ MARGIN: Final = 0.05
 # cold caches. (Summing 24 arrays of 8 MB: predicted to gain 10 % in the first call, it lost 60 %.)
 FIRST_MARGIN: Final = 0.15
 
+# Seconds that loading what runs forked workers takes, once in a process (measured: 2.5 to 3 ms).
+LOADING_RUNS_S: Final = 3e-3
+
 # Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
 # dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.
 QUANTUM_S: Final = 0.05
@@ -89,10 +92,15 @@ MEMORY_BYTES_PER_S: Final = 20e9
 FORK_S_PER_BYTE: Final = 13e-12
 FORK_CALLER_S_PER_BYTE: Final = 5e-12
 
+# Share of the seconds of pickling and unpickling a result that keeping it costs beside: weighing uses the same memory
+# again and again, a run needs fresh pages for each (measured: 0.2 to 0.25 for dictionaries, integers, rows of text).
+KEPT_SHARE: Final = 0.25
+
 # Share of the seconds of pickling and unpickling an item that a forked process loses on touching it: it counts
 # references, and so copies the page of every object it looks at. On the reference host 0.15 of them for dictionaries,
-# 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). Flat buffers are not touched that way:
-# what their bytes take is left out, as is what pickling a single number takes.
+# 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). The caller loses as much on a result: the
+# memory that it is unpickled into is shared, too. Flat buffers are not touched that way: what their bytes take is left
+# out, as is what pickling a single number takes.
 TOUCH_SHARE: Final = 0.25
 FLAT_S_PER_BYTE: Final = 2e-9
 SMALL_PICKLE_S: Final = 1e-6
@@ -214,16 +222,25 @@ def transfer_item_s(profile: Profile, costs: Costs) -> float:
     pickle_s = profile.pickle_s
     if math.isinf(costs.send_bytes_per_s):
         pickle_s -= profile.arg_pickle_s
+    pickle_s += KEPT_SHARE * _results_s(profile)
     wire_s = profile.arg_bytes / costs.send_bytes_per_s + profile.result_bytes / costs.receive_bytes_per_s
     return costs.item_overhead_s + max(0.0, pickle_s) + wire_s
 
 
 def touch_item_s(profile: Profile, costs: Costs) -> float:
-    """Predict the seconds that a process which shares its memory with others loses on touching one item."""
-    if not math.isinf(costs.send_bytes_per_s) or profile.efficiency > 0:
-        return 0.0  # items are unpickled there; or it is in the speed that has been measured
-    objects_s = profile.arg_pickle_s - SMALL_PICKLE_S - FLAT_S_PER_BYTE * profile.arg_bytes
-    return TOUCH_SHARE * max(0.0, objects_s)
+    """Predict the seconds that processes which share their memory lose on touching one item and its result."""
+    if not math.isinf(costs.send_bytes_per_s) or math.isinf(costs.receive_bytes_per_s) or profile.efficiency > 0:
+        return 0.0  # items are unpickled there; or all is in one process; or it is in the speed that has been measured
+    return TOUCH_SHARE * (_objects_s(profile.arg_pickle_s, profile.arg_bytes) + _results_s(profile))
+
+
+def _results_s(profile: Profile) -> float:
+    return _objects_s(profile.pickle_s - profile.arg_pickle_s, profile.result_bytes)
+
+
+def _objects_s(pickle_s: float, n_bytes: int) -> float:
+    """Return the seconds of pickling that are due to objects: not to flat bytes, and not to pickling at all."""
+    return max(0.0, pickle_s - SMALL_PICKLE_S - FLAT_S_PER_BYTE * n_bytes)
 
 
 def caller_item_s(profile: Profile, costs: Costs) -> float:

@@ -43,7 +43,7 @@ def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Hos
         resident = _host.resident_bytes()
         costs[FORK] = replace(
             costs[FORK],
-            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE,
+            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
             start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
         )
     if stream and FORK in costs:

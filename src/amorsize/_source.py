@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import time
 from collections import deque
@@ -29,6 +30,9 @@ _FIRST_BLOCK: Final = 256
 # Items in one block at most: slices of more than 128 kB are mapped and unmapped by the allocator each time, which made
 # a loop over a million items a quarter slower.
 _MOST_BLOCK: Final = 8192
+
+# Items in a block from which its rate is that of many, whatever single ones take.
+_MANY: Final = 64
 
 # Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
 PLAIN: Final[frozenset[type]] = frozenset(
@@ -152,7 +156,7 @@ class Beat:
         source, position, n_items = self._source, self.position, self.n_items
         block, most, due, beat_s = self._block, self._most, self.due, schedule.BEAT_S
         data = source.data if type(source.data) in SLICED else None
-        before = clock()
+        before, last_s = clock(), math.inf
         while position < n_items:
             stop = self._stop = min(n_items, position + block)
             if data is None:
@@ -164,8 +168,10 @@ class Beat:
             took_s = now - before
             if self.first_rate_s is None and took_s > _TELLING_S:
                 self.first_rate_s = took_s / (stop - position)
+            item_s = took_s / (stop - position)
             if now >= due or stop == n_items:
-                self.item_s = took_s / (stop - position)
+                # A pass of the garbage collector or a lost core makes one block slow: many items are slow if two are.
+                self.item_s = min(item_s, last_s) if stop - position >= _MANY else item_s
                 self._block = min(most, schedule.next_block(block, took_s, beat_s))
                 self.position = stop
                 wait_s = self._think(self) if self._think is not None and stop < n_items else None
@@ -173,6 +179,7 @@ class Beat:
                     return
                 now = clock()
                 due = now + wait_s
+            last_s = item_s
             if block < most or took_s > beat_s:
                 block = min(most, schedule.next_block(block, took_s, beat_s))
             position, before = stop, now

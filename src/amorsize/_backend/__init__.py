@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _blas, _local
 from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
@@ -50,6 +51,7 @@ __all__ = [
     "probe",
     "run",
     "shutdown",
+    "unloaded_s",
     "warm",
     "watching",
 ]
@@ -117,14 +119,14 @@ class Task:
 
 def load(prefer: str | None) -> None:
     """
-    Import what runs workers, once, so that the first call need not: 3 ms for processes, 8 for threads.
+    Import what the first call of a function just decorated is sure to need; for threads that is all, 8 ms of it.
 
-    A loop of 5 ms would otherwise take half as long again in its first call, and nothing in it says so beforehand.
+    What runs forked workers, 3 ms, waits until some are to be started: many first calls are loops of less.
     """
     if prefer == "threads":
         from amorsize._backend import _futures  # noqa: F401, PLC0415 - see the top
     if sys.platform == "linux":
-        from amorsize._backend import _early, _standby  # noqa: F401, PLC0415 - see the top; neither exists on Windows
+        from amorsize._backend import _early  # noqa: F401, PLC0415 - see the top; does not exist on Windows
 
 
 def dumps_by_value(value: Any) -> bytes:
@@ -176,6 +178,11 @@ def _semaphores() -> str | None:
         except (ImportError, OSError, AttributeError) as error:
             _semaphore_problem.append(f"semaphores cannot be had: {error}")
     return _semaphore_problem[0]
+
+
+def unloaded_s() -> float:
+    """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
+    return 0.0 if "amorsize._backend._fork" in sys.modules else cost.LOADING_RUNS_S
 
 
 def fork_blocker(func: Callable[..., Any]) -> str:
