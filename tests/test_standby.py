@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import tracemalloc
 import warnings
@@ -155,6 +156,50 @@ def test_a_global_that_changes_during_a_map_is_seen_by_the_next(monkeypatch: pyt
     two_jobs(slowly_scaled).with_options(progress=change).map(ITEMS)
     assert factor == 5
     assert mapped(slowly_scaled) == [(x + 1) * 5 for x in ITEMS]
+
+
+def threads() -> set[int | None]:
+    """Return the idents of the threads that run or wait for a run."""
+    return {thread.ident for thread in threading.enumerate() if thread.name.startswith("amorsize-")}
+
+
+def test_threads_wait_for_the_next_run() -> None:
+    """The next run has the same ones, and not more than it asks for; they end when told to."""
+    amorsize.shutdown()
+    name = amorsize.parallel(in_thread, prefer="threads", n_jobs=3)
+    me = {threading.get_ident()}
+    first = set(name.map(range(30))) - me
+    assert len(first) > 1
+    waiting = threads()
+    assert first <= waiting
+    assert set(name.map(range(30))) - me <= waiting
+    assert threads() == waiting
+    amorsize.shutdown()
+    assert not threads()
+
+
+@needs_fork
+def test_no_fork_is_made_beside_waiting_threads() -> None:
+    """They do not forbid forks, and are gone when one is made."""
+    amorsize.parallel(in_thread, prefer="threads", n_jobs=2).map(range(10))
+    assert threads()
+    forks = amorsize.parallel(in_process, n_jobs=2, start_method="fork")
+    assert len(set(forks.map(range(20)))) > 1
+    assert forks.last_plan is not None
+    assert forks.last_plan.backend == "fork"
+    assert not threads()
+
+
+def in_thread(_: int) -> int:
+    """Say which thread this is."""
+    time.sleep(2e-3)
+    return threading.get_ident()
+
+
+def in_process(_: int) -> int:
+    """Say which process this is."""
+    time.sleep(2e-3)
+    return os.getpid()
 
 
 @needs_fork

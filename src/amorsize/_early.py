@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _backend, _learn, _profile
 from amorsize._decide import decide
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from amorsize._types import Host
 
 clock = time.perf_counter
+
+# CPU seconds from the beginning of a call to its first item, and from the timer's signal to here.
+_AROUND_S: Final = 0.15e-3
 
 
 class EarlyStart:
@@ -31,8 +34,9 @@ class EarlyStart:
         """Decide with the little there is to know, and start if that is the answer. Runs inside the first item."""
         call = self.call
         elapsed_s = clock() - call.began
-        # Whether it waits decides how many threads there should be.
-        fraction = min(1.0, (time.thread_time() - self._own_s) / elapsed_s)
+        # Whether it waits decides how many threads there should be; what led here is not the item's.
+        own_s = max(0.0, time.thread_time() - self._own_s - _AROUND_S)
+        fraction = min(1.0, own_s / elapsed_s)
         profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=fraction)
         profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)

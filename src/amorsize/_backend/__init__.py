@@ -180,6 +180,12 @@ def _semaphores() -> str | None:
     return _semaphore_problem[0]
 
 
+def _waiting_threads() -> frozenset[threading.Thread]:
+    """Return our own idle threads, which end before a fork."""
+    futures: Any = sys.modules.get("amorsize._backend._futures")
+    return frozenset() if futures is None else frozenset(futures.waiting_threads())
+
+
 def unloaded_s() -> float:
     """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
     return 0.0 if "amorsize._backend._fork" in sys.modules else cost.LOADING_RUNS_S
@@ -191,7 +197,7 @@ def fork_blocker(func: Callable[..., Any]) -> str:
         return "fork is only used on Linux"
     if threading.current_thread() is not threading.main_thread():
         return "not called from the main thread"
-    if reason := _blas.foreign_threads(_local.LOKY.threads()):
+    if reason := _blas.foreign_threads(_local.LOKY.threads() | _waiting_threads()):
         return reason
     if names := _function.outside(func).unshareable:
         return f"the function uses {', '.join(names)}, which two processes must not share"
@@ -474,6 +480,8 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.close()
+    if (futures := sys.modules.get("amorsize._backend._futures")) is not None:
+        futures.end_waiting()
     if (standby := _standby_if_used()) is not None:
         standby.close()
 

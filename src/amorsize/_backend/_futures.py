@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _ship, _worker
 from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, died_idle
@@ -803,6 +804,7 @@ class Threads:
     Carries tasks on threads of this process.
 
     Daemon threads of our own, not an executor's: one that is stuck in an item must not keep the interpreter alive.
+    They wait a second for the next run, since starting one takes 0.13 ms and 30 of them 4.
     """
 
     n: int
@@ -810,19 +812,53 @@ class Threads:
     is_closing: bool = False
     _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pid: int = field(default_factory=os.getpid)
+
+    @classmethod
+    def take(cls, n: int) -> Threads:
+        """Return *n* threads: those that wait, or new ones."""
+        global _waiting
+        kept, _waiting = _waiting, None
+        if kept is None or kept._pid != os.getpid():  # noqa: SLF001 - its own class
+            return cls(n)
+        kept.n = n
+        return kept
+
+    def keep(self) -> None:
+        """Let the threads wait for another run; all their tasks are done."""
+        global _waiting
+        before, _waiting = _waiting, self
+        if before is not None:
+            before.close()
+
+    def alive(self) -> frozenset[threading.Thread]:
+        """Return the threads there are."""
+        return frozenset(self._threads)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* on a thread."""
-        self._tasks.put((task, done))
-        if len(self._threads) < self.n:
-            name = f"amorsize-{len(self._threads) + 1}"
-            with _worker.no_interrupt():  # a thread that is not in the list would never be told to end
+        with _worker.no_interrupt(), self._lock:  # a thread that is not in the list would never be told to end
+            self._tasks.put((task, done))
+            if len(self._threads) < self.n:
+                name = f"amorsize-{len(self._threads) + 1}"
                 thread = threading.Thread(target=self._serve, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
+    def _next(self) -> Any:
+        """Wait for a task; None if this thread is to end, or has waited in vain."""
+        while True:
+            try:
+                return self._tasks.get(timeout=cost.STANDBY_S)
+            except queue.Empty:
+                with self._lock:
+                    if self._tasks.empty():
+                        self._threads.remove(threading.current_thread())
+                        return None
+
     def _serve(self) -> None:
-        while (job := self._tasks.get()) is not None:
+        while (job := self._next()) is not None:
             task, done = job
             try:
                 result = task()
@@ -843,18 +879,39 @@ class Threads:
     def close(self, timeout_s: float = 0.9) -> None:
         """Let the threads end after the item they are at; those that are stuck in one are left behind."""
         self.is_closing = True
-        for _ in self._threads:
-            self._tasks.put(None)
+        with self._lock:
+            threads = list(self._threads)
+            for _ in threads:
+                self._tasks.put(None)
         deadline = clock() + timeout_s
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(0.0, deadline - clock()))
+
+
+_waiting: Threads | None = None
+
+
+def waiting_threads() -> frozenset[threading.Thread]:
+    """Return the threads that wait for another run."""
+    return frozenset() if _waiting is None else _waiting.alive()
+
+
+def end_waiting() -> None:
+    """End the threads that wait for another run; in a forked copy of the process there are none."""
+    global _waiting
+    kept, _waiting = _waiting, None
+    if kept is not None and kept._pid == os.getpid():  # noqa: SLF001 - of this module
+        kept.close()
+
+
+_worker.BEFORE_FORK.append(end_waiting)
 
 
 class ThreadTeam(FlowTeam):
     """Threads of this process for one run; they may begin before the caller has time for them."""
 
     def __init__(self, flow: Flow) -> None:
-        self._threads = Threads(flow.n_jobs)
+        self._threads = Threads.take(flow.n_jobs)
         super().__init__(flow, Callbacks(self._threads, ahead=1))
 
     def start(self) -> None:
@@ -862,11 +919,14 @@ class ThreadTeam(FlowTeam):
         self.top_up()
 
     def finish(self) -> Outcome:
-        """Hand out the rest, take in the results, end the threads."""
+        """Hand out the rest and take in the results; the threads wait for the next run unless one is still at work."""
         try:
             return self.run()
         finally:
-            self._threads.close()
+            if self.in_flight:
+                self._threads.close()
+            else:
+                self._threads.keep()
 
     def abandon(self) -> None:
         """End the threads, each after the item it is at; their results are not wanted."""

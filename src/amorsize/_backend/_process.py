@@ -32,6 +32,8 @@ def fork() -> int:
 
     The caller has made sure that there are none but OpenBLAS's, which stop themselves for the fork.
     """
+    for end in _worker.BEFORE_FORK:
+        end()
     _prctl()  # looked up here, not in each worker
     if sys.version_info < (3, 12):
         return os.fork()

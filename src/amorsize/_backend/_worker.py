@@ -51,6 +51,10 @@ def mark_worker() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+# What ends this package's own idle threads: no fork is made beside them.
+BEFORE_FORK: Final[list[Callable[[], None]]] = []
+
+
 @contextlib.contextmanager
 def no_interrupt() -> Iterator[None]:
     """Hold Ctrl-C back for a few instructions, so that no process or descriptor is forgotten between two of them."""
