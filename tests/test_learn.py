@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from amorsize import Reason, _learn
+from amorsize import _cost as cost
 from amorsize._backend import _blas
 from amorsize._decide import decide
 from amorsize._types import Span
@@ -53,6 +54,16 @@ def test_a_gap_in_which_much_data_moves_is_not_a_dispatch(arg_bytes: int, expect
     plan = dataclasses.replace(plan, backend="loky")
     spans = [Span(lane="w", begin_s=i * 0.05, end_s=i * 0.05 + 0.04, start=8 * i, n_items=8) for i in range(9)]
     assert _learn._usual_gap_s(spans, plan) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    ("backend", "arg_bytes", "times"), [("ray", 1 << 20, cost.DATA_DISPATCH), ("ray", 100, 1.0), ("loky", 1 << 20, 1.0)]
+)
+def test_a_chunk_of_much_data_costs_a_cluster_more_than_a_dispatch(backend: str, arg_bytes: int, times: float) -> None:
+    """Such a message goes through the store of the engine; longer chunks make up for it."""
+    known = cost.EXTERNAL_PRIOR
+    costs = cost.of_function(make_profile(item_s=0.01, arg_bytes=arg_bytes), known, backend)
+    assert costs.batch_overhead_s == times * known.batch_overhead_s
 
 
 def test_a_function_that_does_not_gain_from_cores_stays_in_the_loop() -> None:

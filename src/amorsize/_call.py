@@ -637,7 +637,7 @@ class Call:
     def task(self, plan: Plan, items: Sequence[Any], backend: Any) -> _backend.Task:
         """Describe the run of *items* as planned."""
         found, _ = _function.bare(self.func)
-        costs = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR)
+        costs = cost.of_function(plan.profile, plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR), plan.backend)
         return _backend.Task(
             func=self.func,
             items=items,

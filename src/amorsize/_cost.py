@@ -171,6 +171,9 @@ PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
     }
 )
 
+# Backends of this machine; every other name is a cluster's.
+_LOCAL: Final = frozenset({FORK, STANDBY, LOKY, THREADS})
+
 # A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler
 # (dask's documentation), 100 MB/s each way.
 EXTERNAL_PRIOR: Final = Costs(
@@ -181,6 +184,13 @@ EXTERNAL_PRIOR: Final = Costs(
     receive_bytes_per_s=0.1e9,
     efficiency=0.95,
 )
+
+# Times what a dispatch costs on a cluster where chunks carry much data, and bytes from which that is much. Such
+# messages go through the engine's store, with a round trip more for each, and copying them delays the next ones. On two
+# workers of the reference host one more chunk of 1 MB arrays takes 8 ms of a worker on Ray and 14 ms on Dask, an empty
+# one 2 and 4 (tests/benchmarks/clusters.py, hand-written ways with 2, 8 and 25 chunks).
+DATA_DISPATCH: Final = 3.0
+DATA_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +210,11 @@ class Forecast:
 
 
 def of_function(profile: Profile, costs: Costs, backend: str) -> Costs:
-    """Return what *backend* costs, with the speed of this very function there, where a run has measured it."""
+    """Return what *backend* costs for this function: its measured speed there, its bytes in what a chunk costs."""
+    if backend not in _LOCAL and profile.item_s > 0.0:
+        n_bytes = (profile.arg_bytes + profile.result_bytes) * max(1.0, QUANTUM_S / profile.item_s)
+        if n_bytes > DATA_BYTES:
+            costs = replace(costs, batch_overhead_s=DATA_DISPATCH * costs.batch_overhead_s)
     speeds = dict.fromkeys((FORK, STANDBY, LOKY), profile.efficiency) | {THREADS: profile.thread_efficiency}
     seen = speeds.get(backend, 0.0)
     return replace(costs, efficiency=seen) if seen > 0 else costs

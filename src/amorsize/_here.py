@@ -103,10 +103,11 @@ def decide_here(
         host = replace(host, costs={**host.costs, FORK: paid})
     plan = decide(profile, host, n_items, limits)
     name = host.context_backend
-    if backend is None or name is None or (plan.backend != name and _host.BOOK.missed_s(name) < PROBE_PRICE_S):
+    is_paid = name is not None and _host.BOOK.missed_s(name) >= PROBE_PRICE_S
+    if backend is None or name is None or (plan.backend != name and not is_paid):
         return plan, backend
     rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
-    if rest_s >= PROBE_WORTH_S and (seen := _backend.probe(backend, name)):
+    if (is_paid or rest_s >= PROBE_WORTH_S) and (seen := _backend.probe(backend, name)):
         _host.BOOK.started(name)
         _host.BOOK.renew(name, **seen)
         plan = decide(profile, replace(host, costs={**host.costs, name: _host.BOOK.get(name)}), n_items, limits)

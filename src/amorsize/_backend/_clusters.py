@@ -71,6 +71,9 @@ APART_BYTES: Final = 64 * 1024
 # Bytes of the message that measures the bandwidth: takes 10 to 40 ms at 100 to 400 MB/s, several times a round trip.
 PROBE_BYTES: Final = 4 << 20
 
+# Such messages each way.
+PROBES: Final = 5
+
 
 class Lost(ConnectionError):  # noqa: N818 - a signal to the run, which makes a WorkerDied of it
     """Says that the engine has given up on a task, or is gone."""
@@ -920,9 +923,11 @@ def _measure(cluster: Cluster, n: int) -> dict[str, float]:
     cluster.most, most = n_tasks, cluster.most
     each_s = max(50e-6, (min(_burst(cluster, n_tasks) for _ in range(2)) - trips[0]) * n / n_tasks)
     cluster.most = most
-    # The first message of a size pays for buffers; the second tells.
-    sent_s = min(_timed(cluster, _measured_bytes, Blob(os.urandom(PROBE_BYTES))) for _ in range(2))
-    received_s = min(_timed(cluster, _some_bytes, PROBE_BYTES) for _ in range(2))
+    # The first message of a size pays for buffers, on each worker; of the others one may have been disturbed. What is
+    # measured here stays: a cluster taken to be slow is not tried again.
+    blob = Blob(os.urandom(PROBE_BYTES))
+    sent_s = min(_timed(cluster, _measured_bytes, blob) for _ in range(PROBES))
+    received_s = min(_timed(cluster, _some_bytes, PROBE_BYTES) for _ in range(PROBES))
     return {
         "start_s": trip_s,
         "batch_overhead_s": each_s,
