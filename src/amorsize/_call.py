@@ -127,12 +127,13 @@ class Call:
         self.profile = _NOTHING
         self.first_item: Any = MISSING
         self.weighed = False
+        self.is_recalled = False
         self.samples: _profile.Sampler | None = None
         self.early: EarlyStart | None = None
         self.has_no_workers = False
         self.is_hopeless = False
         self.first_rate_s: float | None = None
-        self.refused_s = 0.0
+        self.refused_s = self.thinking_s = 0.0
         self.n_collections: int | None = None
         self.began = clock() if began is None else began
         self.progress: Callable[[int], None] | None = None
@@ -241,12 +242,14 @@ class Call:
         if self.samples is None or not self.samples.items:
             return
         seen = self.samples.profile()
-        if known.is_like(self.first_item) and seen.item_s <= _profile.CHANGED * known.profile.item_s:
+        # A handful of tiny items timed one by one says less than what many of them took before.
+        is_same = seen.item_s <= max(_profile.CHANGED * known.profile.item_s, _TINY_S)
+        if known.is_like(self.first_item) and is_same:
             self.profile = replace(known.profile, n_head=seen.n_head, head_s=seen.head_s)
         elif len(self.results) < self.limits.sample_size:
             self._sample(self.limits.sample_size - len(self.results))
         else:
-            self.profile, self.weighed = seen, False
+            self.profile, self.weighed, self.is_recalled = seen, False, False
         self._consider()
 
     def _looks_alike(self, known: _profile.Known) -> bool:
@@ -259,7 +262,7 @@ class Call:
     def recall(self, known: _profile.Known | None) -> None:
         """Begin with what is remembered of the function."""
         if known is not None:
-            self.profile, self.weighed = known.profile, known.is_weighed
+            self.profile, self.weighed, self.is_recalled = known.profile, known.is_weighed, True
 
     def _sample(self, n_most: int, *, remember: bool = True) -> None:
         """Run the first items here, timing each; their results are the head of the answer."""
@@ -289,7 +292,7 @@ class Call:
                 seen = replace(seen, cpu_fraction=self.early.plan.profile.cpu_fraction)
             kept = {name: getattr(self.profile, name) for name in _KEPT}
             self.profile = replace(seen, **kept)
-            self.weighed = False
+            self.weighed = self.is_recalled = False
             self._remember()
 
     def _remember(self) -> None:
@@ -388,6 +391,7 @@ class Call:
 
     def decide(self, n_head: int, *, stream: bool = False) -> tuple[Plan, Any]:
         """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
+        began = clock()
         self._inspect()
         self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
         plan, backend = decide_here(
@@ -398,6 +402,7 @@ class Call:
             stream=stream,
             missed_s=self._missed_s(),
         )
+        self.thinking_s += clock() - began
         if self.record.plan is None:
             self._note(plan)
             self._warn(plan)
@@ -761,7 +766,8 @@ class Call:
         end = clock()
         record.actual_s = end - self.began
         if record.plan is None:
-            record.profile, record.rate_s = self.profile, self.first_rate_s
+            # What is remembered of many items forecasts better than the first block of these.
+            record.profile, record.rate_s = self.profile, None if self.is_recalled else self.first_rate_s
             if self.samples is not None:
                 record.n_head, record.head_s = len(self.samples.times), sum(self.samples.times)
             record.n_items = self.source.n_items if self.source.n_items is not None else len(self.results)
@@ -770,7 +776,8 @@ class Call:
             _learn.from_loop(self.state.key, record.plan, record.actual_s)
         n_loop = len(self.results) - (len(self.samples.times) if self.samples is not None else 0)
         if n_loop > 0 and (record.plan is None or not record.plan.is_parallel) and not record.revisions:
-            _profile.refresh(self.state.key, record.actual_s / len(self.results), len(self.results))
+            loop_s = record.actual_s - self.thinking_s
+            _profile.refresh(self.state.key, loop_s / len(self.results), len(self.results))
         if (kept := store()) is not None:
             kept.keep(self.state.key, record.actual_s)
 

@@ -31,8 +31,9 @@ MARGIN: Final = 0.05
 # cold caches. (Summing 24 arrays of 8 MB: predicted to gain 10 % in the first call, it lost 60 %.)
 FIRST_MARGIN: Final = 0.15
 
-# Seconds that loading what runs forked workers takes, once in a process (measured: 2.5 to 3 ms).
-LOADING_RUNS_S: Final = 3e-3
+# Seconds that the first forked workers of a process take longer than the others (measured: 3 ms of modules to load, 2
+# of libraries and system functions to look up).
+LOADING_RUNS_S: Final = 5e-3
 
 # Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
 # dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.

@@ -26,7 +26,9 @@ def never_worth_s() -> float:
 
     With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
     """
-    return _host.BOOK.cheapest_start_s + _host.unread_s() if not _backend.warm() else cost.FLOOR_S
+    if _backend.warm():
+        return cost.FLOOR_S
+    return _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
 
 
 def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
