@@ -21,8 +21,8 @@ clock = time.perf_counter
 _TELLING_S: Final = 100e-6
 
 # Looks at the clock in one loop at least: after a change of cost the rest of a block runs unwatched, so a block is at
-# most that share of the items. One look costs 0.5 us. (A thousand items of nothing before 400 of 3 ms take 15 % more than
-# the best plan with 20 looks, 11 % with 40.)
+# most that share of the items. One look costs 0.5 us. (A thousand items of nothing before 400 of 3 ms take 15 % more
+# than the best plan with 20 looks, 11 % with 40.)
 MOST_LOOKS: Final = 40
 
 # Items in the first block of a loop at most.
