@@ -436,7 +436,8 @@ class Call:
         source, call = self.source, self.call
         due = (self.began if self.samples is None else clock()) + schedule.LOOK_S
         self._is_doubtful()
-        beat = Beat(source, len(self.results), self.profile.item_s, due, self._think)
+        is_first = not self.is_recalled
+        beat = Beat(source, len(self.results), self.profile.item_s, due, self._think, is_first=is_first)
         while beat.position < beat.n_items:
             try:
                 done = [call(item) for block in beat.blocks() for item in block]
