@@ -1029,6 +1029,27 @@ def test_workers_that_cannot_be_initialized_end_the_call(
     assert square.with_options(**options).map(range(10)) == [x * x for x in range(10)]
 
 
+def _fail_to_begin_at_first(folder: str) -> None:
+    for i in range(4):
+        try:
+            os.close(os.open(f"{folder}/{i}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@needs_fork
+@pytest.mark.parametrize("options", PROCESSES)
+@pytest.mark.usefixtures("ready")
+def test_workers_that_die_idle_a_few_times_cost_nothing(options: dict[str, Any], tmp_path: Path) -> None:
+    """All chunks of a pool go down with it, which is one death and not as many as chunks (soak, seed 13000970)."""
+    begins = amorsize.parallel(
+        _reads_environment, initializer=_fail_to_begin_at_first, initargs=(str(tmp_path),), **options, retries=1
+    )
+    assert ME not in {pid for pid, _ in begins.map(range(60))}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 # -- no workers to be had --------------------------------------------------------------------------------------------
 
 FEW_DESCRIPTORS = """

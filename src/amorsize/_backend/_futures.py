@@ -695,8 +695,9 @@ class FlowTeam:
             outcome.died = died if len(again) < len(lost) else None
         elif positions:
             outcome.died = _both(outcome.died, died)
-        self._idle_deaths = 0 if lost else self._idle_deaths + 1
-        if self._idle_deaths > MOST_IDLE_DEATHS:
+        self._idle_deaths = 0 if positions else self._idle_deaths + 1
+        # All chunks that are out may go down with one pool.
+        if self._idle_deaths > MOST_IDLE_DEATHS * (1 + self.carrier.ahead) * self._most_jobs:
             self._give_up(died_idle(cause))
         self.ready = True
         if not self.in_flight:
@@ -729,6 +730,7 @@ class FlowTeam:
         """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
         if not self.one_by_one:
             self.one_by_one = True
+            self._idle_deaths = 0
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
             self.flow.n_jobs = self._most_jobs = 1
             self.carrier.ahead = 0
