@@ -41,6 +41,10 @@ clock = time.perf_counter
 # Seconds the caller waits at most before it looks after things no callback announces.
 HOUSEKEEPING_S: Final = 0.5
 
+# Chunks in a row that may be lost before an item of theirs has begun, where workers die one after the other and some
+# chunk is always out.
+_MOST_IDLE_CHUNKS: Final = 1000
+
 # Seconds to wait after a death for the other chunks that went down with it; loky tells of all of them at once.
 _LAST_WORDS_S: Final = 0.25
 
@@ -442,7 +446,8 @@ class FlowTeam:
         self._most_jobs = flow.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
-        self._idle_deaths = 0
+        self._idle_deaths = self._n_idle_chunks = 0
+        self._has_begun = False
         self._serial = 0
         self._told = False
 
@@ -615,7 +620,7 @@ class FlowTeam:
             n_bytes = 0
             results, failures = result.results
         self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
-        self._idle_deaths = 0
+        self._has_begun, self._n_idle_chunks = True, 0
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
         if start + result.n_items < stop:
@@ -695,11 +700,15 @@ class FlowTeam:
             outcome.died = died if len(again) < len(lost) else None
         elif positions:
             outcome.died = _both(outcome.died, died)
-        self._idle_deaths = 0 if positions else self._idle_deaths + 1
-        # All chunks that are out may go down with one pool.
-        if self._idle_deaths > MOST_IDLE_DEATHS * (1 + self.carrier.ahead) * self._most_jobs:
-            self._give_up(died_idle(cause))
+        self._n_idle_chunks = 0 if positions else self._n_idle_chunks + 1
+        self._has_begun = self._has_begun or bool(positions)
         self.ready = True
+        if not self.in_flight:
+            # All chunks that are out go down with one pool: one death.
+            self._idle_deaths = 0 if self._has_begun else self._idle_deaths + 1
+            self._has_begun = False
+        if self._idle_deaths > MOST_IDLE_DEATHS or self._n_idle_chunks > _MOST_IDLE_CHUNKS:
+            self._give_up(died_idle(cause))
         if not self.in_flight:
             self.carrier.renew()
             if self.suspects:
@@ -730,7 +739,6 @@ class FlowTeam:
         """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
         if not self.one_by_one:
             self.one_by_one = True
-            self._idle_deaths = 0
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
             self.flow.n_jobs = self._most_jobs = 1
             self.carrier.ahead = 0
