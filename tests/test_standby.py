@@ -190,6 +190,28 @@ def test_no_fork_is_made_beside_waiting_threads() -> None:
     assert not threads()
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_copy_of_the_program_has_no_waiting_threads() -> None:
+    """What os.fork did not copy is not counted, so that the copy can fork in its turn."""
+    amorsize.parallel(in_thread, prefer="threads", n_jobs=2).map(range(10))
+    assert threads()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            forks = amorsize.parallel(in_process, n_jobs=2, start_method="fork")
+            forks.map(range(20))
+            os.write(write, forks.last_plan.backend.encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    said = os.read(read, 100)
+    os.close(read)
+    os.waitpid(pid, 0)
+    assert said == b"fork"
+
+
 def in_thread(_: int) -> int:
     """Say which thread this is."""
     time.sleep(2e-3)

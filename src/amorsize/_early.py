@@ -70,11 +70,7 @@ class EarlyStart:
 
     def give_up(self) -> None:
         """The first item failed: end the workers."""
-        if self.team is None:
-            return
-        if self.plan is not None and self.plan.backend == THREADS:
-            self.team.abandon()
-        else:
+        if self.team is not None:
             self.team.close(kill=True)
 
     def finish(self) -> None:

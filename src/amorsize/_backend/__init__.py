@@ -182,13 +182,13 @@ def _semaphores() -> str | None:
 
 def _waiting_threads() -> frozenset[threading.Thread]:
     """Return our own idle threads, which end before a fork."""
-    futures: Any = sys.modules.get("amorsize._backend._futures")
+    futures = _if_used("_futures")
     return frozenset() if futures is None else frozenset(futures.waiting_threads())
 
 
 def unloaded_s() -> float:
     """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
-    return 0.0 if "amorsize._backend._fork" in sys.modules else cost.LOADING_RUNS_S
+    return 0.0 if _if_used("_fork") is not None else cost.LOADING_RUNS_S
 
 
 def fork_blocker(func: Callable[..., Any]) -> str:
@@ -230,7 +230,7 @@ def run(backend: str, task: Task) -> Outcome:
 
 def _run_fork(task: Task) -> Outcome:
     if not task.may_keep:
-        return fork_team(task).run()
+        return fork_team(task).finish()
     from amorsize._backend import _standby  # noqa: PLC0415 - does not exist on Windows
 
     return _standby.run(task.func, _job(task), star=task.star)
@@ -238,13 +238,13 @@ def _run_fork(task: Task) -> Outcome:
 
 def is_standing_by(func: Callable[..., Any]) -> bool:
     """Tell whether forked workers of an earlier map wait for another one of *func*."""
-    standby = _standby_if_used()
+    standby = _if_used("_standby")
     return standby is not None and bool(standby.is_ready(func))
 
 
-def _standby_if_used() -> Any:
-    """Return the room of workers that wait; None where none can, since it has never been entered."""
-    return sys.modules.get("amorsize._backend._standby")
+def _if_used(name: str) -> Any:
+    """Return a module of this room; None where nobody can wait in it, since it has never been entered."""
+    return sys.modules.get(f"{__name__}.{name}")
 
 
 def may_stand_by(func: Callable[..., Any]) -> bool:
@@ -480,16 +480,18 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.close()
-    if (futures := sys.modules.get("amorsize._backend._futures")) is not None:
+    if (futures := _if_used("_futures")) is not None:
         futures.end_waiting()
-    if (standby := _standby_if_used()) is not None:
+    if (standby := _if_used("_standby")) is not None:
         standby.close()
 
 
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
     _local.LOKY.forget()
-    if (standby := _standby_if_used()) is not None:
+    if (futures := _if_used("_futures")) is not None:
+        futures.forget_waiting()
+    if (standby := _if_used("_standby")) is not None:
         standby.forget()
 
 

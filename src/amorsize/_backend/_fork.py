@@ -435,18 +435,17 @@ class Team:
 
     # -- the caller's side -------------------------------------------------------------------------------------------
 
-    def run(self) -> Outcome:
+    def finish(self) -> Outcome:
         """
-        Do the job; the results, failures and measurements are in the outcome.
+        Start if that has not been done, and take part until the work is done.
+
+        Returns:
+            The results, failures and measurements.
 
         Raises:
             BaseException: What interrupts the caller (KeyboardInterrupt). The function's own exceptions are values
                 in the outcome.
         """
-        return self.finish()
-
-    def finish(self) -> Outcome:
-        """Start if that has not been done, and take part until the work is done; see :meth:`run`."""
         finished = is_kept = False
         try:
             if not self._fds:

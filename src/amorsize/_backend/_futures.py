@@ -823,14 +823,13 @@ class Threads:
     _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     _threads: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _pid: int = field(default_factory=os.getpid)
 
     @classmethod
     def take(cls, n: int) -> Threads:
         """Return *n* threads: those that wait, or new ones."""
         global _waiting
         kept, _waiting = _waiting, None
-        if kept is None or kept._pid != os.getpid():  # noqa: SLF001 - its own class
+        if kept is None:
             return cls(n)
         kept.n = n
         return kept
@@ -907,11 +906,17 @@ def waiting_threads() -> frozenset[threading.Thread]:
 
 
 def end_waiting() -> None:
-    """End the threads that wait for another run; in a forked copy of the process there are none."""
+    """End the threads that wait for another run."""
     global _waiting
     kept, _waiting = _waiting, None
-    if kept is not None and kept._pid == os.getpid():  # noqa: SLF001 - of this module
+    if kept is not None:
         kept.close()
+
+
+def forget_waiting() -> None:
+    """Forget the parent's threads: in a forked copy of the process there are none."""
+    global _waiting  # noqa: PLW0603 - as above
+    _waiting = None
 
 
 _worker.BEFORE_FORK.append(end_waiting)
@@ -938,6 +943,8 @@ class ThreadTeam(FlowTeam):
             else:
                 self._threads.keep()
 
-    def abandon(self) -> None:
-        """End the threads, each after the item it is at; their results are not wanted."""
-        self._threads.close()
+    def close(self, *, kill: bool = False) -> None:
+        """Give back what the run holds; *kill* ends the threads too, each after the item it is at."""
+        super().close()
+        if kill:
+            self._threads.close()
