@@ -87,21 +87,26 @@ def run(func: Callable[..., Any], job: _fork.Job, *, star: bool) -> Outcome:
     key = id(func), star
     # One that is being used is nobody else's: a map may be called from inside a progress callback.
     kept = _kept.pop(key, None) if _pid == os.getpid() else None
-    team = None
-    if kept is not None:
-        if kept.func is func and kept.team.is_ready(job) and kept.seen.holds():
-            data = _fork.mail(job, _reach.dumps_plain)
-            if data is not None:
-                team = kept.team
-                team.take_over(job, data)
-        if team is None:
+    seen: Fingerprint | None
+    if kept is not None and _take_over(kept, func, job):
+        team, seen = kept.team, kept.seen
+    else:
+        if kept is not None:
             kept.team.close(kill=True)
-    if team is None:
-        team = _fork.Team(job)
-    # As of the fork, and not of the end: what a progress callback changes meanwhile, the workers do not have.
-    seen = _fingerprint(func)
+        # As of the fork, and not of the end: what a progress callback changes meanwhile, the workers do not have.
+        team, seen = _fork.Team(job), _fingerprint(func)
     job.keep = None if seen is None else lambda team: _keep(key, _Kept(team, func, seen))
     return team.finish()
+
+
+def _take_over(kept: _Kept, func: Callable[..., Any], job: _fork.Job) -> bool:
+    """Give a job to kept workers; False where they are others', gone, or as the function was and no longer is."""
+    if kept.func is not func or not kept.team.is_ready(job) or not kept.seen.holds():
+        return False
+    data = _fork.mail(job, _reach.dumps_plain)
+    if data is not None:
+        kept.team.take_over(job, data)
+    return data is not None
 
 
 def _keep(key: tuple[int, bool], kept: _Kept) -> bool:
