@@ -12,7 +12,7 @@ import pytest
 
 import amorsize
 from amorsize._profile import CACHE
-from tests.test_map import end_threads
+from tests.faults.harness import end_threads
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -332,8 +332,10 @@ class Call:
         """Tell whether the cheapest start could gain anything: where not, the host is not even looked at."""
         if self.limits.n_jobs is not None:
             return True
-        if rest_s < cost.FLOOR_S or self.state.habit.is_due:
-            return rest_s >= cost.FLOOR_S
+        if rest_s < cost.FLOOR_S:
+            return False
+        if self.state.habit.is_due:
+            return True
         costs = self.cheapest()
         start_s = costs.start_each_s + _host.unread_s()
         self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= start_s

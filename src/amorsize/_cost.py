@@ -173,7 +173,7 @@ PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
 )
 
 # Backends of this machine; every other name is a cluster's.
-_LOCAL: Final = frozenset({FORK, STANDBY, LOKY, THREADS})
+LOCAL: Final = frozenset({FORK, STANDBY, LOKY, THREADS})
 
 # A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler
 # (dask's documentation), 100 MB/s each way.
@@ -212,7 +212,7 @@ class Forecast:
 
 def of_function(profile: Profile, costs: Costs, backend: str) -> Costs:
     """Return what *backend* costs for this function: its measured speed there, its bytes in what a chunk costs."""
-    if backend not in _LOCAL and profile.item_s > 0.0:
+    if backend not in LOCAL and profile.item_s > 0.0:
         n_bytes = (profile.arg_bytes + profile.result_bytes) * max(1.0, QUANTUM_S / profile.item_s)
         if n_bytes > DATA_BYTES:
             costs = replace(costs, batch_overhead_s=DATA_DISPATCH * costs.batch_overhead_s)

@@ -245,7 +245,7 @@ def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
     """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
     if plan.limits.n_jobs is not None:
         # On a cluster -1 is all of its workers.
-        is_local = backend in {FORK, LOKY, THREADS}
+        is_local = backend in cost.LOCAL
         asked = jobs_meant(plan.limits.n_jobs, plan.host.n_cpus if is_local else plan.host.context_n_jobs or 1)
         yield min(asked, cost.MAX_WINDOWS_JOBS) if plan.host.platform == "win32" and backend == LOKY else asked
         return

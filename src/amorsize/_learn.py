@@ -209,7 +209,7 @@ def _miss_cluster(plan: Plan, actual_s: float) -> None:
     """
     name, n_items = plan.host.context_backend, plan.n_items
     costs = plan.host.costs.get(name or "")
-    if name is None or name in {FORK, LOKY, THREADS} or costs is None or costs.is_measured or n_items is None:
+    if name is None or name in cost.LOCAL or costs is None or costs.is_measured or n_items is None:
         return
     if plan.reason is Reason.TRANSFER_BOUND:
         n_jobs = min(plan.host.context_n_jobs or 1, n_items)

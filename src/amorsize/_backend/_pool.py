@@ -170,7 +170,6 @@ class ForkPool:
             os._exit(code)
 
     def _serve(self, slot: int, stream: Any, results: int) -> None:
-        flow = self.flow
         while len(head := stream.read(_HEAD.size)) == _HEAD.size:
             number, n_bytes, start, quantum_s, block = _HEAD.unpack(head)
             items = pickle.loads(stream.read(n_bytes))
@@ -183,7 +182,6 @@ class ForkPool:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             del items, done, failures
-        del flow
 
     def _run(self, slot: int, items: Any, quantum_s: float, block: float) -> tuple[list[Any], list[Any]]:
         """Run items for a quantum, telling the board how far it has begun."""
