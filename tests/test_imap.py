@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import amorsize
+from tests import functions
+from tests.faults.harness import end_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAYS = [
+    pytest.param({"n_jobs": 1}, id="serial"),
+    pytest.param(
+        {"n_jobs": 2, "start_method": "fork"},
+        id="fork",
+        marks=pytest.mark.skipif(sys.platform != "linux", reason="fork is only used on Linux"),
+    ),
+    pytest.param({"n_jobs": 2, "start_method": "loky"}, id="loky"),
+    pytest.param({"n_jobs": 2, "prefer": "threads"}, id="threads"),
+]
+
+
+class Source:
+    """Numbers without end; knows how many have been read, and by which threads."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.n_read = 0
+        self.threads: set[int] = set()
+        self.fails_at = fails_at
+
+    def __iter__(self) -> Iterator[int]:
+        for number in itertools.count():
+            if number == self.fails_at:
+                raise LookupError(number)
+            self.n_read += 1
+            self.threads.add(threading.get_ident())
+            yield number
+
+
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """Have no thread that forbids a fork."""
+    end_threads()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("buffersize", [1, 2, 7, 100])
+@pytest.mark.parametrize("way", WAYS)
+def test_no_more_is_read_than_the_buffer_holds(way: dict[str, Any], buffersize: int, *, ordered: bool) -> None:
+    """Whatever is asked for, at most buffersize items are read beyond those yielded, by this thread only."""
+    source = Source()
+    with functions.slow.with_options(**way).imap(source, ordered=ordered, buffersize=buffersize) as stream:
+        assert source.n_read == 0
+        results = []
+        for n_yielded, result in enumerate(itertools.islice(stream, 40), 1):
+            results.append(result)
+            assert source.n_read <= n_yielded + buffersize
+    n_read = source.n_read
+    assert len(set(results)) == 40
+    assert results == list(range(40)) or not ordered
+    assert source.threads == {threading.get_ident()}
+    assert source.n_read == n_read
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_endless_input_is_not_read_to_its_end(way: dict[str, Any]) -> None:
+    """By default, too, look-ahead is bounded; a closed stream leaves workers that can be used."""
+    source = Source()
+    chosen = functions.slow.with_options(**way)
+    stream = chosen.imap(source)
+    assert list(itertools.islice(stream, 100)) == list(range(100))
+    assert source.n_read < 100_000
+    assert chosen.last_plan is not None
+    assert (chosen.last_plan.backend == "sequential") == (way["n_jobs"] == 1)
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert list(chosen.imap(range(30))) == list(range(30))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_exception_of_the_input_comes_after_the_items_before_it(way: dict[str, Any]) -> None:
+    """It is raised where the loop would have raised it."""
+    stream = functions.slow.with_options(**way).imap(Source(fails_at=25))
+    assert [next(stream) for _ in range(25)] == list(range(25))
+    with pytest.raises(LookupError, match="25"):
+        next(stream)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_exception_of_an_item_comes_in_its_place(way: dict[str, Any]) -> None:
+    """The results before it are yielded first, and the item is named."""
+
+    def inverse(x: int) -> float:
+        return 1 / (x - 20)
+
+    stream = amorsize.parallel(inverse, **way).imap(itertools.count(), buffersize=64)
+    assert [next(stream) for _ in range(20)] == [1 / (x - 20) for x in range(20)]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(stream)
+    assert caught.value.__notes__ == ["amorsize: raised by item 20: 20"]
