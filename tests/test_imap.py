@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import threading
+import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import amorsize
+from amorsize._profile import CACHE
 from tests import functions
 from tests.faults.harness import end_threads
 
@@ -84,6 +88,55 @@ def test_an_endless_input_is_not_read_to_its_end(way: dict[str, Any]) -> None:
     assert list(chosen.imap(range(30))) == list(range(30))
 
 
+@pytest.mark.parametrize("more", [{}, {"retries": 1}, {"timeout": 60}], ids=["plain", "retries", "timeout"])
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_little_is_read_ahead_for_a_function_never_seen(way: dict[str, Any], more: dict[str, Any]) -> None:
+    """As many items as take nothing were read once, eight million, and then dealt out two million at a time."""
+
+    def new(x: int) -> int:
+        time.sleep(2e-3)
+        return x
+
+    CACHE.clear()  # the function of another parameter has the same code
+    source = Source()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", amorsize.exceptions.AmorsizeWarning)  # threads cannot be stopped
+        stream = amorsize.parallel(new, **way, **more).imap(source)
+        assert next(stream) == 0
+    assert source.n_read <= 20
+    assert [next(stream) for _ in range(60)] == list(range(1, 61))
+    assert source.n_read < 2_000
+    stream.close()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_a_result_is_not_kept_back_for_a_slow_input(way: dict[str, Any], *, ordered: bool) -> None:
+    """What is there is yielded before more is read; a whole buffer, here of 400 items, was read first once."""
+
+    def quick(x: int) -> int:
+        time.sleep(1e-3)
+        return x
+
+    n_read = 0
+
+    def feed() -> Iterator[int]:
+        nonlocal n_read
+        for n_read in range(1, 201):
+            time.sleep(5e-3)
+            yield n_read
+
+    chosen = amorsize.parallel(quick, **way)
+    assert chosen.map(range(100)) == list(range(100))
+    ahead, results = [], []
+    for n_yielded, result in enumerate(chosen.imap(feed(), ordered=ordered), 1):
+        ahead.append(n_read - n_yielded)
+        results.append(result)
+    assert sorted(results) == list(range(1, 201))
+    assert results == sorted(results) or not ordered
+    assert sorted(ahead)[100] <= 20
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_an_exception_of_the_input_comes_after_the_items_before_it(way: dict[str, Any]) -> None:
     """It is raised where the loop would have raised it."""
@@ -105,3 +158,21 @@ def test_an_exception_of_an_item_comes_in_its_place(way: dict[str, Any]) -> None
     with pytest.raises(ZeroDivisionError) as caught:
         next(stream)
     assert caught.value.__notes__ == ["amorsize: raised by item 20: 20"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stream_left_open_at_exit_says_nothing(way: dict[str, Any]) -> None:
+    """Dropped while the interpreter goes down, one over loky complained that modules were gone."""
+    lines = (
+        "import itertools, time",
+        "import amorsize",
+        "def slow(x):",
+        "    time.sleep(2e-3)",
+        "    return x",
+        f"stream = amorsize.parallel(slow, **{way!r}).imap(itertools.count())",
+        "assert [next(stream) for _ in range(40)] == list(range(40))",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == ended.stderr == ""

@@ -12,6 +12,7 @@ that does not ask stops the reading.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -28,6 +29,7 @@ from amorsize.exceptions import AmorsizeError, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from amorsize._backend._outcome import Outcome
     from amorsize._record import Options, State
     from amorsize._source import Source
     from amorsize._types import Plan, Profile
@@ -39,6 +41,11 @@ MEMORY_SHARE: Final = 0.1
 
 # Chunks per worker that the buffer holds by default: one running, one waiting, and as many finished or being read.
 CHUNKS_PER_WORKER: Final = 4
+
+# Seconds of reading input after which what has been read is handed out and what has come home is looked at; and of one
+# item from which its source counts as slow: a result that is there is not kept back for it. With a source of 5 ms per
+# item a result came 0.24 s after its item was read, the time to read a whole buffer.
+READ_S: Final = schedule.LOOK_S
 
 # Bytes of items and results that are worth holding for a consumer that comes and goes: more only where chunks would
 # otherwise be too small for what their dispatch costs. With whole quanta in the buffer, 200,000 items of 1 kB that take
@@ -95,6 +102,8 @@ class _Course:
         self._call = call
         self._ordered = ordered
         self._buffersize = buffersize
+        # Workers were asked for: then the first item of a function never seen is all that is computed here.
+        self._is_fixed = call.limits.n_jobs not in {None, 1}
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -142,8 +151,7 @@ class _Course:
         call.initialize()
         known = _profile.CACHE.get(call.state.key)
         call.recall(known)
-        fixed = call.limits.n_jobs
-        if call.isolated or (fixed is not None and fixed != 1):
+        if call.isolated or (self._is_fixed and known is not None):
             decided = self._decide(0)
             if decided is not None:
                 yield from _Parallel(self, *decided, n_done=0).results()
@@ -155,7 +163,9 @@ class _Course:
         call = self._call
         sampler = call.samples = _profile.Sampler(call.call)
         source, keep_going, skip = call.source, call.keep_going, call.limits.errors == "skip"
-        spent_s, n_done, look_at, recent = 0.0, 0, schedule.LOOK_S, 0.0
+        spent_s, n_done = 0.0, 0
+        looked_s, n_looked = 0.0, 0  # spent and done at the last look
+        look_at = 0.0 if self._is_fixed else schedule.LOOK_S
         cpu, own = time.process_time(), time.thread_time()
         for item in source.iterator:
             before = clock()
@@ -170,7 +180,6 @@ class _Course:
                     call.record.skipped.append(n_done)
             taken = clock() - before
             spent_s += taken
-            recent = taken if n_done == 0 else 0.8 * recent + 0.2 * taken
             if n_done < call.limits.sample_size:
                 sampler.items.append(item)
                 sampler.results.append(result)
@@ -182,13 +191,17 @@ class _Course:
             yield (MISSING if skip and _is_failure(call, n_done - 1) else result)
             if spent_s >= look_at:
                 look_at = spent_s * 1.25 + schedule.LOOK_S
-                decided = self._look(recent, n_done, spent_s)
+                # The mean since the last look: one item during which something else had the core says nothing.
+                decided = self._look((spent_s - looked_s) / (n_done - n_looked), n_done, spent_s)
+                looked_s, n_looked = spent_s, n_done
                 if decided is not None:
                     call.record.spans.append(
                         Span(lane="caller", begin_s=call.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
                     )
                     yield from _Parallel(self, *decided, n_done=n_done).results()
                     return
+                if self._is_fixed:
+                    look_at = math.inf  # workers cannot be had; that does not change
         if sampler.times:
             self._remember(sampler.profile(), n_done)
 
@@ -205,6 +218,9 @@ class _Course:
     def _look(self, item_s: float, n_done: int, spent_s: float) -> tuple[Plan, Any] | None:
         """Decide to go parallel, or not yet."""
         call = self._call
+        if self._is_fixed:
+            call.profile = call.samples.profile()  # type: ignore[union-attr]  # the loop has made one
+            return self._decide(n_done)
         n_items = call.source.n_items
         costs = call.cheapest()
         gain = 0.5 * costs.efficiency - (cost.transfer_item_s(call.profile, costs) if call.weighed else 0) / max(
@@ -264,11 +280,11 @@ class _Parallel:
         self.call = stream._call  # noqa: SLF001 - of this module
         self.ordered = stream._ordered  # noqa: SLF001 - of this module
         self.plan = plan
-        self.buffersize = stream._buffersize or default_buffersize(plan)  # noqa: SLF001 - of this module
-        self.n_jobs = min(plan.n_jobs, self.buffersize)
+        self.buffer = _Buffer(plan, stream._buffersize)  # noqa: SLF001 - of this module
+        self.n_jobs = min(plan.n_jobs, self.buffer.size)
         self.n_done = n_done
         self.input_error: BaseException | None = None
-        self.exhausted = False
+        self.exhausted = self.is_slow = False
         self.task = self.call.task(plan, (), backend)
         self.task.base, self.task.n_jobs, self.task.progress = n_done, self.n_jobs, None
 
@@ -290,10 +306,16 @@ class _Parallel:
             if finished:
                 _learn.from_run(self.call.state.key, self.plan, self.run.team.outcome)
 
-    def _read(self, n_out: int) -> None:
-        """Read input until the buffer is full; an exception of the input waits for its turn."""
-        team, iterator = self.run.team, self.call.source.iterator
-        while not self.exhausted and team.window.n_fed - n_out < self.buffersize:
+    def _read(self, n_out: int, is_ready: Callable[[], bool]) -> None:
+        """
+        Read input until the buffer is full, or its source is slow and there is a result to yield meanwhile.
+
+        An exception of the input waits for its turn.
+        """
+        team, buffer, iterator = self.run.team, self.buffer, self.call.source.iterator
+        now = handed_out = clock()
+        while not (self.exhausted or team.window.n_fed - n_out >= buffer.size or (self.is_slow and is_ready())):
+            before = now
             try:
                 item = next(iterator)
             except StopIteration:
@@ -301,46 +323,60 @@ class _Parallel:
             except Exception as error:  # noqa: BLE001 - raised where the loop would raise it: after the items before it
                 self.exhausted, self.input_error = True, error
             else:
+                buffer.weigh(item)
                 team.feed(item)
-        team.top_up_from(self.buffersize, is_last=self.exhausted)
+            now = clock()
+            self.is_slow = now - before > READ_S
+            if now - handed_out > READ_S:
+                self._step(0)
+                handed_out = now
+        team.top_up_from(buffer.size, is_last=self.exhausted)
+
+    def _step(self, timeout_s: float) -> None:
+        """Take in what has come, and hand out what is there."""
+        team = self.run.team
+        team.step(timeout_s)
+        self.buffer.learn(team.outcome, team.chunker.item_s)
+        team.top_up_from(self.buffer.size, is_last=self.exhausted)
 
     def _in_order(self) -> Iterator[Any]:
         team, position = self.run.team, 0
+
+        def is_ready() -> bool:
+            return team.outcome.results[position] is not MISSING
+
         while True:
-            self._read(position)
-            while team.outcome.results[position] is MISSING:
+            self._read(position, is_ready)
+            while not is_ready():
                 if self.exhausted and position >= team.window.n_fed:
                     return
-                team.step(0.5)
-                self._check_death(position)
-                team.top_up_from(self.buffersize, is_last=self.exhausted)
+                self._step(0.5)
+                self._check_death()
             yield self._hand_out(position)
             position += 1
 
     def _as_completed(self) -> Iterator[Any]:
         team, n_out = self.run.team, 0
         while True:
-            self._read(n_out)
+            self._read(n_out, lambda: bool(team.order))
             while not team.order:
                 if self.exhausted and n_out >= team.window.n_fed:
                     return
-                team.step(0.5)
-                team.top_up_from(self.buffersize, is_last=self.exhausted)
+                self._step(0.5)
             ready, team.order = team.order, []
             for place, position in enumerate(ready):
                 if place + 1 == len(ready):
-                    self._read(n_out)
+                    self._read(n_out, lambda: True)
                 yield self._hand_out(position)
                 n_out += 1
 
-    def _check_death(self, position: int) -> None:
+    def _check_death(self) -> None:
         """Raise a worker's death at once; results that have come home are in it."""
         outcome = self.run.team.outcome
         if outcome.died is not None and not self.call.keep_going:
             self.run.team.hear_out()
             finished = {self.n_done + i: r for i, r in outcome.results.items() if i not in outcome.failures}  # type: ignore[attr-defined]  # a stream's results are a dict
             died = outcome.died
-            del position
             raise WorkerDied(died.args[0], finished, died.in_flight, died.cause)
 
     def _hand_out(self, position: int) -> Any:
@@ -363,7 +399,51 @@ class _Parallel:
         return error
 
 
-def default_buffersize(plan: Plan) -> int:
+class _Buffer:
+    """
+    How many items may be read ahead: as many as the caller said, else what keeps the workers busy as of now.
+
+    Of a function never seen, one item per chunk until the first chunk has come home: its items may take nothing, or
+    for ever.
+
+    Attributes:
+        size: Items.
+    """
+
+    __slots__ = ("_arg_bytes", "_is_fixed", "_n_chunks", "_plan", "size")
+
+    def __init__(self, plan: Plan, asked: int | None) -> None:
+        self._plan = plan
+        self._is_fixed = asked is not None
+        self._n_chunks = 0
+        self._arg_bytes: int | None = plan.profile.arg_bytes if plan.profile.n_sampled else None
+        if asked is not None:
+            self.size = asked
+        elif plan.profile.n_sampled:
+            self.size = default_buffersize(plan, plan.profile)
+        else:
+            self.size = CHUNKS_PER_WORKER * plan.n_jobs
+
+    def weigh(self, item: Any) -> None:
+        """Weigh the first item of a function never seen."""
+        if self._arg_bytes is None:
+            try:
+                self._arg_bytes = _profile.weigh_value(item, _backend.dumps_by_value)[0]
+            except _profile.NotPicklable:
+                self._arg_bytes = _profile.shallow_bytes(item)
+
+    def learn(self, outcome: Outcome, item_s: float) -> None:
+        """Follow what items take in the workers, *item_s* of late."""
+        if self._is_fixed or outcome.n_chunks == self._n_chunks:
+            return
+        self._n_chunks = outcome.n_chunks
+        known = self._plan.profile
+        result_bytes = known.result_bytes if known.n_sampled else outcome.n_bytes // max(1, outcome.busy_items)
+        profile = replace(known, item_s=item_s, arg_bytes=self._arg_bytes or 0, result_bytes=result_bytes)
+        self.size = default_buffersize(self._plan, profile)
+
+
+def default_buffersize(plan: Plan, profile: Profile) -> int:
     """
     Return how many items to read ahead: enough chunks for every worker, within a share of the memory.
 
@@ -371,7 +451,7 @@ def default_buffersize(plan: Plan) -> int:
     :data:`BUFFER_BYTES`, but not so little that dispatching them costs more than :data:`amorsize._cost.DISPATCH_SHARE`.
     At most :data:`MEMORY_SHARE` of the available memory.
     """
-    profile, n_chunks = plan.profile, CHUNKS_PER_WORKER * plan.n_jobs
+    n_chunks = CHUNKS_PER_WORKER * plan.n_jobs
     item_bytes = PLACE_BYTES + profile.arg_bytes + profile.result_bytes
     dispatch_s = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR).batch_overhead_s
     most_s, least_s = cost.QUANTUM_S, min(cost.QUANTUM_S, dispatch_s / cost.DISPATCH_SHARE)

@@ -464,7 +464,7 @@ class Streaming:
         if self._backend == LOKY:
             if self.team.outcome.deaths:
                 _local.LOKY.restart()
-            elif kill:
+            elif kill and not sys.is_finalizing():  # at exit the pool has been ended
                 self._settle_loky()
 
     def _settle_loky(self) -> None:
