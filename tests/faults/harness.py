@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import subprocess
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 import amorsize
+from amorsize._profile import CACHE
 from amorsize.exceptions import AmorsizeError, ItemTimeout, UnpicklableResult, WorkerDied
 from tests.faults import functions
 from tests.faults.functions import PlannedError, work
@@ -184,6 +186,11 @@ class Scenario:
     sleep_s: float = 0.0
     is_iterator: bool = False
     is_stream: bool = False
+    is_cold: bool = False
+    is_ordered: bool = True
+    buffersize: int | None = None
+    read_s: float = 0.0
+    n_taken: int | None = None
     acts: dict[int, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -211,6 +218,13 @@ class Scenario:
             # Two that kill may be in flight together, and then one of them has had its second try with the other.
             n_acts = 1 if self.fault == "once" else pick.choice((1, 1, 2))
             self.acts = {pick.randrange(self.n): self.fault for _ in range(n_acts)}
+        # Drawn last, so that a seed means what it meant before there were these.
+        self.is_cold = pick.random() < 0.3
+        self.buffersize = pick.choice((None, None, 1, 3, 50))
+        self.read_s = pick.choice((0.0, 0.0, 1e-3, 4e-3)) if self.is_iterator and self.n <= 50 else 0.0
+        if self.is_stream and self.fault == "none":
+            self.is_ordered = pick.random() < 0.7
+            self.n_taken = pick.choice((None, None, self.n // 2))
         self.options = WAYS[self.way] | {"errors": self.errors, "retries": self.retries, "timeout": self.timeout}
 
     @property
@@ -222,18 +236,30 @@ class Scenario:
         """Run the map; returns its results or what it raised."""
         function = work.with_options(**self.options)
         kwargs = {"log": str(self.log), "parent": os.getpid(), "sleep_s": self.sleep_s, "acts": self.acts}
-        data: Any = iter(range(self.n)) if self.is_iterator else range(self.n)
+        data: Any = self._produce() if self.is_iterator else range(self.n)
+        if self.is_cold:
+            CACHE.clear()
         if kills is not None:
             kills.after(random.Random(self.seed).uniform(0.0, 0.15), self.seed)
         try:
             if self.is_stream:
-                return list(function.imap(data, kwargs=kwargs))
+                stream = function.imap(data, kwargs=kwargs, ordered=self.is_ordered, buffersize=self.buffersize)
+                with stream:
+                    results = list(itertools.islice(stream, self.n_taken))
+                return results if self.is_ordered else sorted(results)
             return function.map(data, kwargs=kwargs)
         except (AmorsizeError, PlannedError) as error:
             return error
         finally:
             if kills is not None:
                 kills.killed_at()
+
+    def _produce(self) -> Iterator[int]:
+        """Yield the items, each after its time."""
+        for x in range(self.n):
+            if self.read_s:
+                time.sleep(self.read_s)
+            yield x
 
     def executions(self) -> Counter[int]:
         """Return how often each item has been executed."""
@@ -246,12 +272,19 @@ class Scenario:
         counts = self.executions()
         if counts and max(counts.values()) > 1 + self.retries:
             return f"executed too often: {counts.most_common(3)}"
+        if self.n_taken is not None:
+            return self._wrong_part(answer)
         problem = self._wrong_error(answer) if isinstance(answer, BaseException) else self._wrong_list(answer)
         if problem or isinstance(answer, BaseException) or self.fault not in {"none", "raise"}:
             return problem
         if counts != Counter(range(self.n)):
             return f"not exactly once: {counts}"
         return ""
+
+    def _wrong_part(self, answer: Any) -> str:
+        good = [3 * x for x in range(self.n)]
+        is_good = answer == good[: self.n_taken] if self.is_ordered else set(answer) <= set(good)
+        return "" if is_good and len(answer) == self.n_taken else f"took {self.n_taken}, got {answer!r}"
 
     def _wrong_error(self, error: BaseException) -> str:
         planned = min(self.acts, default=-1)
