@@ -553,3 +553,36 @@ def test_tiny_calls_are_never_thought_about() -> None:
     habit.went_parallel(make_plan(), 0.0, 0.0, gains=True, stays=True)
     assert not habit.is_worth_a_thought(16, 1e-5, 0.01, 2e-3)
     assert not habit.is_worth_a_thought(16, 5e-4, 0.01, 2e-3)
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning")
+def test_other_threads_leave_kept_workers_alone() -> None:
+    """They looked at them too, all at once: "concurrent poll() invocation"; and they may not fork in their place."""
+    chosen = two_jobs(scaled)
+    expected = chosen.map(ITEMS)
+    kept = living()
+    assert kept
+    seen: list[Any] = []
+
+    def many() -> None:
+        try:
+            for _ in range(100):
+                assert chosen.map(ITEMS) == expected
+                assert chosen.last_plan is not None
+                seen.append(chosen.last_plan.backend)
+        except Exception as error:  # noqa: BLE001 - the main thread is to see it
+            seen.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert set(seen) == {"sequential"}
+    assert living() <= kept

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import types
 import weakref
 from dataclasses import dataclass
@@ -45,17 +46,22 @@ class _Kept:
     seen: Fingerprint
 
 
+# A team in here is looked at and taken out with the lock held; one that has been taken out is the taker's alone.
 _kept: dict[tuple[int, bool], _Kept] = {}
+_lock = threading.RLock()
 _pid = 0
 _fingerprints: dict[int, tuple[weakref.ref[Any], Fingerprint | None]] = {}
 
 
 def is_ready(func: Callable[..., Any], *, star: bool = False) -> bool:
-    """Tell whether workers wait for a map of *func*."""
-    kept = _kept.get((id(func), star))
-    if kept is None or kept.func is not func or _pid != os.getpid():
+    """Tell whether workers wait for a map of *func*; for other threads than the main one, which may fork, none do."""
+    if threading.current_thread() is not threading.main_thread():
         return False
-    return kept.team.is_ready() and kept.seen.holds()
+    with _lock:
+        kept = _kept.get((id(func), star))
+        if kept is None or kept.func is not func or _pid != os.getpid():
+            return False
+        return kept.team.is_ready() and kept.seen.holds()
 
 
 def is_closed(func: Callable[..., Any]) -> bool:
@@ -86,7 +92,8 @@ def run(func: Callable[..., Any], job: _fork.Job, *, star: bool) -> Outcome:
     """
     key = id(func), star
     # One that is being used is nobody else's: a map may be called from inside a progress callback.
-    kept = _kept.pop(key, None) if _pid == os.getpid() else None
+    with _lock:
+        kept = _kept.pop(key, None) if _pid == os.getpid() else None
     seen: Fingerprint | None
     if kept is not None and _take_over(kept, func, job):
         team, seen = kept.team, kept.seen
@@ -114,15 +121,16 @@ def _keep(key: tuple[int, bool], kept: _Kept) -> bool:
     global _pid  # noqa: PLW0603 - the process that the teams belong to
     if sys.is_finalizing():
         return False
-    if _pid != os.getpid():
-        _kept.clear()
-        _pid = os.getpid()
-        atexit.unregister(close)
-        atexit.register(close)
-    _sweep()
-    if key in _kept or len(_kept) >= _MOST_TEAMS:
-        return False
-    _kept[key] = kept
+    with _lock:
+        if _pid != os.getpid():
+            _kept.clear()
+            _pid = os.getpid()
+            atexit.unregister(close)
+            atexit.register(close)
+        _sweep()
+        if key in _kept or len(_kept) >= _MOST_TEAMS:
+            return False
+        _kept[key] = kept
     return True
 
 
@@ -136,13 +144,18 @@ def _sweep() -> None:
 
 def close() -> None:
     """End all kept workers and wait for them."""
-    while _kept and _pid == os.getpid():
-        _, kept = _kept.popitem()
+    while _pid == os.getpid():
+        with _lock:
+            if not _kept:
+                return
+            _, kept = _kept.popitem()
         kept.team.close(kill=True)
 
 
 def forget() -> None:
     """In a forked copy of the program: give back the descriptors of the parent's teams, and touch nothing else."""
+    global _lock  # noqa: PLW0603 - a thread that is not in the copy may have held it
+    _lock = threading.RLock()
     while _kept:
         _, kept = _kept.popitem()
         kept.team.abandon()
