@@ -1,7 +1,7 @@
 """
 A discrete-event simulator of runs: the policy is the real one, machines and items are made up.
 
-The two engines follow what ``_backend/_fork.py`` and ``_backend/_futures.py`` do between two messages, block by block,
+The two engines follow what ``_backend/_fork.py`` and ``_backend/_flow.py`` do between two messages, block by block,
 with the sizes, splits and promotions of ``_schedule`` and the decisions of ``_decide``; only clocks, processes and
 items are replaced by arithmetic. Items are seconds in one array of running sums, so a block costs one subtraction
 whatever is in it, and ten million items are as quick as their blocks.

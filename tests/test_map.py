@@ -27,8 +27,10 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _futures, _ship, in_worker
-from amorsize._backend._futures import Board, Callbacks, Flow, FlowTeam, Threads, Work
+from amorsize._backend import _chunks, _flow, _ship, _worker, in_worker
+from amorsize._backend._chunks import Board
+from amorsize._backend._flow import Callbacks, Flow, FlowTeam, Work
+from amorsize._backend._threads import Threads
 from amorsize.exceptions import (
     AmorsizeError,
     AmorsizeWarning,
@@ -1357,14 +1359,14 @@ def test_a_chunk_that_is_given_up_begins_no_more_items() -> None:
         return item
 
     try:
-        tell = _futures._tell(board.path, board.take(1))
-        with pytest.raises(_futures._Overrun):
-            _futures.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
+        tell = _chunks.tell_on(board.path, board.take(1))
+        with pytest.raises(_worker.Overrun):
+            _flow.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
         assert begun == [0, 1, 2]
         assert board.end(1) == 3
         assert board.end(2) == 0
-        with pytest.raises(_futures._Overrun):
-            _futures._tell(board.path, 2)(1)
+        with pytest.raises(_worker.Overrun):
+            _chunks.tell_on(board.path, 2)(1)
     finally:
         board.close()
 

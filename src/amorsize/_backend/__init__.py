@@ -1,10 +1,10 @@
 """
 The joblib backend adapter: takes ``n_jobs`` and ``batch_size``, builds chunks, dispatches, orders, brings errors home.
 
-    run(task, plan facts) ──► fork:      Team      index ranges to forked workers                (_fork)
-                          ──► loky:      FlowTeam  pickled chunks through our joblib backend     (_futures, _local)
-                          ──► threading: FlowTeam  slices to threads                             (_futures)
-                          ──► others:    FlowTeam  pickled chunks through Dask, Ray or joblib    (_futures, _clusters)
+    run(task, plan facts) ──► fork:      Team      index ranges to forked workers         (_fork)
+                          ──► loky:      FlowTeam  pickled chunks to our joblib backend   (_flow, _chunks, _local)
+                          ──► threading: FlowTeam  slices to threads                      (_flow, _threads)
+                          ──► others:    FlowTeam  pickled chunks to Dask, Ray or joblib  (_flow, _chunks, _clusters)
 
 Never chooses: which backend, how many jobs and how large a chunk are given.
 """
@@ -30,9 +30,11 @@ from amorsize._types import FORK, LOKY, THREADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._backend._chunks import Board
+    from amorsize._backend._flow import Flow
     from amorsize._backend._fork import Job, Team
-    from amorsize._backend._futures import Board, Flow, Threads, ThreadTeam
     from amorsize._backend._outcome import Outcome
+    from amorsize._backend._threads import Threads, ThreadTeam
 
 __all__ = [
     "MISSING",
@@ -124,7 +126,7 @@ def load(prefer: str | None) -> None:
     What runs forked workers, 3 ms, waits until some are to be started: many first calls are loops of less.
     """
     if prefer == "threads":
-        from amorsize._backend import _futures  # noqa: F401, PLC0415 - see the top
+        from amorsize._backend import _threads  # noqa: F401, PLC0415 - see the top
     if sys.platform == "linux":
         from amorsize._backend import _early  # noqa: F401, PLC0415 - see the top; does not exist on Windows
 
@@ -182,8 +184,8 @@ def _semaphores() -> str | None:
 
 def _waiting_threads() -> frozenset[threading.Thread]:
     """Return our own idle threads, which end before a fork."""
-    futures = _if_used("_futures")
-    return frozenset() if futures is None else frozenset(futures.waiting_threads())
+    threads = _if_used("_threads")
+    return frozenset() if threads is None else frozenset(threads.waiting_threads())
 
 
 def unloaded_s() -> float:
@@ -265,7 +267,7 @@ def fork_team(task: Task) -> Team:
 
 def thread_team(task: Task) -> ThreadTeam:
     """Make a team of threads for a task; nothing is started yet."""
-    from amorsize._backend._futures import ThreadTeam  # noqa: PLC0415 - see the top
+    from amorsize._backend._threads import ThreadTeam  # noqa: PLC0415 - see the top
 
     return ThreadTeam(_bare_flow(task))
 
@@ -309,7 +311,7 @@ def _share(task: Task) -> int:
     return max(1, n_cpus // max(1, task.n_jobs))
 
 
-def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
+def _packed_flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
     from amorsize._backend import _ship  # noqa: PLC0415 - see the top
 
     def pack(*, by_value: bool) -> _ship.Parcel:
@@ -332,7 +334,7 @@ def _flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
 
 
 def _bare_flow(task: Task) -> Flow:
-    from amorsize._backend._futures import Flow  # noqa: PLC0415 - see the top
+    from amorsize._backend._flow import Flow  # noqa: PLC0415 - see the top
 
     return Flow(
         call=task.call,
@@ -357,7 +359,7 @@ def _run_loky(task: Task) -> Outcome:
     is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
     try:
         with no_interrupt():  # an import that is interrupted leaves half a module behind
-            from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+            from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
             pool.ensure(task.n_jobs)
     except OSError as error:
@@ -366,7 +368,7 @@ def _run_loky(task: Task) -> Outcome:
     board = _board()
     try:
         carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0, board=board)
-        outcome = FlowTeam(_flow(task, is_cold=is_cold, ambient=True), carrier).run()
+        outcome = FlowTeam(_packed_flow(task, is_cold=is_cold, ambient=True), carrier).run()
     except BaseException:
         pool.close(kill=True)  # interrupted: what still runs must not run on
         raise
@@ -380,7 +382,7 @@ def _run_loky(task: Task) -> Outcome:
 
 def _board() -> Board | None:
     """Return a board, None where there is no room for a small file: begun items are then not told from waiting ones."""
-    from amorsize._backend._futures import Board  # noqa: PLC0415 - see the top
+    from amorsize._backend._chunks import Board  # noqa: PLC0415 - see the top
 
     try:
         return Board()
@@ -389,10 +391,10 @@ def _board() -> Board | None:
 
 
 def _run_external(task: Task, name: str) -> Outcome:
-    from amorsize._backend._futures import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+    from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
     with _local.External(task.backend, task.n_jobs, name) as cluster:
-        return FlowTeam(_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
+        return FlowTeam(_packed_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
 
 
 def watching(start: Callable[[], bool], bottom: Any, *, threads: bool) -> Any:
@@ -408,7 +410,7 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, task: Task) -> None:
-        from amorsize._backend._futures import Callbacks, Refused, Threads  # noqa: PLC0415 - see the top
+        from amorsize._backend._flow import Callbacks, Refused  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
@@ -423,15 +425,17 @@ class Streaming:
         elif backend == FORK:
             carrier = self._fork
         elif backend == THREADS:
+            from amorsize._backend._threads import Threads  # noqa: PLC0415 - see the top
+
             self._threads = Threads(task.n_jobs)
             carrier = Callbacks(self._threads, ahead=1)
         elif backend == LOKY:
-            flow = _flow(task, is_cold=False, ambient=True)
+            flow = _packed_flow(task, is_cold=False, ambient=True)
             self._board = _board()
             ahead = 1 if _local.LOKY.n_workers() == task.n_jobs else 0
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
-            flow = _flow(task, is_cold=False, ambient=False)
+            flow = _packed_flow(task, is_cold=False, ambient=False)
             self._cluster = _local.External(task.backend, task.n_jobs, backend)
             self._cluster.__enter__()
             carrier = Callbacks(self._cluster, ahead=1)
@@ -480,8 +484,8 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.close()
-    if (futures := _if_used("_futures")) is not None:
-        futures.end_waiting()
+    if (threads := _if_used("_threads")) is not None:
+        threads.end_waiting()
     if (standby := _if_used("_standby")) is not None:
         standby.close()
 
@@ -489,8 +493,8 @@ def shutdown() -> None:
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
     _local.LOKY.forget()
-    if (futures := _if_used("_futures")) is not None:
-        futures.forget_waiting()
+    if (threads := _if_used("_threads")) is not None:
+        threads.forget_waiting()
     if (standby := _if_used("_standby")) is not None:
         standby.forget()
 

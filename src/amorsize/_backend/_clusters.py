@@ -2,7 +2,7 @@
 Carries chunks on clusters: Dask's client and Ray's tasks directly, any other backend of joblib through its ``submit``.
 
     caller                                     worker of the cluster
-    Chunk ──► Cluster.submit ─┬─ Dask: client.submit ──► run_remote(shipped, remote)
+    task ───► Cluster.submit ─┬─ Dask: client.submit ──► run_remote(shipped, remote)
                               ├─ Ray: a remote task        opens the parcel once per process, runs the items,
                               └─ joblib: backend.submit    returns errors as values
     done(Done | error) ◄───────────────────────────────────┘
@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _ship, _worker
-from amorsize._backend._futures import Chunk, Done, Work, _alarmed, run_quantum, send_by
+from amorsize._backend._chunks import alarmed
+from amorsize._backend._flow import Done, Work, run_quantum, send_by
 from amorsize._backend._worker import NoWorkersError
 from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout
@@ -41,7 +42,7 @@ from amorsize.exceptions import ItemTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._backend._futures import Flow
+    from amorsize._backend._flow import Flow
 
 clock = time.perf_counter
 
@@ -119,7 +120,7 @@ class Shipped:
 @dataclass(frozen=True, slots=True)
 class Remote:
     """
-    What travels with each chunk; the fields are those of :class:`amorsize._backend._futures.Chunk`.
+    What travels with each chunk; the fields are those of :class:`amorsize._backend._chunks.Chunk`.
 
     Attributes:
         items: The pickled items.
@@ -252,10 +253,10 @@ def unpickled(items: Blob, buffers: tuple[Blob, ...]) -> Any:
 
 def _module_of(error: BaseException, shipped: Shipped) -> str:
     """Return the module that must go by value after *error*, empty if that would not help."""
-    cause = error.__cause__ if isinstance(error, _ship.StaleCode) else error
+    cause = error.__cause__ if isinstance(error, _worker.StaleCode) else error
     if isinstance(cause, ModuleNotFoundError) and cause.name:
         return cause.name
-    if isinstance(error, _ship.StaleCode):
+    if isinstance(error, _worker.StaleCode):
         return str(pickle.loads(shipped.data.data).module)
     return ""
 
@@ -267,7 +268,7 @@ def _bounded(call: Callable[[Any], Any], timeout: float, start: int) -> Callable
     A thread that is given up is asked to end; native code that does not return to the interpreter runs on.
     """
     if threading.current_thread() is threading.main_thread() and sys.platform != "win32":
-        return _alarmed(call, timeout, start)
+        return alarmed(call, timeout, start)
     position = start
 
     def bounded(item: Any) -> Any:
@@ -326,7 +327,7 @@ class _Job:
 
 class Cluster:
     """
-    A :class:`amorsize._backend._futures.Submitter` over an engine; subclasses say how a task is sent.
+    A :class:`amorsize._backend._flow.Submitter` over an engine; subclasses say how a task is sent.
 
     Guarantees: each *done* is called once, from any thread; never more tasks at the engine than the run's ``n_jobs``
     where the cluster has more workers than that.
@@ -395,9 +396,6 @@ class Cluster:
 
     def submit(self, task: Any, done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* on the cluster, then call *done*."""
-        if isinstance(task, Chunk):
-            work = Work(task.start, pickle.loads(task.items), task.quantum_s, task.block)
-            task = self._pack(task.parcel, work, task.keep_going, task.timeout)
         arguments = task if isinstance(task, tuple) else ()
         if arguments:
             # Not where the task is made: a warning that is an error must not look like an item that cannot be pickled.
@@ -490,7 +488,7 @@ class Cluster:
         """
         if not trouble.module or not self._ship_by_value(trouble.module):
             return False
-        if isinstance(trouble.error[0], _ship.StaleCode):
+        if isinstance(trouble.error[0], _worker.StaleCode):
             self._stale = str(trouble.error[0])
         if not trouble.with_items or job.resent:
             return False

@@ -32,7 +32,7 @@ from joblib.parallel import register_parallel_backend
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _worker
-from amorsize._backend._futures import Threads
+from amorsize._backend._threads import Threads
 from amorsize._types import Profile
 
 if TYPE_CHECKING:

@@ -152,6 +152,12 @@ class Loky:
                 multiprocessing.util.Finalize(None, self._at_exit, exitpriority=_BEFORE_SEMAPHORES)
                 self._registered = True
 
+    def task(self, flow: Any, work: Any) -> Any:
+        """Make what :meth:`submit` takes."""
+        from amorsize._backend._chunks import chunk  # noqa: PLC0415 - not before a run
+
+        return chunk(flow, work)
+
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
         try:

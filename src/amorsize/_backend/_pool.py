@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _ship, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._futures import Answer, Done, Work, run_quantum, send_by
+from amorsize._backend._flow import Answer, Done, Work, run_quantum, send_by
 from amorsize._backend._outcome import describe_exit
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -38,7 +38,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amorsize._backend._futures import Flow
+    from amorsize._backend._flow import Flow
 
 _HEAD: Final = struct.Struct("=qqqdd")  # number, bytes that follow, items, begin, end
 _READ_BYTES: Final = 1 << 20

@@ -8,8 +8,8 @@ How a function reaches a worker that is not a fork: by name where the worker can
     a parcel above 64 KiB lies in a temporary file, and only its path travels with each chunk
 
 A worker's module is a fresh import: before it runs a function by name it sets the small globals that differ from the
-caller's, and where the code differs (an edited or reloaded module) it answers :class:`StaleCode`, and the
-caller sends the function by value.
+caller's, and where the code differs (an edited or reloaded module) it answers
+:class:`amorsize._backend._worker.StaleCode`, and the caller sends the function by value.
 """
 
 from __future__ import annotations
@@ -41,10 +41,6 @@ _INLINE_BYTES: Final = 64 * 1024
 SMALL_BYTES: Final = 1024
 
 _SCALARS = (int, float, complex, bool, str, bytes, type(None))
-
-
-class StaleCode(Exception):  # noqa: N818 - a signal between worker and caller
-    """Tells the caller that the worker's module holds other code than the caller's."""
 
 
 def dumps_by_value(value: Any) -> bytes:
@@ -401,17 +397,17 @@ def _import(contents: _Contents) -> Callable[..., Any]:
             value = getattr(value, part)
     except (ImportError, AttributeError) as error:
         message = f"{contents.module}.{contents.qualname} cannot be imported in the worker: {error}"
-        raise StaleCode(message) from error
+        raise _worker.StaleCode(message) from error
     function = getattr(value, "__func__", value)
     if hasattr(function, "_amorsize_unwrap"):
         function = function._amorsize_unwrap()  # noqa: SLF001 - ours
     found, _ = _function.bare(function)
     if found is None or _function.code_hash(found.__code__) != contents.code_hash:
         message = f"{contents.module}.{contents.qualname} is other code in the worker"
-        raise StaleCode(message)
+        raise _worker.StaleCode(message)
     if helper_hashes(found) != contents.helpers:
         message = f"a function that {contents.module}.{contents.qualname} names is other code in the worker"
-        raise StaleCode(message)
+        raise _worker.StaleCode(message)
     for module, values in contents.globals.items():
         names = vars(sys.modules[module])
         for name, value in values.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._backend._futures import FlowTeam
+from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amorsize._backend._futures import Carrier, Flow
+    from amorsize._backend._flow import Carrier, Flow
 
 
 # Spans that a stream keeps, the latest: it may be endless. At one per chunk they tell of some minutes.

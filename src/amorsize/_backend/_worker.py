@@ -90,6 +90,14 @@ class NoWorkersError(OSError):
     """The system gave not even one worker; no item has been begun."""
 
 
+class StaleCode(Exception):  # noqa: N818 - a signal between worker and caller
+    """Tells the caller that the worker's module holds other code than the caller's."""
+
+
+class Overrun(BaseException):
+    """Ends a block from within: its item took too long, or nobody wants the results any more."""
+
+
 class RemoteTraceback(Exception):  # noqa: N818 - the name concurrent.futures and multiprocessing use
     """Carries a worker's traceback as text; it is the ``__cause__`` of what the worker raised."""
 

@@ -5,27 +5,20 @@ Runs chunks through anything that takes tasks and calls back: loky's workers, th
       ▲                                              │ for at most a quantum, then returns what it has;
       └────────── queue ◄── callback ◄───────────────┘ what is left of the chunk goes back to the ranges
 
-The caller is the only one to read the input and to hand out work; callbacks only put into a queue.
+The caller is the only one to read the input and to hand out work; callbacks only put into a queue. What is loaded here
+is loaded for threads too, whose first call it would show in: nothing that pickles.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
-import pickle
 import queue
-import signal
-import sys
-import tempfile
-import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from amorsize import _cost as cost
 from amorsize import _schedule as schedule
-from amorsize._backend import _ship, _worker
+from amorsize._backend import _worker
 from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, died_idle
 from amorsize._types import Span
 from amorsize._warn import warn
@@ -34,6 +27,7 @@ from amorsize.exceptions import ItemTimeout, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._backend._chunks import Board
     from amorsize._backend._ship import Parcel
 
 clock = time.perf_counter
@@ -82,7 +76,7 @@ class Carrier(Protocol):
         """Have workers again after a death, where they do not come back by themselves."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class Work:
     """Neighbouring items for one task: index of the first in the caller's input, the items, and how to run them."""
 
@@ -92,7 +86,7 @@ class Work:
     block: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class Answer:
     """What became of a task: its result or its error; of its items, *n_begun* had been begun if its worker died."""
 
@@ -132,52 +126,6 @@ def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
         raise Unsendable(message) from error
 
 
-class _Overrun(BaseException):
-    """Raised by the alarm inside a worker when an item overruns."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
-    """
-    A task: run items until they are done or the quantum is over. Pickled by value of its fields.
-
-    Attributes:
-        parcel: The function.
-        items: Pickled items.
-        start: Index of the first in the caller's input.
-        quantum_s: Seconds after which to return what there is.
-        block: Items between two looks at the clock, at first.
-        keep_going: Whether to go on after a failed item.
-        timeout: Seconds one item may take, or None.
-        board: File to tell how many items have been begun, or empty.
-        slot: Where in it.
-    """
-
-    parcel: Parcel
-    items: bytes
-    start: int
-    quantum_s: float
-    block: int
-    keep_going: bool
-    timeout: float | None
-    board: str = ""
-    slot: int = 0
-
-    def __call__(self) -> Done:
-        _worker.mark_worker()
-        call = _ship.open_parcel(self.parcel)
-        items = pickle.loads(self.items)
-        if self.timeout is not None:
-            call = _alarmed(call, self.timeout, self.start)
-        begin = clock()
-        tell = _tell(self.board, self.slot) if self.board else None
-        block = 1 if self.timeout is not None else self.block
-        results, failures = run_quantum(call, items, self.quantum_s, block, keep_going=self.keep_going, tell=tell)
-        end = clock()
-        data = _worker.pack(results, failures, self.start, _ship.dumps)
-        return Done(data, len(results), begin, end, f"process {os.getpid()}")
-
-
 def run_quantum(
     call: Callable[[Any], Any],
     items: Sequence[Any],
@@ -207,115 +155,23 @@ def run_quantum(
     return results, failures
 
 
-def _alarmed(call: Callable[[Any], Any], timeout: float, start: int) -> Callable[[Any], Any]:
-    """
-    Bound each item with an alarm signal, where there are such and this is the main thread.
+class Submitter(Protocol):
+    """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
 
-    Elsewhere, and inside native code that does not return to the interpreter, items run to their end.
-    """
-    if sys.platform == "win32":
-        return call
-    if threading.current_thread() is not threading.main_thread():
-        return call
-    position = start
+    name: str
 
-    def bounded(item: Any) -> Any:
-        nonlocal position
-        index, position = position, position + 1
+    def task(self, flow: Flow, work: Work) -> Any:
+        """As :meth:`Carrier.task`."""
 
-        def overrun(*_: object) -> None:
-            raise _Overrun
+    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run *task* somewhere, then call *done* with its result or its error."""
 
-        before = signal.signal(signal.SIGALRM, overrun)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
-        try:
-            return call(item)
-        except _Overrun:
-            message = f"item {index} took longer than timeout={timeout:g} s and was stopped"
-            raise ItemTimeout(message, index) from None
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+    def broken(self, error: BaseException) -> str:
+        """As :meth:`Carrier.broken`."""
+        ...
 
-    return bounded
-
-
-def hello() -> float:
-    """Be the task that tells that a worker is up; returns its clock."""
-    _worker.mark_worker()
-    return clock()
-
-
-class Board:
-    """
-    A small file that workers map into their memory and write into how many items of a chunk they have begun.
-
-    After a death it tells the items that were being computed from those that only waited in a queue. loky tells of a
-    death before it ends the other workers: so a chunk is closed here first, and begins no more items after that.
-    """
-
-    N_SLOTS: Final = 4096
-
-    # Of a slot: how many items have been begun, and whether no more may be.
-    SLOT_BYTES: Final = 16
-
-    # Seconds after which a worker that has not seen that its chunk is closed has told that it began: a store reaches
-    # the other core in well under a microsecond.
-    SETTLED_S: Final = 0.5e-3
-
-    def __init__(self) -> None:
-        with _worker.no_interrupt():
-            handle, self.path = tempfile.mkstemp(prefix="amorsize-")
-            # However this object ends, an interrupt between two lines included, the file goes with it.
-            self._remove = _worker.removing(self, self.path)
-            try:
-                os.ftruncate(handle, self.SLOT_BYTES * self.N_SLOTS)
-                self._map = mmap.mmap(handle, self.SLOT_BYTES * self.N_SLOTS)
-            finally:
-                os.close(handle)
-
-    def take(self, number: int) -> int:
-        """Return the slot of a task, set to nothing begun."""
-        slot = number % self.N_SLOTS
-        at = self.SLOT_BYTES * slot
-        self._map[at : at + self.SLOT_BYTES] = bytes(self.SLOT_BYTES)
-        return slot
-
-    def end(self, number: int) -> int | None:
-        """Let a task begin no more items; returns how many it has begun, None if the board is gone."""
-        at = self.SLOT_BYTES * (number % self.N_SLOTS)
-        try:
-            self._map[at + 8] = 1
-            time.sleep(self.SETTLED_S)
-            return int.from_bytes(self._map[at : at + 8], "little")
-        except ValueError:
-            return None
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._map.close()
-        self._remove()
-
-
-_mapped: tuple[str, Any] = ("", None)
-
-
-def _tell(path: str, slot: int) -> Callable[[int], None]:
-    """Return what writes into a slot of the board, and raises once the caller has given the chunk up; in the worker."""
-    global _mapped  # noqa: PLW0603 - a worker runs one chunk at a time
-    if _mapped[0] != path:
-        with open(path, "r+b") as file:
-            _mapped = (path, mmap.mmap(file.fileno(), 0))
-    board, at = _mapped[1], Board.SLOT_BYTES * slot
-
-    def tell(n_begun: int) -> None:
-        before = board[at : at + 8]
-        board[at : at + 8] = n_begun.to_bytes(8, "little")
-        if board[at + 8]:
-            board[at : at + 8] = before
-            raise _Overrun
-
-    return tell
+    def renew(self) -> None:
+        """As :meth:`Carrier.renew`."""
 
 
 class Callbacks:
@@ -329,18 +185,13 @@ class Callbacks:
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
     def task(self, flow: Flow, work: Work) -> Any:
-        """Make a task that runs in this process, or one that is pickled."""
-        if (make := getattr(self.way, "task", None)) is not None:
-            return make(flow, work)
-        if flow.parcel is None:
-            return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going, self.way)
-        items = send_by(_ship.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
-        return Chunk(flow.parcel, items, work.start, work.quantum_s, work.block, flow.keep_going, flow.timeout)
+        """Ask the way."""
+        return self.way.task(flow, work)
 
     def submit(self, number: int, task: Any) -> None:
         """Hand over a task."""
-        if self._board is not None and isinstance(task, Chunk) and number >= 0:
-            task = replace(task, board=self._board.path, slot=self._board.take(number))
+        if self._board is not None and number >= 0:
+            task = self._board.watch(task, number)
         self.way.submit(task, lambda result, error: self._answers.put(self._answer(number, result, error)))
 
     def _answer(self, number: int, result: Any, error: BaseException | None) -> Answer:
@@ -367,20 +218,28 @@ class Callbacks:
         self.way.renew()
 
 
-class Submitter(Protocol):
-    """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
+@dataclass(eq=False, repr=False, match_args=False)
+class Refused:
+    """Carries nothing, since the system refused workers: the caller is told so task by task, and does them itself."""
 
     name: str
+    refusal: OSError
+
+    def task(self, flow: Flow, work: Work) -> None:
+        """Make nothing of it."""
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* somewhere, then call *done* with its result or its error."""
+        """Answer at once."""
+        del task
+        done(None, _worker.NoWorkersError(*self.refusal.args))
 
     def broken(self, error: BaseException) -> str:
-        """As :meth:`Carrier.broken`."""
-        ...
+        """Return an empty string: nobody died."""
+        del error
+        return ""
 
     def renew(self) -> None:
-        """As :meth:`Carrier.renew`."""
+        """Do nothing."""
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -498,7 +357,7 @@ class FlowTeam:
         caller goes on until results come home.
         """
         for _ in range(self.flow.n_jobs):
-            self.carrier.submit(_HELLO, self._hello())
+            self.carrier.submit(_HELLO, self.carrier.task(self.flow, Work(0, [], 0.0, 1)))
         block = schedule.first_block(self.flow.item_s)
         while not self.outcome.n_chunks and not self.is_done():
             if self.ready:
@@ -521,12 +380,6 @@ class FlowTeam:
             block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
             self.chunker.observe(len(done), end - begin)
             self.take(0)
-
-    def _hello(self) -> Any:
-        """Return a task without items: all it does is to make a worker ready."""
-        if self.flow.parcel is None:
-            return hello
-        return Chunk(self.flow.parcel, _ship.dumps([]), 0, 0.0, 1, keep_going=False, timeout=None)
 
     def _note(self, lane: str, begin: float, end: float, start: int, n_items: int) -> None:
         spans = self.outcome.spans
@@ -632,7 +485,7 @@ class FlowTeam:
         if not self.ready:
             self.ready = True
             self.outcome.start_s = clock() - self.began
-        if answer.error is None or isinstance(answer.error, _ship.StaleCode | _worker.NoWorkersError):
+        if answer.error is None or isinstance(answer.error, _worker.StaleCode | _worker.NoWorkersError):
             return  # other code in the worker: the first chunk will say so too, and the function then goes by value
         if not self.outcome.deaths:
             self._lost(range(0), answer.error)
@@ -659,7 +512,7 @@ class FlowTeam:
         if isinstance(error, _worker.NoWorkersError):
             self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
             self._do_here(start, min(stop, self.limit))
-        elif isinstance(error, _ship.StaleCode) and self._use_value():
+        elif isinstance(error, _worker.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
         elif self.carrier.broken(error):
             middle = stop if answer.n_begun is None else min(stop, start + answer.n_begun)
@@ -760,191 +613,3 @@ def _items(indices: tuple[int, ...]) -> str:
     if not indices:
         return "no items"
     return f"item {indices[0]}" if indices[0] == indices[-1] else f"items {indices[0]} to {indices[-1]}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _ThreadTask:
-    """A task for a thread of this process: nothing is pickled."""
-
-    call: Callable[[Any], Any]
-    items: Sequence[Any]
-    quantum_s: float
-    block: int
-    keep_going: bool
-    threads: Any
-
-    def __call__(self) -> Done:
-        begin = clock()
-        with _worker.nested_thread():
-            results = run_quantum(
-                self.call, self.items, self.quantum_s, self.block, keep_going=self.keep_going, tell=self._stop
-            )
-        return Done(results, len(results[0]), begin, clock(), threading.current_thread().name)
-
-    def _stop(self, _: int) -> None:
-        """End between two blocks once nobody wants the results: a thread cannot be killed."""
-        if self.threads.is_closing:
-            raise _Overrun
-
-
-@dataclass(eq=False, repr=False, match_args=False)
-class Refused:
-    """Carries nothing, since the system refused workers: the caller is told so task by task, and does them itself."""
-
-    name: str
-    refusal: OSError
-
-    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Answer at once."""
-        del task
-        done(None, _worker.NoWorkersError(*self.refusal.args))
-
-    def broken(self, error: BaseException) -> str:
-        """Return an empty string: nobody died."""
-        del error
-        return ""
-
-    def renew(self) -> None:
-        """Do nothing."""
-
-
-@dataclass(eq=False, repr=False, match_args=False)
-class Threads:
-    """
-    Carries tasks on threads of this process.
-
-    Daemon threads of our own, not an executor's: one that is stuck in an item must not keep the interpreter alive.
-    They wait a second for the next run, since starting one takes 0.13 ms and 30 of them 4.
-    """
-
-    n: int
-    name: str = "threading"
-    is_closing: bool = False
-    _tasks: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    _threads: list[threading.Thread] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @classmethod
-    def take(cls, n: int) -> Threads:
-        """Return *n* threads: those that wait, or new ones."""
-        global _waiting
-        kept, _waiting = _waiting, None
-        if kept is None:
-            return cls(n)
-        kept.n = n
-        return kept
-
-    def keep(self) -> None:
-        """Let the threads wait for another run; all their tasks are done."""
-        global _waiting
-        before, _waiting = _waiting, self
-        if before is not None:
-            before.close()
-
-    def alive(self) -> frozenset[threading.Thread]:
-        """Return the threads there are."""
-        return frozenset(self._threads)
-
-    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* on a thread."""
-        with _worker.no_interrupt(), self._lock:  # a thread that is not in the list would never be told to end
-            self._tasks.put((task, done))
-            if len(self._threads) < self.n:
-                name = f"amorsize-{len(self._threads) + 1}"
-                thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
-
-    def _next(self) -> Any:
-        """Wait for a task; None if this thread is to end, or has waited in vain."""
-        while True:
-            try:
-                return self._tasks.get(timeout=cost.STANDBY_S)
-            except queue.Empty:
-                with self._lock:
-                    if self._tasks.empty():
-                        self._threads.remove(threading.current_thread())
-                        return None
-
-    def _serve(self) -> None:
-        while (job := self._next()) is not None:
-            task, done = job
-            try:
-                result = task()
-            except BaseException as error:  # noqa: BLE001 - the caller decides
-                done(None, error)
-            else:
-                done(result, None)
-            del job, task, done
-
-    def broken(self, error: BaseException) -> str:
-        """Return an empty string: threads do not die."""
-        del error
-        return ""
-
-    def renew(self) -> None:
-        """Do nothing: threads do not die."""
-
-    def close(self, timeout_s: float = 0.9) -> None:
-        """Let the threads end after the item they are at; those that are stuck in one are left behind."""
-        self.is_closing = True
-        with self._lock:
-            threads = list(self._threads)
-            for _ in threads:
-                self._tasks.put(None)
-        deadline = clock() + timeout_s
-        for thread in threads:
-            thread.join(max(0.0, deadline - clock()))
-
-
-_waiting: Threads | None = None
-
-
-def waiting_threads() -> frozenset[threading.Thread]:
-    """Return the threads that wait for another run."""
-    return frozenset() if _waiting is None else _waiting.alive()
-
-
-def end_waiting() -> None:
-    """End the threads that wait for another run."""
-    global _waiting
-    kept, _waiting = _waiting, None
-    if kept is not None:
-        kept.close()
-
-
-def forget_waiting() -> None:
-    """Forget the parent's threads: in a forked copy of the process there are none."""
-    global _waiting  # noqa: PLW0603 - as above
-    _waiting = None
-
-
-_worker.BEFORE_FORK.append(end_waiting)
-
-
-class ThreadTeam(FlowTeam):
-    """Threads of this process for one run; they may begin before the caller has time for them."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._threads = Threads.take(flow.n_jobs)
-        super().__init__(flow, Callbacks(self._threads, ahead=1))
-
-    def start(self) -> None:
-        """Let the threads begin."""
-        self.top_up()
-
-    def finish(self) -> Outcome:
-        """Hand out the rest and take in the results; the threads wait for the next run unless one is still at work."""
-        try:
-            return self.run()
-        finally:
-            if self.in_flight:
-                self._threads.close()
-            else:
-                self._threads.keep()
-
-    def close(self, *, kill: bool = False) -> None:
-        """Give back what the run holds; *kill* ends the threads too, each after the item it is at."""
-        super().close()
-        if kill:
-            self._threads.close()
