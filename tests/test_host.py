@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -481,3 +484,35 @@ def test_warm_workers_cost_nothing_to_start() -> None:
     assert cold["loky"].start_s > 0
     assert (warm["loky"].start_s, warm["loky"].start_each_s) == (0.0, 0.0)
     assert "threading" not in warm
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil is what is asked")
+def test_linux_itself_says_what_psutil_says() -> None:
+    """Both read the same files; memory moves between two readings."""
+    readings = Readings()
+    cores, psutil_cores = readings.physical(), psutil.cpu_count(logical=False)
+    assert cores is not None
+    assert psutil_cores is not None
+    assert cores <= psutil_cores
+    if len(os.sched_getaffinity(0)) == psutil.cpu_count():
+        assert cores == psutil_cores
+    assert readings.available() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
+
+
+def test_a_first_parallel_call_need_not_load_psutil() -> None:
+    """Loading it takes 17 ms, and on Linux its figures are in small files."""
+    lines = (
+        "import sys, time",
+        "import amorsize",
+        "def f(x):",
+        "    time.sleep(5e-3)",
+        "    return x",
+        "func = amorsize.parallel(f)",
+        "assert func.map(range(40)) == list(range(40))",
+        "assert func.last_plan.is_parallel",
+        "print('psutil' in sys.modules)",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == str(sys.platform != "linux")

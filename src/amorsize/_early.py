@@ -40,7 +40,7 @@ class EarlyStart:
         profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=fraction)
         profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
-        host, _ = current_host(call.func)
+        host, _ = current_host(call.func, call.limits.prefer)
         n_items = call.source.n_items or 0
         plan = decide(profile, host, n_items, call.limits)
         if n_items == 2 and plan.reason is Reason.ONE_ITEM:

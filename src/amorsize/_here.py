@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _host
 from amorsize import _cost as cost
 from amorsize._decide import decide
-from amorsize._types import FORK
+from amorsize._types import FORK, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,16 +31,21 @@ def never_worth_s() -> float:
     return _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
 
 
-def current_host(func: Callable[..., Any], *, stream: bool = False) -> tuple[Host, Any]:
+def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream: bool = False) -> tuple[Host, Any]:
     """
     Return the host as it is for *func* now, and joblib's backend object where an external one is active.
 
-    In a *stream* the items do not exist yet when workers are forked, so they are sent there like anywhere else.
+    With ``prefer="threads"`` it is not looked at what forbids processes, which takes 1 ms at first, and these have no
+    costs. In a *stream* the items do not exist yet when workers are forked, so they are sent there like anywhere else.
     """
     base = _host.snapshot()
     name, n_jobs, backend = _backend.context()
-    unavailable = _backend.blockers(func)
-    costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if prefer == "threads":
+        unavailable: dict[str, str] = {}
+        costs = _host.local_costs((THREADS,), warm=frozenset(), unavailable=unavailable)
+    else:
+        unavailable = _backend.blockers(func)
+        costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
     if FORK in costs:
         resident = _host.resident_bytes()
         costs[FORK] = replace(
@@ -96,7 +101,7 @@ def decide_here(
 
     What earlier calls have *missed* for want of workers has been paid for a start already.
     """
-    host, backend = current_host(func, stream=stream)
+    host, backend = current_host(func, limits.prefer, stream=stream)
     if not stream:
         host = _standing_by(host, func, profile, n_items)
     if missed_s > 0 and FORK in host.costs:

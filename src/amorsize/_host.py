@@ -8,6 +8,7 @@ from. The only room that knows psutil.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -22,12 +23,12 @@ from amorsize._types import FORK, LOKY, THREADS, Costs, Host
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# Seconds a snapshot of CPUs and memory is reused. Reading both takes 0.1 to 0.3 ms (psutil and up to ten small
-# files), which would show in many small calls; limits change by the second at most.
+# Seconds a snapshot of CPUs and memory is reused. Reading both takes 0.1 to 0.3 ms (some ten small files), which would
+# show in many small calls; limits change by the second at most.
 SNAPSHOT_S: Final = 1.0
 
 # Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
-# (measured: 3 ms), and loads psutil where nobody has (12 ms more). Shorter work is not worth it.
+# (measured: 3 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth it.
 READING_S: Final = 3e-3
 LOADING_S: Final = 15e-3
 
@@ -53,13 +54,32 @@ def _read_text(path: str) -> str:
         return file.read()
 
 
-def _psutil_physical() -> int | None:
-    import psutil  # noqa: PLC0415 - 20 ms that a serial call does not need
+def _physical() -> int | None:
+    """
+    Return the physical cores: on Linux those this process may run on, elsewhere those of the machine.
+
+    Linux is asked itself, here and below, since the first decision waits for it: loading psutil takes 17 ms, reading
+    these files 0.1. Where a file is not as expected psutil is asked all the same.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+            return len({_read_text(topology.format(n)) for n in os.sched_getaffinity(0)})
+    import psutil  # noqa: PLC0415 - see above
 
     return psutil.cpu_count(logical=False)
 
 
-def _psutil_available() -> int | None:
+def _available() -> int | None:
+    """Return the bytes that can be had without swapping."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            _, _, rest = _read_text("/proc/meminfo").partition("MemAvailable:")
+            return int(rest.split(maxsplit=2)[0]) * 1024 if rest else _psutil_available()
+    return _psutil_available()
+
+
+def _psutil_available() -> int:
     import psutil  # noqa: PLC0415 - as above
 
     return int(psutil.virtual_memory().available)
@@ -91,7 +111,7 @@ class Readings:
 
     Attributes:
         logical: Logical CPUs of the machine.
-        physical: Physical cores of the machine.
+        physical: Physical cores, of those this process may run on where that can be told.
         affinity: CPUs this process may run on.
         available: Bytes of memory available on the machine.
         address_space: Bytes left of the address space limit.
@@ -101,9 +121,9 @@ class Readings:
     """
 
     logical: Callable[[], int | None] = os.cpu_count
-    physical: Callable[[], int | None] = _psutil_physical
+    physical: Callable[[], int | None] = _physical
     affinity: Callable[[], int | None] = _affinity
-    available: Callable[[], int | None] = _psutil_available
+    available: Callable[[], int | None] = _available
     address_space: Callable[[], int | None] = _address_space
     read_text: Callable[[str], str] = _read_text
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -394,7 +414,7 @@ def unread_s() -> float:
     """Return the seconds that the first decision of this process takes longer than the others; 0 after it."""
     if _snapshot is not None:
         return 0.0
-    return READING_S if "psutil" in sys.modules else LOADING_S
+    return READING_S if sys.platform == "linux" or "psutil" in sys.modules else LOADING_S
 
 
 def forget_snapshot() -> None:
@@ -403,17 +423,20 @@ def forget_snapshot() -> None:
     _snapshot = None
 
 
-def local_costs(*, warm: frozenset[str], unavailable: Mapping[str, str]) -> dict[str, Costs]:
+def local_costs(
+    names: tuple[str, ...] = (FORK, LOKY, THREADS), *, warm: frozenset[str], unavailable: Mapping[str, str]
+) -> dict[str, Costs]:
     """
     Return the costs of the local backends as they stand now.
 
     Args:
+        names: The backends that are asked for.
         warm: Backends whose workers are running: they cost nothing to start.
         unavailable: Backends left out, with the reason.
     """
     costs = {}
     for name, known in BOOK.items().items():
-        if name in unavailable or name not in {FORK, LOKY, THREADS}:
+        if name in unavailable or name not in names:
             continue
         now = known
         if name in warm:
