@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 clock = time.perf_counter
 
-# CPU seconds from the beginning of a call to its first item, and from the timer's signal to here.
-_AROUND_S: Final = 0.15e-3
+# CPU seconds from the timer's signal to here.
+_AROUND_S: Final = 50e-6
 
 
 class EarlyStart:
@@ -28,15 +28,12 @@ class EarlyStart:
         self.call = call
         self.team: Any = None
         self.plan: Plan | None = None
-        self._own_s = time.thread_time()
 
     def start(self) -> bool:
         """Decide with the little there is to know, and start if that is the answer. Runs inside the first item."""
         call = self.call
         elapsed_s = clock() - call.began
-        # Whether it waits decides how many threads there should be; what led here is not the item's.
-        own_s = max(0.0, time.thread_time() - self._own_s - _AROUND_S)
-        fraction = min(1.0, own_s / elapsed_s)
+        fraction = self._cpu_fraction()
         profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=fraction)
         profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
@@ -63,6 +60,14 @@ class EarlyStart:
         why = f"the first item had been running for {elapsed_s:.3g} s"
         call._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)  # noqa: SLF001 - a part of the call
         return True
+
+    def _cpu_fraction(self) -> float:
+        """Return how much of its time the item has been computing so far: a waiting one wants more threads."""
+        sampler = self.call.samples
+        assert sampler is not None  # noqa: S101 - for the type checker
+        began_s, began_own_s = sampler.began
+        own_s = time.thread_time() - began_own_s - _AROUND_S
+        return min(1.0, max(0.0, own_s) / (clock() - began_s))
 
     def _one_each(self, profile: Profile, host: Host) -> Plan:
         """Two items, the first under way: decide as for two that have not begun."""

@@ -106,6 +106,7 @@ class Sampler:
         times: Wall seconds of each.
         cpu_s: CPU seconds of the process meanwhile.
         own_s: Those of the calling thread among them.
+        began: Wall seconds, and CPU seconds of the thread, as the latest run began.
         peak_bytes: Growth of its peak memory.
     """
 
@@ -116,6 +117,7 @@ class Sampler:
         self.items: list[Any] = []
         self.times: list[float] = []
         self.cpu_s = self.own_s = 0.0
+        self.began = (0.0, 0.0)
         self.peak_bytes = 0
 
     def run(self, stream: Iterator[Any], n_most: int, box_s: float = SAMPLE_BOX_S, start: int = 0) -> None:
@@ -130,6 +132,7 @@ class Sampler:
         peak = _peak_bytes()
         cpu, own = time.process_time(), time.thread_time()
         begin = clock()
+        self.began = begin, own
         for item in stream:
             self.items.append(item)
             before = clock()
