@@ -29,7 +29,8 @@ import amorsize
 from amorsize import Reason
 from amorsize._backend import _chunks, _flow, _ship, _worker, in_worker
 from amorsize._backend._chunks import Board
-from amorsize._backend._flow import Callbacks, Flow, FlowTeam, Work
+from amorsize._backend._flow import Callbacks, FlowTeam, Work
+from amorsize._backend._job import Job
 from amorsize._backend._threads import Threads
 from amorsize.exceptions import (
     AmorsizeError,
@@ -820,7 +821,7 @@ def test_an_item_that_cannot_be_pickled_fails_at_its_own_index() -> None:
 class BrokenCarrier(Callbacks):
     """A carrier with a bug."""
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """Fail, whatever the items."""
         raise RuntimeError("a bug")
 
@@ -830,7 +831,7 @@ def test_other_errors_of_sending_are_no_items_doing() -> None:
     called: list[int] = []
     threads = Threads(1)
     with pytest.raises(RuntimeError, match="a bug"):
-        FlowTeam(Flow(call=called.append, items=range(10)), BrokenCarrier(threads, ahead=0)).run()
+        FlowTeam(Job(func=called.append, items=range(10)), BrokenCarrier(threads, ahead=0)).run()
     threads.close()
     assert called == []
 

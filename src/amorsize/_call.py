@@ -642,11 +642,11 @@ class Call:
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
-    def task(self, plan: Plan, items: Sequence[Any], backend: Any) -> _backend.Task:
+    def job(self, plan: Plan, items: Sequence[Any], backend: Any) -> _backend.Job:
         """Describe the run of *items* as planned."""
         found, _ = _function.bare(self.func)
         costs = cost.of_function(plan.profile, plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR), plan.backend)
-        return _backend.Task(
+        return _backend.Job(
             func=self.func,
             items=items,
             base=len(self.results),
@@ -695,10 +695,10 @@ class Call:
         base = len(self.results)
         items = self.source.rest(base)
         self.source.n_items = base + len(items)
-        task = self.task(plan, items, backend)
+        job = self.job(plan, items, backend)
         began = clock()
         try:
-            outcome = _backend.run(plan.backend, task)
+            outcome = _backend.run(plan.backend, job)
         except _backend.NoWorkersError as error:
             self._fall_back(plan, items, error)
             return

@@ -44,12 +44,12 @@ class EarlyStart:
             plan = self._one_each(profile, host)
         if plan.backend != THREADS and (plan.backend != FORK or not plan.caller_computes):
             return True
-        task = call.task(plan, call.source.data[1:], None)
-        task.base = 1
+        job = call.job(plan, call.source.data[1:], None)
+        job.base = 1
         try:
             with _backend.no_interrupt():
                 make = _backend.thread_team if plan.backend == THREADS else _backend.fork_team
-                self.team, self.plan = make(task), plan
+                self.team, self.plan = make(job), plan
                 self.team.start()
         except (OSError, RuntimeError):
             # No processes, threads, descriptors or memory to be had: the item goes on as if nothing had been tried.

@@ -285,8 +285,8 @@ class _Parallel:
         self.n_done = n_done
         self.input_error: BaseException | None = None
         self.exhausted = self.is_slow = False
-        self.task = self.call.task(plan, (), backend)
-        self.task.base, self.task.n_jobs, self.task.progress = n_done, self.n_jobs, None
+        self.job = self.call.job(plan, (), backend)
+        self.job.base, self.job.n_jobs, self.job.progress = n_done, self.n_jobs, None
 
     def results(self) -> Iterator[Any]:
         """Yield results; MISSING stands for one that ``errors="skip"`` leaves out."""
@@ -294,7 +294,7 @@ class _Parallel:
         run: Any = None
         try:
             with _backend.no_interrupt():
-                run = self.run = _backend.Streaming(self.plan.backend, self.task)
+                run = self.run = _backend.Streaming(self.plan.backend, self.job)
             yield from self._in_order() if self.ordered else self._as_completed()
             if self.input_error is not None:
                 raise self.input_error

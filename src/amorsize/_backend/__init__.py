@@ -1,7 +1,7 @@
 """
 The joblib backend adapter: takes ``n_jobs`` and ``batch_size``, builds chunks, dispatches, orders, brings errors home.
 
-    run(task, plan facts) ──► fork:      Team      index ranges to forked workers         (_fork)
+    run(backend, job)     ──► fork:      Team      index ranges to forked workers         (_fork)
                           ──► loky:      FlowTeam  pickled chunks to our joblib backend   (_flow, _chunks, _local)
                           ──► threading: FlowTeam  slices to threads                      (_flow, _threads)
                           ──► others:    FlowTeam  pickled chunks to Dask, Ray or joblib  (_flow, _chunks, _clusters)
@@ -16,31 +16,30 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _blas, _local
+from amorsize._backend._job import Job
 from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
 from amorsize._types import FORK, LOKY, THREADS
 
 # What runs need is not imported with the package, which a program may import without using it, but by :func:`load` and,
 # the rarer parts, when they are first needed.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from amorsize._backend._chunks import Board
-    from amorsize._backend._flow import Flow
-    from amorsize._backend._fork import Job, Team
+    from amorsize._backend._fork import Team
     from amorsize._backend._outcome import Outcome
     from amorsize._backend._threads import Threads, ThreadTeam
 
 __all__ = [
     "MISSING",
+    "Job",
     "NoWorkersError",
     "Streaming",
-    "Task",
     "blockers",
     "context",
     "dumps_by_value",
@@ -62,66 +61,9 @@ context = _local.context
 probe = _local.probe
 
 
-@dataclass(eq=False, repr=False)
-class Task:
-    """
-    One run: what to call on which items, and under which rules.
-
-    Attributes:
-        func: The undecorated function.
-        items: All items left; only indexed and sliced.
-        base: Index of the first in the caller's input.
-        star: Whether an item is unpacked into arguments.
-        kwargs: Constant keyword arguments.
-        importable: Whether workers can import the function by name.
-        n_jobs: Processes or threads computing at once.
-        batch_size: Exact size of chunks, or None.
-        caller_computes: Whether the caller is one of the ``n_jobs``.
-        item_s: Expected seconds per item.
-        batch_overhead_s: Seconds one chunk costs.
-        keep_going: Whether to go on after a failed item.
-        retries: How often an item whose worker died may run again.
-        timeout: Seconds one item may take, or None.
-        progress: Called with the items done so far.
-        first: Positions to hand out before all others, one by one.
-        is_tight: Tells whether memory is running out: fewer workers then get work.
-        initializer: Called once in each worker.
-        initargs: Its arguments.
-        backend: joblib's backend object, for external ones.
-        may_keep: Whether forked workers may be those of an earlier map, and stay for a later one.
-    """
-
-    func: Callable[..., Any]
-    items: Sequence[Any]
-    base: int = 0
-    star: bool = False
-    kwargs: dict[str, Any] | None = None
-    importable: bool = False
-    n_jobs: int = 2
-    batch_size: int | None = None
-    caller_computes: bool = False
-    item_s: float = 0.001
-    batch_overhead_s: float = 100e-6
-    keep_going: bool = False
-    retries: int = 0
-    timeout: float | None = None
-    progress: Callable[[int], None] | None = None
-    first: Sequence[int] = ()
-    is_tight: Callable[[], bool] | None = None
-    initializer: Callable[..., Any] | None = None
-    initargs: tuple[Any, ...] = ()
-    backend: Any = None
-    may_keep: bool = False
-
-    @property
-    def call(self) -> Callable[[Any], Any]:
-        """The function of one item."""
-        return make_call(self.func, star=self.star, kwargs=self.kwargs)
-
-
 def load(prefer: str | None) -> None:
     """
-    Import what the first call of a function just decorated is sure to need; for threads that is all, 8 ms of it.
+    Import what the first call of a function just decorated is sure to need; for threads that is all, 3 ms of it.
 
     What runs forked workers, 3 ms, waits until some are to be started: many first calls are loops of less.
     """
@@ -213,7 +155,7 @@ def warm() -> frozenset[str]:
     return frozenset({LOKY}) if _local.LOKY.is_warm() else frozenset()
 
 
-def run(backend: str, task: Task) -> Outcome:
+def run(backend: str, job: Job) -> Outcome:
     """
     Run a task on a backend.
 
@@ -222,20 +164,20 @@ def run(backend: str, task: Task) -> Outcome:
         BaseException: What interrupts the caller.
     """
     if backend == FORK:
-        return _run_fork(task)
+        return _run_fork(job)
     if backend == THREADS:
-        return thread_team(task).finish()
+        return thread_team(job).finish()
     if backend == LOKY:
-        return _run_loky(task)
-    return _run_external(task, backend)
+        return _run_loky(job)
+    return _run_external(job, backend)
 
 
-def _run_fork(task: Task) -> Outcome:
-    if not task.may_keep:
-        return fork_team(task).finish()
+def _run_fork(job: Job) -> Outcome:
+    if not job.may_keep:
+        return fork_team(job).finish()
     from amorsize._backend import _standby  # noqa: PLC0415 - does not exist on Windows
 
-    return _standby.run(task.func, _job(task), star=task.star)
+    return _standby.run(job)
 
 
 def is_standing_by(func: Callable[..., Any]) -> bool:
@@ -258,117 +200,55 @@ def may_stand_by(func: Callable[..., Any]) -> bool:
     return _standby.is_closed(func)
 
 
-def fork_team(task: Task) -> Team:
+def fork_team(job: Job) -> Team:
     """Make a team of forked workers for a task; nothing is started yet."""
     from amorsize._backend._fork import Team  # noqa: PLC0415 - does not exist on Windows
 
-    return Team(_job(task))
+    return Team(job)
 
 
-def thread_team(task: Task) -> ThreadTeam:
+def thread_team(job: Job) -> ThreadTeam:
     """Make a team of threads for a task; nothing is started yet."""
     from amorsize._backend._threads import ThreadTeam  # noqa: PLC0415 - see the top
 
-    return ThreadTeam(_bare_flow(task))
+    return ThreadTeam(job)
 
 
-def _job(task: Task) -> Job:
-    from amorsize._backend._fork import Job  # noqa: PLC0415 - does not exist on Windows
-
-    return Job(
-        call=task.call,
-        items=task.items,
-        base=task.base,
-        n_jobs=task.n_jobs,
-        caller_computes=task.caller_computes,
-        item_s=task.item_s,
-        batch_overhead_s=task.batch_overhead_s,
-        batch_size=task.batch_size,
-        keep_going=task.keep_going,
-        retries=task.retries,
-        timeout=task.timeout,
-        threads=_share(task),
-        progress=task.progress,
-        first=task.first,
-        is_tight=task.is_tight,
-        initialize=_initialization(task),
-    )
-
-
-def _initialization(task: Task) -> Callable[[], None] | None:
-    """Return what a forked worker calls first."""
-    if task.initializer is None:
-        return None
-    initializer, initargs = task.initializer, task.initargs
-    return lambda: initializer(*initargs)
-
-
-def _share(task: Task) -> int:
-    """Return how many threads the numerical libraries of each worker get: the CPUs divided by the jobs."""
-    n_cpus = os.cpu_count() or 1
-    if sys.platform == "linux":
-        n_cpus = len(os.sched_getaffinity(0))
-    return max(1, n_cpus // max(1, task.n_jobs))
-
-
-def _packed_flow(task: Task, *, is_cold: bool, ambient: bool) -> Flow:
+def _packed(job: Job, *, is_cold: bool, ambient: bool) -> Job:
+    """Pack the function for workers that are no copies of this process."""
     from amorsize._backend import _ship  # noqa: PLC0415 - see the top
 
     def pack(*, by_value: bool) -> _ship.Parcel:
-        initializer = None if task.initializer is None else (task.initializer, task.initargs)
         return _ship.pack_function(
-            task.func,
-            star=task.star,
-            kwargs=task.kwargs,
-            importable=task.importable,
+            job.func,
+            star=job.star,
+            kwargs=job.kwargs,
+            importable=job.importable,
             by_value=by_value,
-            initializer=initializer,
+            initializer=None if job.initializer is None else (job.initializer, job.initargs),
             ambient=ambient,
         )
 
-    flow = _bare_flow(task)
-    flow.parcel = pack(by_value=False)
-    flow.repack = lambda: pack(by_value=True)
-    flow.is_cold = is_cold
-    return flow
+    job.parcel, job.is_cold = pack(by_value=False), is_cold
+    job.repack = lambda: pack(by_value=True)
+    return job
 
 
-def _bare_flow(task: Task) -> Flow:
-    from amorsize._backend._flow import Flow  # noqa: PLC0415 - see the top
-
-    return Flow(
-        call=task.call,
-        items=task.items,
-        base=task.base,
-        n_jobs=task.n_jobs,
-        item_s=task.item_s,
-        batch_overhead_s=task.batch_overhead_s,
-        batch_size=task.batch_size,
-        keep_going=task.keep_going,
-        retries=task.retries,
-        timeout=task.timeout,
-        first=task.first,
-        is_tight=task.is_tight,
-        caller_may_compute=task.timeout is None and not task.retries and task.initializer is None,
-        progress=task.progress,
-    )
-
-
-def _run_loky(task: Task) -> Outcome:
+def _run_loky(job: Job) -> Outcome:
     pool = _local.LOKY
-    is_cold = not pool.is_warm() or pool.n_workers() < task.n_jobs
+    is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
     try:
         with no_interrupt():  # an import that is interrupted leaves half a module behind
             from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
-            pool.ensure(task.n_jobs)
+            pool.ensure(job.n_jobs)
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
     board = _board()
     try:
-        carrier = Callbacks(pool, ahead=1 if pool.n_workers() == task.n_jobs else 0, board=board)
-        outcome = FlowTeam(_packed_flow(task, is_cold=is_cold, ambient=True), carrier).run()
+        carrier = Callbacks(pool, ahead=1 if pool.n_workers() == job.n_jobs else 0, board=board)
+        outcome = FlowTeam(_packed(job, is_cold=is_cold, ambient=True), carrier).run()
     except BaseException:
         pool.close(kill=True)  # interrupted: what still runs must not run on
         raise
@@ -390,11 +270,11 @@ def _board() -> Board | None:
         return None
 
 
-def _run_external(task: Task, name: str) -> Outcome:
+def _run_external(job: Job, name: str) -> Outcome:
     from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
-    with _local.External(task.backend, task.n_jobs, name) as cluster:
-        return FlowTeam(_packed_flow(task, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
+    with _local.External(job.backend, job.n_jobs, name) as cluster:
+        return FlowTeam(_packed(job, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
 
 
 def watching(start: Callable[[], bool], bottom: Any, *, threads: bool) -> Any:
@@ -409,7 +289,7 @@ def watching(start: Callable[[], bool], bottom: Any, *, threads: bool) -> Any:
 class Streaming:
     """Workers for a stream, open until closed."""
 
-    def __init__(self, backend: str, task: Task) -> None:
+    def __init__(self, backend: str, job: Job) -> None:
         from amorsize._backend._flow import Callbacks, Refused  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
@@ -418,38 +298,37 @@ class Streaming:
         self._threads: Threads | None = None
         self._fork: Any = None
         self._board: Board | None = None
-        flow = _bare_flow(task)
         carrier: Any
-        if backend in {FORK, LOKY} and (refusal := self._start(backend, task, flow)) is not None:
+        if backend in {FORK, LOKY} and (refusal := self._start(backend, job)) is not None:
             carrier = Callbacks(Refused(backend, refusal), ahead=0)
         elif backend == FORK:
             carrier = self._fork
         elif backend == THREADS:
             from amorsize._backend._threads import Threads  # noqa: PLC0415 - see the top
 
-            self._threads = Threads(task.n_jobs)
+            self._threads = Threads(job.n_jobs)
             carrier = Callbacks(self._threads, ahead=1)
         elif backend == LOKY:
-            flow = _packed_flow(task, is_cold=False, ambient=True)
+            _packed(job, is_cold=False, ambient=True)
             self._board = _board()
-            ahead = 1 if _local.LOKY.n_workers() == task.n_jobs else 0
+            ahead = 1 if _local.LOKY.n_workers() == job.n_jobs else 0
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
-            flow = _packed_flow(task, is_cold=False, ambient=False)
-            self._cluster = _local.External(task.backend, task.n_jobs, backend)
+            _packed(job, is_cold=False, ambient=False)
+            self._cluster = _local.External(job.backend, job.n_jobs, backend)
             self._cluster.__enter__()
             carrier = Callbacks(self._cluster, ahead=1)
-        self.team = StreamTeam(flow, carrier)
+        self.team = StreamTeam(job, carrier)
 
-    def _start(self, backend: str, task: Task, flow: Flow) -> OSError | None:
+    def _start(self, backend: str, job: Job) -> OSError | None:
         """Start local workers; returns the system's refusal, None if there is none."""
         try:
             if backend == LOKY:
-                _local.LOKY.ensure(task.n_jobs)
+                _local.LOKY.ensure(job.n_jobs)
             else:
                 from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows
 
-                self._fork = ForkPool(flow, _share(task), _initialization(task))
+                self._fork = ForkPool(job)
         except OSError as error:
             return error
         return None

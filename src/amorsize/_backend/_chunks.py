@@ -24,7 +24,8 @@ from amorsize.exceptions import ItemTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amorsize._backend._flow import Flow, Work
+    from amorsize._backend._flow import Work
+    from amorsize._backend._job import Job
     from amorsize._backend._ship import Parcel
 
 clock = time.perf_counter
@@ -72,16 +73,16 @@ class Chunk:
         return Done(data, len(results), begin, end, f"process {os.getpid()}")
 
 
-def chunk(flow: Flow, work: Work) -> Chunk:
+def chunk(job: Job, work: Work) -> Chunk:
     """
     Make a chunk of work.
 
     Raises:
         Unsendable: If its items cannot be pickled.
     """
-    assert flow.parcel is not None  # noqa: S101 - for the type checker
+    assert job.parcel is not None  # noqa: S101 - for the type checker
     items = send_by(_ship.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
-    return Chunk(flow.parcel, items, work.start, work.quantum_s, work.block, flow.keep_going, flow.timeout)
+    return Chunk(job.parcel, items, work.start, work.quantum_s, work.block, job.keep_going, job.timeout)
 
 
 def alarmed(call: Callable[[Any], Any], timeout: float, start: int) -> Callable[[Any], Any]:

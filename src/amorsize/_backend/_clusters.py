@@ -42,7 +42,7 @@ from amorsize.exceptions import ItemTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._backend._flow import Flow
+    from amorsize._backend._job import Job
 
 clock = time.perf_counter
 
@@ -403,10 +403,10 @@ class Cluster:
         function: Callable[..., Any] = cast("Any", run_remote if arguments else task)
         self._enter_job(_Job(function, arguments, done))
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """Make what :meth:`submit` takes; raises :class:`Unsendable` where the items cannot be pickled."""
-        assert flow.parcel is not None  # noqa: S101 - for the type checker
-        return self._pack(flow.parcel, work, flow.keep_going, flow.timeout)
+        assert job.parcel is not None  # noqa: S101 - for the type checker
+        return self._pack(job.parcel, work, job.keep_going, job.timeout)
 
     def _pack(
         self, parcel: _ship.Parcel, work: Work, keep_going: bool, timeout: float | None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from amorsize._backend._chunks import Board
-    from amorsize._backend._ship import Parcel
+    from amorsize._backend._job import Job
 
 clock = time.perf_counter
 
@@ -58,7 +58,7 @@ class Carrier(Protocol):
     name: str
     ahead: int
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """Turn work into what :meth:`submit` takes; raises :class:`Unsendable` where the items cannot be pickled."""
 
     def submit(self, number: int, task: Any) -> None:
@@ -160,7 +160,7 @@ class Submitter(Protocol):
 
     name: str
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """As :meth:`Carrier.task`."""
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
@@ -184,9 +184,9 @@ class Callbacks:
         self._board = board
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """Ask the way."""
-        return self.way.task(flow, work)
+        return self.way.task(job, work)
 
     def submit(self, number: int, task: Any) -> None:
         """Hand over a task."""
@@ -225,7 +225,7 @@ class Refused:
     name: str
     refusal: OSError
 
-    def task(self, flow: Flow, work: Work) -> None:
+    def task(self, job: Job, work: Work) -> None:
         """Make nothing of it."""
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
@@ -242,67 +242,23 @@ class Refused:
         """Do nothing."""
 
 
-@dataclass(eq=False, repr=False, match_args=False)
-class Flow:
-    """
-    What a run through a submitter needs to know.
-
-    Attributes:
-        call: The function of one item, for threads and for the caller's own share.
-        items: All items left; only sliced.
-        base: Index of the first in the caller's input.
-        n_jobs: Tasks running at once.
-        parcel: The packed function, None for threads.
-        repack: Packs the function by value, for workers whose code differs.
-        item_s: Expected seconds per item.
-        batch_overhead_s: Seconds one chunk costs.
-        batch_size: Exact size of chunks, or None.
-        keep_going: Whether work goes on after a failure.
-        retries: How often an item whose worker died may run again.
-        timeout: Seconds one item may take, or None.
-        is_cold: Whether workers are still to be started: the caller works until they answer.
-        caller_may_compute: Whether it may.
-        progress: Called with the items done so far.
-        first: Positions to hand out before all others, one by one.
-        is_tight: Tells whether memory is running out.
-    """
-
-    call: Callable[[Any], Any]
-    items: Sequence[Any]
-    base: int = 0
-    n_jobs: int = 2
-    parcel: Parcel | None = None
-    repack: Callable[[], Parcel] | None = None
-    item_s: float = 0.001
-    batch_overhead_s: float = 300e-6
-    batch_size: int | None = None
-    keep_going: bool = False
-    retries: int = 0
-    timeout: float | None = None
-    is_cold: bool = False
-    caller_may_compute: bool = True
-    progress: Callable[[int], None] | None = None
-    first: Sequence[int] = ()
-    is_tight: Callable[[], bool] | None = None
-
-
 class FlowTeam:
     """The caller's side of a run through a carrier."""
 
-    def __init__(self, flow: Flow, carrier: Carrier) -> None:
-        self.flow = flow
+    def __init__(self, job: Job, carrier: Carrier) -> None:
+        self.job = job
         self.carrier = carrier
-        self.n_items = len(flow.items)
-        self.outcome = Outcome(flow.base, self.n_items)
+        self.n_items = len(job.items)
+        self.outcome = Outcome(job.base, self.n_items)
         self.limit = self.n_items
-        self.ranges = schedule.Ranges(0, self.n_items, without=flow.first)
-        for i in reversed(flow.first):
+        self.ranges = schedule.Ranges(0, self.n_items, without=job.first)
+        for i in reversed(job.first):
             self.ranges.give_back(i, i + 1)
-        self.chunker = schedule.Chunker(flow.n_jobs, flow.item_s, flow.batch_overhead_s, flow.batch_size)
+        self.chunker = schedule.Chunker(job.n_jobs, job.item_s, job.batch_overhead_s, job.batch_size)
         self.in_flight: dict[int, tuple[int, int]] = {}
-        self.ready = not flow.is_cold
+        self.ready = not job.is_cold
         self.began = self._looked_at = clock()
-        self._most_jobs = flow.n_jobs
+        self._most_jobs = job.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
         self._idle_deaths = self._n_idle_chunks = 0
@@ -332,12 +288,12 @@ class FlowTeam:
 
     def close(self) -> None:
         """Give back what the run holds."""
-        if self.flow.parcel is not None:
-            self.flow.parcel.close()
+        if self.job.parcel is not None:
+            self.job.parcel.close()
 
     def is_done(self) -> bool:
         """Tell whether everything that is still wanted is known."""
-        if self.outcome.died and not self.flow.keep_going and not self.flow.retries:
+        if self.outcome.died and not self.job.keep_going and not self.job.retries:
             return True
         if self.limit < self.n_items:
             return self.outcome.is_complete(self.limit)
@@ -356,13 +312,13 @@ class FlowTeam:
         Nothing is handed over before one answers that it has opened the parcel, the function's module imported; and the
         caller goes on until results come home.
         """
-        for _ in range(self.flow.n_jobs):
-            self.carrier.submit(_HELLO, self.carrier.task(self.flow, Work(0, [], 0.0, 1)))
-        block = schedule.first_block(self.flow.item_s)
+        for _ in range(self.job.n_jobs):
+            self.carrier.submit(_HELLO, self.carrier.task(self.job, Work(0, [], 0.0, 1)))
+        block = schedule.first_block(self.job.item_s)
         while not self.outcome.n_chunks and not self.is_done():
             if self.ready:
                 self.top_up(ahead=0)
-            taken = self.ranges.take(block) if self.flow.caller_may_compute else None
+            taken = self.ranges.take(block) if self.job.caller_may_compute else None
             if taken is None:
                 if self.ready and not self.in_flight:
                     return
@@ -370,9 +326,7 @@ class FlowTeam:
                 continue
             begin = clock()
             start, stop = taken
-            done, failed = _worker.run_here(
-                self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going
-            )
+            done, failed = _worker.run_here(self.job.call, self.job.items[start:stop], keep_going=self.job.keep_going)
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
@@ -385,34 +339,34 @@ class FlowTeam:
         spans = self.outcome.spans
         last = spans[-1] if spans else None
         if last is not None and last.lane == lane and begin - last.end_s < schedule.CHECK_S:
-            begin, start, n_items = last.begin_s, last.start - self.flow.base, last.n_items + n_items
+            begin, start, n_items = last.begin_s, last.start - self.job.base, last.n_items + n_items
             spans.pop()
-        spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.flow.base + start, n_items=n_items))
+        spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.job.base + start, n_items=n_items))
 
     def top_up(self, ahead: int | None = None) -> None:
         """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
         ahead = self.carrier.ahead if ahead is None else ahead
-        if self.flow.timeout is not None:
+        if self.job.timeout is not None:
             ahead = 0
-        while len(self.in_flight) < (1 + ahead) * self.flow.n_jobs:
+        while len(self.in_flight) < (1 + ahead) * self.job.n_jobs:
             taken = self.ranges.take(self._next_size())
             if taken is None:
                 return
             self._submit(*taken)
 
     def _next_size(self) -> int:
-        return 1 if self.flow.timeout is not None else self.chunker.size(self.ranges.n_left)
+        return 1 if self.job.timeout is not None else self.chunker.size(self.ranges.n_left)
 
     def _submit(self, start: int, stop: int) -> None:
-        flow = self.flow
+        job = self.job
         self._serial += 1
         number = self._serial
         # A fixed batch_size is one chunk whatever it takes.
-        quantum_s = 1e9 if flow.batch_size is not None else self.chunker.quantum_s
+        quantum_s = 1e9 if job.batch_size is not None else self.chunker.quantum_s
         block = schedule.first_block(self.chunker.item_s)
-        work = Work(flow.base + start, flow.items[start:stop], quantum_s, block)
+        work = Work(job.base + start, job.items[start:stop], quantum_s, block)
         try:
-            task = self.carrier.task(flow, work)
+            task = self.carrier.task(job, work)
         except Unsendable as error:
             self._divide(start, stop, error)
             return
@@ -427,10 +381,10 @@ class FlowTeam:
             if middle < self.limit:
                 self._submit(middle, min(stop, self.limit))
             return
-        flow = self.flow
-        if flow.timeout is not None or flow.retries:
+        job = self.job
+        if job.timeout is not None or job.retries:
             why = f"it cannot be sent: {error}"
-            self._tell(f"item {flow.base + start} runs in this process, without timeout and retries: {why}")
+            self._tell(f"item {job.base + start} runs in this process, without timeout and retries: {why}")
         self._do_here(start, stop)
 
     def _tell(self, message: str) -> None:
@@ -441,17 +395,17 @@ class FlowTeam:
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
-        done, failed = _worker.run_here(self.flow.call, self.flow.items[start:stop], keep_going=self.flow.keep_going)
+        done, failed = _worker.run_here(self.job.call, self.job.items[start:stop], keep_going=self.job.keep_going)
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 
     def take(self, timeout_s: float) -> None:
         """Take in answers; waits at most *timeout_s* for the first."""
-        flow = self.flow
-        if flow.is_tight is not None and clock() - self._looked_at > HOUSEKEEPING_S:
+        job = self.job
+        if job.is_tight is not None and clock() - self._looked_at > HOUSEKEEPING_S:
             self._looked_at = clock()
             # One chunk fewer in flight at each look while memory is short, one more while it is not; never none.
-            flow.n_jobs = max(1, min(self._most_jobs, flow.n_jobs + (-1 if flow.is_tight() else 1)))
+            job.n_jobs = max(1, min(self._most_jobs, job.n_jobs + (-1 if job.is_tight() else 1)))
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
         if self.suspects and not self.in_flight:
@@ -496,14 +450,14 @@ class FlowTeam:
         if fatal:
             self.limit = min(self.limit, start + fatal[0])
             self.ranges.drop_from(self.limit)
-        if self.flow.progress is not None:
-            self.flow.progress(self.outcome.n_done)
+        if self.job.progress is not None:
+            self.job.progress(self.outcome.n_done)
 
     def _goes_on(self, error: BaseException) -> bool:
         """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
-        if isinstance(error, WorkerDied) and self.flow.retries:
+        if isinstance(error, WorkerDied) and self.job.retries:
             return True
-        return self.flow.keep_going and isinstance(error, Exception)
+        return self.job.keep_going and isinstance(error, Exception)
 
     def _failed_chunk(self, start: int, stop: int, answer: Answer) -> None:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
@@ -523,27 +477,27 @@ class FlowTeam:
             self._accept(start, [error], [(0, error)])
         else:
             # An error of the way (unpickling in the worker, say) says nothing about which item: ask one by one.
-            self.chunker = schedule.Chunker(self.flow.n_jobs, self.chunker.item_s, 0.0, 1)
+            self.chunker = schedule.Chunker(self.job.n_jobs, self.chunker.item_s, 0.0, 1)
             self.ranges.give_back(start, min(stop, self.limit))
 
     def _use_value(self) -> bool:
         """Send the function by value from now on; False if it is already, or cannot be."""
-        flow = self.flow
-        if flow.repack is None or flow.parcel is None:
+        job = self.job
+        if job.repack is None or job.parcel is None:
             return False
-        if not flow.parcel.is_by_value:
-            flow.parcel.close()
-            flow.parcel = flow.repack()
+        if not job.parcel.is_by_value:
+            job.parcel.close()
+            job.parcel = job.repack()
         return True
 
     def _lost(self, positions: range, error: BaseException) -> None:
         """Decide what becomes of items whose worker died; each chunk that went down with it comes here."""
-        flow, outcome = self.flow, self.outcome
+        job, outcome = self.job, self.outcome
         outcome.deaths += 1
         lost = [i for i in positions if i < self.limit]
         cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
         # Named is all that went down, also behind an item whose failure ends the run.
-        died = _died(tuple(flow.base + i for i in positions), cause)
+        died = _died(tuple(job.base + i for i in positions), cause)
         again = [i for i in lost if self._may_run_again(i)]
         self.suspects += again
         for i in lost:
@@ -586,14 +540,14 @@ class FlowTeam:
         attempts = self.outcome.attempts
         if self.one_by_one:
             attempts[position] = attempts.get(position, 0) + 1
-        return attempts.get(position, 0) < self.flow.retries
+        return attempts.get(position, 0) < self.job.retries
 
     def _ask_one_by_one(self) -> None:
         """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
         if not self.one_by_one:
             self.one_by_one = True
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
-            self.flow.n_jobs = self._most_jobs = 1
+            self.job.n_jobs = self._most_jobs = 1
             self.carrier.ahead = 0
         for i in sorted(self.suspects, reverse=True):
             self.ranges.give_back(i, i + 1)

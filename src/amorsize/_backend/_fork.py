@@ -33,7 +33,7 @@ import select
 import struct
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _cost as cost
@@ -52,6 +52,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._backend._job import Job
 _TOKEN: Final = struct.Struct("=qq")
 _HEAD: Final = struct.Struct("=qqqdd")  # start, items, bytes that follow, begin, end (seconds of the monotonic clock)
 _END: Final = _TOKEN.pack(-1, -1)
@@ -85,50 +86,6 @@ _IS_KEPT, _KEPT_NS, _EDITION, _MAIL = 2, 3, 4, 5
 _PAUSE_S: Final = 0.02
 
 clock = time.perf_counter
-
-
-@dataclass(eq=False, repr=False, match_args=False)
-class Job:
-    """
-    What a team is to do.
-
-    Attributes:
-        call: The function of one item.
-        items: All items that are left; only ever indexed and sliced.
-        base: Index of the first of them in the caller's input.
-        n_jobs: Processes computing at once, the caller included if it takes part.
-        caller_computes: Whether it does.
-        item_s: Expected seconds per item.
-        batch_overhead_s: Seconds one chunk costs.
-        batch_size: Exact size of chunks, or None.
-        keep_going: Whether work goes on after a failure (``errors`` is not ``"raise"``).
-        retries: How often an item whose worker died may run again.
-        timeout: Seconds one item may take, or None.
-        threads: Threads each worker's numerical libraries get.
-        progress: Called with the items done so far.
-        first: Positions to hand out before all others, one by one.
-        is_tight: Tells whether memory is running out.
-        initialize: Called once in each worker.
-        keep: Asked, with the team, at the end of a run without losses whether it stays for the next map; None if never.
-    """
-
-    call: Callable[[Any], Any]
-    items: Sequence[Any]
-    base: int = 0
-    n_jobs: int = 2
-    caller_computes: bool = True
-    item_s: float = 0.001
-    batch_overhead_s: float = 100e-6
-    batch_size: int | None = None
-    keep_going: bool = False
-    retries: int = 0
-    timeout: float | None = None
-    threads: int = 1
-    progress: Callable[[int], None] | None = None
-    first: Sequence[int] = ()
-    is_tight: Callable[[], bool] | None = None
-    initialize: Callable[[], None] | None = None
-    keep: Callable[[Team], bool] | None = None
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -331,7 +288,7 @@ class Team:
             process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
-            self.job = replace(self.job, call=_worker.prepared(self.job.call, self.job.initialize))
+            self.job.call = _worker.prepared(self.job.call, self.job.initialize)
             self._serve(slot, write)
             code = 0
         except BrokenPipeError:
@@ -378,10 +335,10 @@ class Team:
     def _read_mail(self) -> None:
         """Take on the job that the caller has posted since."""
         self._edition = self.board[_EDITION]
-        items, base, item_s, batch_size, keep_going = pickle.loads(self._mail[: self.board[_MAIL]])
-        known = self.job
-        self.job = replace(known, items=items, base=base, item_s=item_s, batch_size=batch_size, keep_going=keep_going)
-        self.block = schedule.first_block(item_s)
+        job = self.job
+        mail = pickle.loads(self._mail[: self.board[_MAIL]])
+        job.items, job.base, job.item_s, job.batch_size, job.keep_going = mail
+        self.block = schedule.first_block(job.item_s)
 
     def _run_range(self, slot: int, write: int, start: int, stop: int) -> None:
         board, job = self.board, self.job

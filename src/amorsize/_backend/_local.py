@@ -152,11 +152,11 @@ class Loky:
                 multiprocessing.util.Finalize(None, self._at_exit, exitpriority=_BEFORE_SEMAPHORES)
                 self._registered = True
 
-    def task(self, flow: Any, work: Any) -> Any:
+    def task(self, job: Any, work: Any) -> Any:
         """Make what :meth:`submit` takes."""
         from amorsize._backend._chunks import chunk  # noqa: PLC0415 - not before a run
 
-        return chunk(flow, work)
+        return chunk(job, work)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
@@ -270,9 +270,9 @@ class External:
     def __exit__(self, *_: object) -> None:
         self._cluster.__exit__()
 
-    def task(self, flow: Any, work: Any) -> Any:
+    def task(self, job: Any, work: Any) -> Any:
         """Make what :meth:`submit` takes: large buffers travel beside the pickle."""
-        return self._cluster.task(flow, work)
+        return self._cluster.task(job, work)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* on the cluster, then call *done*."""

@@ -36,9 +36,7 @@ if sys.platform != "linux":
     raise ImportError(message)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from amorsize._backend._flow import Flow
+    from amorsize._backend._job import Job
 
 _HEAD: Final = struct.Struct("=qqqdd")  # number, bytes that follow, items, begin, end
 _READ_BYTES: Final = 1 << 20
@@ -64,13 +62,12 @@ class ForkPool:
 
     name = "fork"
 
-    def __init__(self, flow: Flow, threads: int, initialize: Callable[[], None] | None = None) -> None:
-        self.flow = flow
-        self.ahead = 1 if flow.timeout is None else 0
-        self._initialize = initialize
-        self._apply_threads = _blas.prepare(threads)
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.ahead = 1 if job.timeout is None else 0
+        self._apply_threads = _blas.prepare(job.threads)
         self._parent = os.getpid()
-        self._board_map = mmap.mmap(-1, 8 * 2 * flow.n_jobs)
+        self._board_map = mmap.mmap(-1, 8 * 2 * job.n_jobs)
         self._board = memoryview(self._board_map).cast("q")
         self._poll = select.poll()
         self._workers: dict[int, _Worker] = {}
@@ -82,12 +79,12 @@ class ForkPool:
             with contextlib.suppress(Exception):  # closed or odd streams are the user's business
                 stream.flush()
         try:
-            for slot in range(flow.n_jobs):
+            for slot in range(job.n_jobs):
                 self._fork(slot)
         except BaseException:
             self.close(kill=True)
             raise
-        self.start_each_s = (clock() - begin) / flow.n_jobs
+        self.start_each_s = (clock() - begin) / job.n_jobs
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +152,7 @@ class ForkPool:
             process.settle(self._parent)
             self._apply_threads()
             _worker.reseed()
-            self.flow.call = _worker.prepared(self.flow.call, self._initialize)
+            self.job.call = _worker.prepared(self.job.call, self.job.initialize)
             with os.fdopen(tasks, "rb") as stream:
                 self._serve(slot, stream, results)
             code = 0
@@ -185,20 +182,20 @@ class ForkPool:
 
     def _run(self, slot: int, items: Any, quantum_s: float, block: float) -> tuple[list[Any], list[Any]]:
         """Run items for a quantum, telling the board how far it has begun."""
-        board, place, flow = self._board, 2 * slot + 1, self.flow
+        board, place, job = self._board, 2 * slot + 1, self.job
 
         def tell(n_begun: int) -> None:
             board[place] = n_begun
 
         return run_quantum(
-            flow.call, items, quantum_s, int(block), keep_going=flow.keep_going, look_s=schedule.CHECK_S, tell=tell
+            job.call, items, quantum_s, int(block), keep_going=job.keep_going, look_s=schedule.CHECK_S, tell=tell
         )
 
     # -- the caller's side -------------------------------------------------------------------------------------------
 
-    def task(self, flow: Flow, work: Work) -> Any:
+    def task(self, job: Job, work: Work) -> Any:
         """Pickle the items."""
-        del flow
+        del job
         return work, send_by(_dumps, work.items)
 
     def submit(self, number: int, task: Any) -> None:
@@ -241,7 +238,7 @@ class ForkPool:
         """Return the answers that have come."""
         if self._answers:
             timeout_s = 0.0
-        if self.flow.timeout is not None:
+        if self.job.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
         # See Team._wait in _fork.py: a replacement reuses the numbers of closed descriptors.
         owners = {fd: w for w in self._workers.values() for fd in (w.results_fd, w.pid_fd, w.tasks_fd) if fd >= 0}
@@ -249,7 +246,7 @@ class ForkPool:
             worker = owners.get(fd)
             if worker is not None and self._workers.get(worker.results_fd) is worker:
                 self._handle(worker, fd)
-        if self.flow.timeout is not None:
+        if self.job.timeout is not None:
             self._end_overrun()
         answers, self._answers = self._answers, []
         return answers
@@ -316,12 +313,12 @@ class ForkPool:
                 raise
 
     def _next_deadline_s(self) -> float:
-        limit = self.flow.timeout or 0.0
+        limit = self.job.timeout or 0.0
         now = clock()
         return max(0.001, min((limit - (now - w.since_s) for w in self._workers.values() if w.numbers), default=0.5))
 
     def _end_overrun(self) -> None:
-        limit = self.flow.timeout or 0.0
+        limit = self.job.timeout or 0.0
         for worker in list(self._workers.values()):
             if not worker.numbers or clock() - worker.since_s < limit:
                 continue

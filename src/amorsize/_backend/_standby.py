@@ -29,6 +29,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from amorsize._backend._job import Job
     from amorsize._backend._outcome import Outcome
     from amorsize._reach import Fingerprint
 
@@ -82,20 +83,20 @@ def _fingerprint(func: Callable[..., Any]) -> Fingerprint | None:
     return found
 
 
-def run(func: Callable[..., Any], job: _fork.Job, *, star: bool) -> Outcome:
+def run(job: Job) -> Outcome:
     """
-    Run a job with the workers kept for *func*, or with new ones; keep them if that may be.
+    Run a job with the workers kept for its function, or with new ones; keep them if that may be.
 
     Raises:
         NoWorkersError: If the system refuses to start even one worker.
         BaseException: What interrupts the caller.
     """
-    key = id(func), star
+    func, key = job.func, (id(job.func), job.star)
     # One that is being used is nobody else's: a map may be called from inside a progress callback.
     with _lock:
         kept = _kept.pop(key, None) if _pid == os.getpid() else None
     seen: Fingerprint | None
-    if kept is not None and _take_over(kept, func, job):
+    if kept is not None and _take_over(kept, job):
         team, seen = kept.team, kept.seen
     else:
         if kept is not None:
@@ -106,9 +107,9 @@ def run(func: Callable[..., Any], job: _fork.Job, *, star: bool) -> Outcome:
     return team.finish()
 
 
-def _take_over(kept: _Kept, func: Callable[..., Any], job: _fork.Job) -> bool:
+def _take_over(kept: _Kept, job: Job) -> bool:
     """Give a job to kept workers; False where they are others', gone, or as the function was and no longer is."""
-    if kept.func is not func or not kept.team.is_ready(job) or not kept.seen.holds():
+    if kept.func is not job.func or not kept.team.is_ready(job) or not kept.seen.holds():
         return False
     data = _fork.mail(job, _reach.dumps_plain)
     if data is not None:

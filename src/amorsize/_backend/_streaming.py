@@ -11,7 +11,8 @@ from amorsize._backend._worker import MISSING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amorsize._backend._flow import Carrier, Flow
+    from amorsize._backend._flow import Carrier
+    from amorsize._backend._job import Job
 
 
 # Spans that a stream keeps, the latest: it may be endless. At one per chunk they tell of some minutes.
@@ -65,10 +66,10 @@ class _Results(dict[int, Any]):
 class StreamTeam(FlowTeam):
     """The caller's side of a stream."""
 
-    def __init__(self, flow: Flow, carrier: Carrier) -> None:
+    def __init__(self, job: Job, carrier: Carrier) -> None:
         self.window = Window()
-        flow.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
-        super().__init__(flow, carrier)
+        job.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
+        super().__init__(job, carrier)
         self.outcome.results = _Results()  # type: ignore[assignment]  # indexed like the list it stands for
         self.outcome.spans = deque(maxlen=MOST_SPANS)  # type: ignore[assignment]  # a list as far as anybody asks
         self.limit = 1 << 62
@@ -82,9 +83,9 @@ class StreamTeam(FlowTeam):
 
     def size(self, buffersize: int) -> int:
         """Return the items of the next chunk: a share of the buffer, so that every worker has one and one waits."""
-        share = max(1, buffersize // (2 * self.flow.n_jobs))
-        if self.flow.batch_size is not None:
-            return min(self.flow.batch_size, share)
+        share = max(1, buffersize // (2 * self.job.n_jobs))
+        if self.job.batch_size is not None:
+            return min(self.job.batch_size, share)
         return max(1, min(share, self.chunker.size(1 << 40)))
 
     def step(self, timeout_s: float) -> None:
@@ -93,14 +94,14 @@ class StreamTeam(FlowTeam):
 
     def top_up_from(self, buffersize: int, *, is_last: bool) -> None:
         """Hand out whole chunks while there are some; smaller ones where a worker would have nothing to do."""
-        wanted = 1 if self.flow.timeout is not None else self.size(buffersize)
-        ahead = 1 if self.flow.timeout is not None else 1 + self.carrier.ahead
-        while self.ranges.n_left and len(self.in_flight) < ahead * self.flow.n_jobs:
-            is_hungry = len(self.in_flight) < self.flow.n_jobs
+        wanted = 1 if self.job.timeout is not None else self.size(buffersize)
+        ahead = 1 if self.job.timeout is not None else 1 + self.carrier.ahead
+        while self.ranges.n_left and len(self.in_flight) < ahead * self.job.n_jobs:
+            is_hungry = len(self.in_flight) < self.job.n_jobs
             if self.ranges.n_left < wanted and not is_hungry and not is_last:
                 return
             taken = self.ranges.take(
-                wanted if not is_last else min(wanted, max(1, self.ranges.n_left // self.flow.n_jobs))
+                wanted if not is_last else min(wanted, max(1, self.ranges.n_left // self.job.n_jobs))
             )
             if taken is None:
                 return

@@ -19,7 +19,8 @@ from amorsize._backend._flow import Callbacks, Done, FlowTeam, run_quantum
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._backend._flow import Flow, Work
+    from amorsize._backend._flow import Work
+    from amorsize._backend._job import Job
     from amorsize._backend._outcome import Outcome
 
 clock = time.perf_counter
@@ -87,9 +88,9 @@ class Threads:
         """Return the threads there are."""
         return frozenset(self._threads)
 
-    def task(self, flow: Flow, work: Work) -> _ThreadTask:
+    def task(self, job: Job, work: Work) -> _ThreadTask:
         """Make a task of work."""
-        return _ThreadTask(flow.call, work.items, work.quantum_s, work.block, flow.keep_going, self)
+        return _ThreadTask(job.call, work.items, work.quantum_s, work.block, job.keep_going, self)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* on a thread."""
@@ -171,9 +172,9 @@ _worker.BEFORE_FORK.append(end_waiting)
 class ThreadTeam(FlowTeam):
     """Threads of this process for one run; they may begin before the caller has time for them."""
 
-    def __init__(self, flow: Flow) -> None:
-        self._threads = Threads.take(flow.n_jobs)
-        super().__init__(flow, Callbacks(self._threads, ahead=1))
+    def __init__(self, job: Job) -> None:
+        self._threads = Threads.take(job.n_jobs)
+        super().__init__(job, Callbacks(self._threads, ahead=1))
 
     def start(self) -> None:
         """Let the threads begin."""
