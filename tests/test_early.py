@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -96,3 +97,22 @@ def test_a_first_item_that_fails_ends_the_others(way: dict[str, Any], tmp_path: 
     assert not set(psutil.Process().children()) - before
     assert not multiprocessing.active_children()
     assert threading.active_count() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such timer elsewhere")
+def test_a_signal_at_the_very_end_of_the_first_item_does_not_end_the_process() -> None:
+    """One that had come and was not handled yet set the timer again, and the next one found nobody: exit code -14."""
+    lines = (
+        "import sys, time",
+        "from amorsize._backend._early import watching",
+        "def run(seconds):",
+        "    with watching(lambda: 20e-6, run.__code__, 20e-6):",
+        "        end = time.perf_counter() + seconds",
+        "        while time.perf_counter() < end:",
+        "            pass",
+        "for i in range(20_000):",
+        "    run(i % 100 * 1e-6)",
+        "time.sleep(0.1)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=60, check=False)
+    assert done.returncode == 0

@@ -179,7 +179,6 @@ class ParallelFunction(_Proxy, Generic[P, R]):
             ValueError: For a value out of range.
         """
         changed = make_options(options, self._self_options)
-        _backend.load(changed.limits.prefer)
         return type(self)(self.__wrapped__, changed, self._self_state)
 
     @property
@@ -636,7 +635,7 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
 
 def _decorate(func: Any, /, *, options: _record.Options) -> Any:
     _check_function(func)
-    _backend.load(options.limits.prefer)
+    _backend.load()
     return ParallelFunction(func, options)
 
 

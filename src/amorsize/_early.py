@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _backend, _learn, _profile
+from amorsize import _backend, _host, _learn, _profile
+from amorsize import _cost as cost
 from amorsize._decide import decide
 from amorsize._here import current_host
+from amorsize._profile import Clocks
 from amorsize._types import FORK, THREADS, Plan, Profile, Reason
 
 if TYPE_CHECKING:
     from amorsize._call import Call
     from amorsize._types import Host
 
-clock = time.perf_counter
-
-# CPU seconds from the timer's signal to here.
-_AROUND_S: Final = 50e-6
+# Seconds after which an item inside which modules were loaded is looked at again: does it wait, or compute?
+_STILL_S: Final = 200e-6
 
 
 class EarlyStart:
@@ -28,13 +27,26 @@ class EarlyStart:
         self.call = call
         self.team: Any = None
         self.plan: Plan | None = None
+        # The clocks as what threads need had been loaded; None before and once it is dealt with.
+        self._loaded: Clocks | None = None
 
-    def start(self) -> bool:
-        """Decide with the little there is to know, and start if that is the answer. Runs inside the first item."""
-        call = self.call
-        elapsed_s = clock() - call.began
-        fraction = self._cpu_fraction()
-        profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=fraction)
+    def start(self) -> float:
+        """
+        Decide with the little there is to know, and start if that is the answer. Runs inside the first item.
+
+        Returns:
+            The seconds until it is to be called again, 0 if it is done.
+        """
+        now, call = Clocks.now(), self.call
+        sampler = call.samples
+        if sampler is None or sampler.began is None:
+            return _STILL_S  # on the way to the first item
+        if call.limits.prefer == "threads" and (again_s := self._until_ready(sampler, now)) > 0:
+            return again_s
+        # One that waits wants more threads.
+        seen = now - sampler.began - sampler.lost
+        elapsed_s = seen.wall_s
+        profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=seen.cpu_fraction)
         profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
         host, _ = current_host(call.func, call.limits.prefer)
@@ -43,7 +55,7 @@ class EarlyStart:
         if n_items == 2 and plan.reason is Reason.ONE_ITEM:
             plan = self._one_each(profile, host)
         if plan.backend != THREADS and (plan.backend != FORK or not plan.caller_computes):
-            return True
+            return 0.0
         job = call.job(plan, call.source.data[1:], None)
         job.base = 1
         try:
@@ -54,20 +66,34 @@ class EarlyStart:
         except (OSError, RuntimeError):
             # No processes, threads, descriptors or memory to be had: the item goes on as if nothing had been tried.
             self.team = None
-            return True
+            return 0.0
         record = call.record
         record.plan, record.profile, record.host = plan, profile, host
         why = f"the first item had been running for {elapsed_s:.3g} s"
         call._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)  # noqa: SLF001 - a part of the call
-        return True
+        return 0.0
 
-    def _cpu_fraction(self) -> float:
-        """Return how much of its time the item has been computing so far: a waiting one wants more threads."""
-        sampler = self.call.samples
-        assert sampler is not None  # noqa: S101 - for the type checker
-        began_s, began_own_s = sampler.began
-        own_s = time.thread_time() - began_own_s - _AROUND_S
-        return min(1.0, max(0.0, own_s) / (clock() - began_s))
+    def _until_ready(self, sampler: _profile.Sampler, now: Clocks) -> float:
+        """
+        Load what threads need while the item waits; returns the seconds until the next look, 0 once they may start.
+
+        From an item that computes loading takes its wall time, too, which is not counted as the item's.
+        """
+        assert sampler.began is not None  # noqa: S101 - for the type checker
+        load_after_s, start_after_s = _backend.threads_after_s()
+        if (now - sampler.began).wall_s < load_after_s:
+            return load_after_s
+        if sampler.lost is _profile.NOTHING:
+            _backend.load_threads()
+            _host.snapshot()
+            self._loaded = Clocks.now()
+            sampler.lost = self._loaded - now
+            return _STILL_S
+        if self._loaded is not None:
+            since, self._loaded = now - self._loaded, None
+            if since.cpu_fraction < cost.WAITING_FRACTION:
+                sampler.lost = replace(sampler.lost, wall_s=0.0)
+        return max(0.0, start_after_s - (now - sampler.began - sampler.lost).wall_s)
 
     def _one_each(self, profile: Profile, host: Host) -> Plan:
         """Two items, the first under way: decide as for two that have not begun."""

@@ -61,14 +61,13 @@ context = _local.context
 probe = _local.probe
 
 
-def load(prefer: str | None) -> None:
+def load() -> None:
     """
-    Import what the first call of a function just decorated is sure to need; for threads that is all, 3 ms of it.
+    Import what the first call of a function just decorated is sure to need.
 
-    What runs forked workers, 3 ms, waits until some are to be started: many first calls are loops of less.
+    What runs workers, 3 ms, waits until some are to be started: many first calls are loops of less, and where they are
+    started inside a long first item that waits, it costs nothing.
     """
-    if prefer == "threads":
-        from amorsize._backend import _threads  # noqa: F401, PLC0415 - see the top
     if sys.platform == "linux":
         from amorsize._backend import _early  # noqa: F401, PLC0415 - see the top; does not exist on Windows
 
@@ -277,13 +276,25 @@ def _run_external(job: Job, name: str) -> Outcome:
         return FlowTeam(_packed(job, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
 
 
-def watching(start: Callable[[], bool], bottom: Any, *, threads: bool) -> Any:
+def watching(start: Callable[[], float], bottom: Any, *, threads: bool) -> Any:
     """Call *start* while a long first item runs; see :mod:`amorsize._backend._early`."""
     if sys.platform != "linux":
         return contextlib.nullcontext()
     from amorsize._backend import _early  # noqa: PLC0415 - see the top
 
-    return _early.watching(start, bottom, _early.THREADS_AFTER_S if threads else _early.FORK_AFTER_S)
+    return _early.watching(start, bottom, _early.LOAD_AFTER_S if threads else _early.FORK_AFTER_S)
+
+
+def load_threads() -> None:
+    """Import what threads need."""
+    from amorsize._backend import _threads  # noqa: F401, PLC0415 - see the top
+
+
+def threads_after_s() -> tuple[float, float]:
+    """Return the seconds of a first item after which what threads need is loaded, and after which they start."""
+    from amorsize._backend import _early  # noqa: PLC0415 - see the top
+
+    return _early.LOAD_AFTER_S, _early.THREADS_AFTER_S
 
 
 class Streaming:

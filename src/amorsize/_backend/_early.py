@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Seconds the first item must have run. Forking takes the caller 0.4 ms and a core 1 ms: 5 % of this at most, should all
-# the others turn out short. Two threads take 0.1 ms.
+# the others turn out short. Two threads take 0.1 ms; what they need is loaded, in 3 ms, after a tenth of that time: by
+# then they are almost sure to be started, and an item that waits does not notice.
 FORK_AFTER_S: Final = 0.02
 THREADS_AFTER_S: Final = 2e-3
-
-# Seconds until another try where the stack forbade it, doubled each time.
-_AGAIN_S: Final = 0.02
+LOAD_AFTER_S: Final = 0.2e-3
 
 _WITH: Final = frozenset(
     dis.opmap[name] for name in ("BEFORE_WITH", "LOAD_SPECIAL", "BEFORE_ASYNC_WITH", "SETUP_WITH") if name in dis.opmap
@@ -62,28 +61,31 @@ def is_clean(frame: types.FrameType | None, bottom: types.CodeType) -> bool:
 
 
 @contextlib.contextmanager
-def watching(start: Callable[[], bool], bottom: types.CodeType, after_s: float) -> Iterator[None]:
+def watching(start: Callable[[], float], bottom: types.CodeType, after_s: float) -> Iterator[None]:
     """
     Call *start* from a signal handler once the block has run for *after_s* seconds, unless something forbids it.
 
     Args:
-        start: Starts workers; returns whether it is done with (else it is called again later).
+        start: Starts workers; returns the seconds until it is to be called again, 0 if it has done all it has to.
         bottom: The code whose frame is the first of the caller's own; frames above it are the item's.
-        after_s: Seconds that the item must have run.
+        after_s: Seconds that the item must have run; doubled where the stack forbids it, and again each time.
     """
     timer = _free_timer()
     if timer is None:
         yield
         return
     which, number = timer
-    delay_s = _AGAIN_S
+    delay_s = after_s
     pid = os.getpid()
+    is_over = False
 
     def handler(_: int, frame: types.FrameType | None) -> None:
         nonlocal delay_s
-        if os.getpid() != pid:
+        if is_over or os.getpid() != pid:
             return
-        if not (is_clean(frame, bottom) and start()):
+        if is_clean(frame, bottom):
+            signal.setitimer(which, start())
+        else:
             delay_s *= 2
             signal.setitimer(which, delay_s)
 
@@ -92,9 +94,12 @@ def watching(start: Callable[[], bool], bottom: types.CodeType, after_s: float) 
     try:
         yield
     finally:
+        # A signal that has come and is not handled yet must not set the timer again: it would then end the process.
+        is_over = True
         # If the item has set an alarm of its own, that one is left alone.
         if signal.getsignal(number) is handler:
             signal.setitimer(which, 0)
+            signal.signal(number, signal.SIG_IGN)  # forgets one on its way
             signal.signal(number, signal.SIG_DFL)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend._worker import MISSING
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from amorsize._types import Span
 
 
-@dataclass(eq=False, repr=False, match_args=False)
 class Outcome:
     """
     The results of items ``base`` to ``base + n_items``.
@@ -43,16 +41,9 @@ class Outcome:
         is_warm: Whether the workers were there before this run.
     """
 
-    base: int
-    n_items: int
-    results: list[Any] = field(default_factory=list)
-    failures: dict[int, BaseException] = field(default_factory=dict)
     n_done: int = 0
     died: WorkerDied | None = None
     deaths: int = 0
-    suspects: list[int] = field(default_factory=list)
-    attempts: dict[int, int] = field(default_factory=dict)
-    spans: list[Span] = field(default_factory=list)
     start_s: float = 0.0
     start_each_s: float = 0.0
     close_s: float = 0.0
@@ -64,8 +55,13 @@ class Outcome:
     read_s: float = 0.0
     is_warm: bool = False
 
-    def __post_init__(self) -> None:
-        self.results = [MISSING] * self.n_items
+    def __init__(self, base: int, n_items: int) -> None:
+        self.base, self.n_items = base, n_items
+        self.results: list[Any] = [MISSING] * n_items
+        self.failures: dict[int, BaseException] = {}
+        self.suspects: list[int] = []
+        self.attempts: dict[int, int] = {}
+        self.spans: list[Span] = []
 
     def put(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         """Take in the results of neighbours, the first at position *start*."""
