@@ -1392,3 +1392,24 @@ def test_the_item_that_killed_its_worker_is_among_those_named(way: str, options:
     with pytest.raises(WorkerDied) as caught:
         f.map(items) if way == "map" else list(f.imap(items))
     assert 5 in caught.value.in_flight
+
+
+def test_threads_that_wait_are_no_more_than_the_next_run_asks_for() -> None:
+    """After a run on twenty, one on two had four at work: its two and the two chunks that were to wait."""
+    at_work: set[int] = set()
+    most = 0
+
+    def together(x: int) -> int:
+        nonlocal most
+        at_work.add(x)
+        most = max(most, len(at_work))
+        time.sleep(2e-3)
+        at_work.discard(x)
+        return x
+
+    chosen = amorsize.parallel(together, prefer="threads")
+    assert chosen.with_options(n_jobs=20).map(range(200)) == list(range(200))
+    assert most > 2
+    most = 0
+    assert chosen.with_options(n_jobs=2).map(range(100)) == list(range(100))
+    assert most == 2

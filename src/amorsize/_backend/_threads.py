@@ -70,17 +70,22 @@ class Threads:
     @classmethod
     def take(cls, n: int) -> Threads:
         """Return *n* threads: those that wait, or new ones."""
-        global _waiting
-        kept, _waiting = _waiting, None
+        kept = _swap(None)
         if kept is None:
             return cls(n)
-        kept.n = n
+        kept.resize(n)
         return kept
+
+    def resize(self, n: int) -> None:
+        """Have *n* threads from now on; those too many leave, else a task that is to wait its turn would find one."""
+        with self._lock:
+            self.n = n
+            for _ in self._threads[n:]:
+                self._tasks.put(None)
 
     def keep(self) -> None:
         """Let the threads wait for another run; all their tasks are done."""
-        global _waiting
-        before, _waiting = _waiting, self
+        before = _swap(self)
         if before is not None:
             before.close()
 
@@ -106,12 +111,15 @@ class Threads:
         """Wait for a task; None if this thread is to end, or has waited in vain."""
         while True:
             try:
-                return self._tasks.get(timeout=cost.STANDBY_S)
+                job = self._tasks.get(timeout=cost.STANDBY_S)
             except queue.Empty:
-                with self._lock:
-                    if self._tasks.empty():
-                        self._threads.remove(threading.current_thread())
-                        return None
+                job = None
+            if job is not None:
+                return job
+            with self._lock:
+                if self._tasks.empty() or len(self._threads) > self.n or self.is_closing:
+                    self._threads.remove(threading.current_thread())
+                    return None
 
     def _serve(self) -> None:
         while (job := self._next()) is not None:
@@ -145,25 +153,34 @@ class Threads:
 
 
 _waiting: Threads | None = None
+_lock = threading.Lock()
+
+
+def _swap(threads: Threads | None) -> Threads | None:
+    """Put *threads* where they wait for another run; returns those that have waited there, which are the caller's."""
+    global _waiting
+    with _lock:
+        before, _waiting = _waiting, threads
+    return before
 
 
 def waiting_threads() -> frozenset[threading.Thread]:
     """Return the threads that wait for another run."""
-    return frozenset() if _waiting is None else _waiting.alive()
+    waiting = _waiting
+    return frozenset() if waiting is None else waiting.alive()
 
 
 def end_waiting() -> None:
     """End the threads that wait for another run."""
-    global _waiting
-    kept, _waiting = _waiting, None
+    kept = _swap(None)
     if kept is not None:
         kept.close()
 
 
 def forget_waiting() -> None:
     """Forget the parent's threads: in a forked copy of the process there are none."""
-    global _waiting  # noqa: PLW0603 - as above
-    _waiting = None
+    global _waiting, _lock  # a thread that is not in the copy may have held it
+    _waiting, _lock = None, threading.Lock()
 
 
 _worker.BEFORE_FORK.append(end_waiting)
