@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _chunks, _flow, _ship, _worker, in_worker
+from amorsize._backend import _blas, _chunks, _flow, _ship, _worker, in_worker
 from amorsize._backend._chunks import Board
 from amorsize._backend._flow import Callbacks, FlowTeam, Work
 from amorsize._backend._job import Job
@@ -1413,3 +1413,16 @@ def test_threads_that_wait_are_no_more_than_the_next_run_asks_for() -> None:
     most = 0
     assert chosen.with_options(n_jobs=2).map(range(100)) == list(range(100))
     assert most == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is only used on Linux")
+def test_a_thread_that_has_just_been_joined_does_not_forbid_a_fork() -> None:
+    """The system ends it a moment later: one time in twenty it was taken for a native library's."""
+    end_threads()
+    reasons = []
+    for _ in range(1000):
+        thread = threading.Thread(target=str)
+        thread.start()
+        thread.join()
+        reasons.append(_blas.foreign_threads())
+    assert set(reasons) == {""}

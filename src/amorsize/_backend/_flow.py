@@ -35,10 +35,6 @@ clock = time.perf_counter
 # Seconds the caller waits at most before it looks after things no callback announces.
 HOUSEKEEPING_S: Final = 0.5
 
-# Chunks in a row that may be lost before an item of theirs has begun, where workers die one after the other and some
-# chunk is always out.
-_MOST_IDLE_CHUNKS: Final = 1000
-
 # Seconds to wait after a death for the other chunks that went down with it; loky tells of all of them at once.
 _LAST_WORDS_S: Final = 0.25
 
@@ -261,7 +257,9 @@ class FlowTeam:
         self._most_jobs = job.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
-        self._idle_deaths = self._n_idle_chunks = 0
+        # After a death nothing is handed out until all that was out has come back, and there are workers again.
+        self._down_by = ""
+        self._idle_deaths = 0
         self._has_begun = False
         self._serial = 0
         self._told = False
@@ -345,6 +343,8 @@ class FlowTeam:
 
     def top_up(self, ahead: int | None = None) -> None:
         """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
+        if self._down_by:
+            return
         ahead = self.carrier.ahead if ahead is None else ahead
         if self.job.timeout is not None:
             ahead = 0
@@ -408,6 +408,8 @@ class FlowTeam:
             job.n_jobs = max(1, min(self._most_jobs, job.n_jobs + (-1 if job.is_tight() else 1)))
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
+        if self._down_by and not self.in_flight:
+            self._rise()
         if self.suspects and not self.in_flight:
             self._ask_one_by_one()
 
@@ -427,7 +429,7 @@ class FlowTeam:
             n_bytes = 0
             results, failures = result.results
         self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
-        self._has_begun, self._n_idle_chunks = True, 0
+        self._has_begun = True
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
         if start + result.n_items < stop:
@@ -507,19 +509,16 @@ class FlowTeam:
             outcome.died = died if len(again) < len(lost) else None
         elif positions:
             outcome.died = _both(outcome.died, died)
-        self._n_idle_chunks = 0 if positions else self._n_idle_chunks + 1
         self._has_begun = self._has_begun or bool(positions)
-        self.ready = True
-        if not self.in_flight:
-            # All chunks that are out go down with one pool: one death.
-            self._idle_deaths = 0 if self._has_begun else self._idle_deaths + 1
-            self._has_begun = False
-        if self._idle_deaths > MOST_IDLE_DEATHS or self._n_idle_chunks > _MOST_IDLE_CHUNKS:
+        self.ready, self._down_by = True, cause
+
+    def _rise(self) -> None:
+        """Have workers again after a death (of all that one pool had); give up where they die before they begin."""
+        self._idle_deaths = 0 if self._has_begun else self._idle_deaths + 1
+        cause, self._has_begun, self._down_by = self._down_by, False, ""
+        if self._idle_deaths > MOST_IDLE_DEATHS:
             self._give_up(died_idle(cause))
-        if not self.in_flight:
-            self.carrier.renew()
-            if self.suspects:
-                self._ask_one_by_one()
+        self.carrier.renew()
 
     def _give_up(self, error: WorkerDied) -> None:
         """Fail what is left: workers die before they begin anything."""

@@ -94,6 +94,8 @@ class StreamTeam(FlowTeam):
 
     def top_up_from(self, buffersize: int, *, is_last: bool) -> None:
         """Hand out whole chunks while there are some; smaller ones where a worker would have nothing to do."""
+        if self._down_by:
+            return
         wanted = 1 if self.job.timeout is not None else self.size(buffersize)
         ahead = 1 if self.job.timeout is not None else 1 + self.carrier.ahead
         while self.ranges.n_left and len(self.in_flight) < ahead * self.job.n_jobs:

@@ -118,7 +118,9 @@ class Threads:
                 return job
             with self._lock:
                 if self._tasks.empty() or len(self._threads) > self.n or self.is_closing:
-                    self._threads.remove(threading.current_thread())
+                    thread = threading.current_thread()
+                    _leaving.add(thread)
+                    self._threads.remove(thread)
                     return None
 
     def _serve(self) -> None:
@@ -153,6 +155,8 @@ class Threads:
 
 
 _waiting: Threads | None = None
+# Threads that have left and are alive for some instructions more: no strangers to a fork, which waits for them.
+_leaving: set[threading.Thread] = set()
 _lock = threading.Lock()
 
 
@@ -165,9 +169,11 @@ def _swap(threads: Threads | None) -> Threads | None:
 
 
 def waiting_threads() -> frozenset[threading.Thread]:
-    """Return the threads that wait for another run."""
+    """Return the threads that wait for another run, or are about to end."""
     waiting = _waiting
-    return frozenset() if waiting is None else waiting.alive()
+    left = frozenset(thread for thread in list(_leaving) if thread.is_alive())
+    _leaving.intersection_update(left)
+    return left if waiting is None else left | waiting.alive()
 
 
 def end_waiting() -> None:
@@ -175,12 +181,15 @@ def end_waiting() -> None:
     kept = _swap(None)
     if kept is not None:
         kept.close()
+    while _leaving:
+        _leaving.pop().join()
 
 
 def forget_waiting() -> None:
     """Forget the parent's threads: in a forked copy of the process there are none."""
     global _waiting, _lock  # a thread that is not in the copy may have held it
     _waiting, _lock = None, threading.Lock()
+    _leaving.clear()
 
 
 _worker.BEFORE_FORK.append(end_waiting)
