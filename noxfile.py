@@ -116,6 +116,8 @@ def package(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Compare with the peers, and measure the figures that have a bar to meet."""
     session.install(".[dask,ray]" if "clusters" in session.posargs else ".", *group("bench"))
+    if "adopted" in session.posargs:
+        session.install(*group("clusters"))
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

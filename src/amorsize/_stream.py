@@ -191,7 +191,7 @@ class _Course:
             yield (MISSING if skip and _is_failure(call, n_done - 1) else result)
             if spent_s >= look_at:
                 look_at = spent_s * 1.25 + schedule.LOOK_S
-                # The mean since the last look: one item during which something else had the core says nothing.
+                # The mean since the last look: a single item during which something else had the core says nothing.
                 decided = self._look((spent_s - looked_s) / (n_done - n_looked), n_done, spent_s)
                 looked_s, n_looked = spent_s, n_done
                 if decided is not None:
@@ -219,7 +219,8 @@ class _Course:
         """Decide to go parallel, or not yet."""
         call = self._call
         if self._is_fixed:
-            call.profile = call.samples.profile()  # type: ignore[union-attr]  # the loop has made one
+            if not call.weighed and call.samples is not None:
+                call.profile = call.samples.profile()
             return self._decide(n_done)
         n_items = call.source.n_items
         costs = call.cheapest()
@@ -336,6 +337,8 @@ class _Parallel:
         """Take in what has come, and hand out what is there."""
         team = self.run.team
         team.step(timeout_s)
+        if self.ordered:
+            self._check_death()
         self.buffer.learn(team.outcome, team.chunker.item_s)
         team.top_up_from(self.buffer.size, is_last=self.exhausted)
 
@@ -351,7 +354,6 @@ class _Parallel:
                 if self.exhausted and position >= team.window.n_fed:
                     return
                 self._step(0.5)
-                self._check_death()
             yield self._hand_out(position)
             position += 1
 

@@ -1,11 +1,11 @@
 """
-The benchmark: `python tests/benchmarks/run.py [suite | micro | clusters] [OPTIONS]`, or `nox -s bench -- ...`.
+The benchmark: `python tests/benchmarks/run.py [suite | micro | clusters | adopted] [OPTIONS]`, or `nox -s bench -- ...`.
 
 `suite` compares amorsize with its peers on open workloads: about three quarters of an hour on two
 cores, ten minutes with `--quick`. `micro` measures single figures that have a bar to meet: some
 fifteen minutes, half of that with `--quick`. `clusters` compares with Dask's and Ray's own ways on two
-workers of each here: ten minutes, four with `--quick`. Without a command: the first two, quick. The machine should be
-quiet.
+workers of each here: ten minutes, four with `--quick`. `adopted` fits scikit-learn's estimators with and without
+`register_joblib`: two minutes. Without a command: the first two, quick. The machine should be quiet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import adopted
 import clusters
 import micro
 import suite
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """Declare the commands."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True)
-    for module in (suite, micro, clusters):
+    for module in (suite, micro, clusters, adopted):
         name = module.__name__
         description = module.__doc__
         command = commands.add_parser(
