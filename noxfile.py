@@ -138,6 +138,13 @@ def clusters(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def spark(session: nox.Session) -> None:
+    """Run the tests on a real Spark, which needs Java."""
+    session.install(".", *group("spark"))
+    session.run("python", "-m", "pytest", "tests/test_spark.py", *session.posargs)
+
+
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests and report the lines and branches that none reached, workers included."""
     session.install(".", *group("coverage"))

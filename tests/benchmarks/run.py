@@ -1,5 +1,5 @@
 """
-The benchmark: `python tests/benchmarks/run.py [suite | micro | clusters | adopted] [OPTIONS]`, or `nox -s bench -- ...`.
+The benchmark: `python tests/benchmarks/run.py [COMMAND] [OPTIONS]`, or `nox -s bench -- [COMMAND] [OPTIONS]`.
 
 `suite` compares amorsize with its peers on open workloads: about three quarters of an hour on two
 cores, ten minutes with `--quick`. `micro` measures single figures that have a bar to meet: some

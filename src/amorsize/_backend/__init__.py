@@ -326,9 +326,12 @@ class Streaming:
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
             _packed(job, is_cold=False, ambient=False)
-            self._cluster = _local.External(job.backend, job.n_jobs, backend)
-            self._cluster.__enter__()
-            carrier = Callbacks(self._cluster, ahead=1)
+            cluster = _local.External(job.backend, job.n_jobs, backend)
+            try:
+                self._cluster = cluster.__enter__()
+                carrier = Callbacks(cluster, ahead=1)
+            except NoWorkersError as error:
+                carrier = Callbacks(Refused(backend, error), ahead=0)
         self.team = StreamTeam(job, carrier)
 
     def _start(self, backend: str, job: Job) -> OSError | None:

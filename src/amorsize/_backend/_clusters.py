@@ -816,13 +816,23 @@ class Joblib(Cluster):
 
         def finished(out: Any) -> None:
             try:
-                value = self.backend.retrieve_result_callback(out)
+                value = self._opened(out)
             except BaseException as error:  # noqa: BLE001 - the run decides
                 self.answer(job, None, Lost(f"{type(error).__name__}: {error}") if _is_death(error) else error)
             else:
                 self.answer(job, value[0], None)
 
         self.backend.submit(batch, callback=finished)
+
+    def _opened(self, out: Any) -> Any:
+        """Return what a batch returned, or raise what it raised; a backend of the older kind calls back with that."""
+        if getattr(self.backend, "supports_retrieve_callback", False):
+            return self.backend.retrieve_result_callback(out)
+        if hasattr(out, "exc") and hasattr(out, "tb"):
+            out = out.exc  # joblib's way to keep a traceback
+        if isinstance(out, BaseException):
+            raise out
+        return out
 
 
 def _is_death(error: BaseException) -> bool:
