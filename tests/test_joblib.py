@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import pytest
 from joblib import Parallel, delayed
+from joblib.parallel import ParallelBackendBase
 
 import amorsize
 from amorsize import _types
 from amorsize._adopt import register_joblib
-from amorsize._backend import _joblib
+from amorsize._backend import _clusters, _joblib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,3 +256,36 @@ def test_scikit_learn_gives_identical_results(kind: str, data: tuple[Any, Any]) 
         warnings.simplefilter("ignore")
         theirs = fit(kind, data)
     assert ours.tolist() == theirs.tolist()
+
+
+class Silent(ParallelBackendBase):
+    """A cluster that takes tasks and never answers."""
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Claim two workers."""
+        del n_jobs
+        return 2
+
+    def configure(self, *_: Any, **__: Any) -> int:
+        """Be ready."""
+        return 2
+
+    def submit(self, func: Any, callback: Any = None) -> None:
+        """Do nothing."""
+
+
+def test_a_stream_on_a_cluster_that_does_not_answer_goes_on_here() -> None:
+    """As ``map`` does, and with the same warning; it raised."""
+    joblib.register_parallel_backend("silent", Silent)
+    with joblib.parallel_config("silent"), _clusters.forgotten():
+        backend = joblib.parallel.get_active_backend()[0]
+        _clusters._unusable[_clusters.identity(backend)] = "no answer from the silent cluster"
+        chosen = amorsize.parallel(slowly, n_jobs=2)
+        with pytest.warns(amorsize.exceptions.AmorsizeWarning, match="no answer from the silent cluster"):
+            assert list(chosen.imap(range(20))) == list(range(20))
+
+
+def slowly(x: int) -> int:
+    """Take a while."""
+    time.sleep(0.01)
+    return x
