@@ -156,7 +156,7 @@ def warm() -> frozenset[str]:
 
 def run(backend: str, job: Job) -> Outcome:
     """
-    Run a task on a backend.
+    Run a job on a backend.
 
     Raises:
         NoWorkersError: If the system refuses to start even one worker; no item has been begun.
@@ -200,14 +200,14 @@ def may_stand_by(func: Callable[..., Any]) -> bool:
 
 
 def fork_team(job: Job) -> Team:
-    """Make a team of forked workers for a task; nothing is started yet."""
+    """Make a team of forked workers for a job; nothing is started yet."""
     from amorsize._backend._fork import Team  # noqa: PLC0415 - does not exist on Windows
 
     return Team(job)
 
 
 def thread_team(job: Job) -> ThreadTeam:
-    """Make a team of threads for a task; nothing is started yet."""
+    """Make a team of threads for a job; nothing is started yet."""
     from amorsize._backend._threads import ThreadTeam  # noqa: PLC0415 - see the top
 
     return ThreadTeam(job)

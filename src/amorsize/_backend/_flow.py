@@ -291,11 +291,7 @@ class FlowTeam:
 
     def is_done(self) -> bool:
         """Tell whether everything that is still wanted is known."""
-        if self.outcome.died and not self.job.keep_going and not self.job.retries:
-            return True
-        if self.limit < self.n_items:
-            return self.outcome.is_complete(self.limit)
-        return self.outcome.n_done >= self.n_items
+        return self.outcome.is_done(self.limit, ends_with_a_death=self.job.ends_with_a_death)
 
     def hear_out(self) -> None:
         """After a death that ends the run, take in what went down with it: whose item it was, nobody knows yet."""
@@ -448,18 +444,12 @@ class FlowTeam:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
-        fatal = [position for position, error in failures if not self._goes_on(error)]
+        fatal = [position for position, error in failures if not self.job.goes_on(error)]
         if fatal:
             self.limit = min(self.limit, start + fatal[0])
             self.ranges.drop_from(self.limit)
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
-
-    def _goes_on(self, error: BaseException) -> bool:
-        """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
-        if isinstance(error, WorkerDied) and self.job.retries:
-            return True
-        return self.job.keep_going and isinstance(error, Exception)
 
     def _failed_chunk(self, start: int, stop: int, answer: Answer) -> None:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""

@@ -459,11 +459,7 @@ class Team:
         self._post()
 
     def _is_done(self) -> bool:
-        if self.outcome.died and not self.job.keep_going and not self.job.retries:
-            return True
-        if self.limit < self.n_items:
-            return self.outcome.is_complete(self.limit)
-        return self.outcome.n_done >= self.n_items
+        return self.outcome.is_done(self.limit, ends_with_a_death=self.job.ends_with_a_death)
 
     def _compute(self) -> None:
         """Work on ranges like a worker does, looking at the others' results in between."""
@@ -505,17 +501,11 @@ class Team:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
-        fatal = [p for p, error in failures if not self._goes_on(error)]
+        fatal = [p for p, error in failures if not self.job.goes_on(error)]
         if fatal:
             self._stop_at(start + fatal[0])
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
-
-    def _goes_on(self, error: BaseException) -> bool:
-        """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
-        if isinstance(error, WorkerDied) and self.job.retries:
-            return True
-        return self.job.keep_going and isinstance(error, Exception)
 
     def _stop_at(self, index: int) -> None:
         """Forget the work at and after a failed item; what is before it must still be done."""

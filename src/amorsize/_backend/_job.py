@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _worker
+from amorsize.exceptions import WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,6 +85,17 @@ class Job:
     def caller_may_compute(self) -> bool:
         """Whether items may run in the caller beside the workers."""
         return self.timeout is None and not self.retries and self.initializer is None
+
+    @property
+    def ends_with_a_death(self) -> bool:
+        """Whether a worker's death that costs items ends the run."""
+        return not self.keep_going and not self.retries
+
+    def goes_on(self, error: BaseException) -> bool:
+        """Tell whether work goes on after a failure: by the policy, or since ``retries`` promised the rest."""
+        if isinstance(error, WorkerDied) and self.retries:
+            return True
+        return self.keep_going and isinstance(error, Exception)
 
     @property
     def threads(self) -> int:

@@ -82,6 +82,14 @@ class Outcome:
         """Tell whether everything before *stop* is known."""
         return all(result is not MISSING for result in self.results[:stop])
 
+    def is_done(self, limit: int, *, ends_with_a_death: bool) -> bool:
+        """Tell whether everything that is still wanted, what stands before *limit*, is known."""
+        if self.died and ends_with_a_death:
+            return True
+        if limit < self.n_items:
+            return self.is_complete(limit)
+        return self.n_done >= self.n_items
+
     def finished(self) -> dict[int, Any]:
         """Return the results that are known, by index in the caller's input."""
         return {
