@@ -20,6 +20,8 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._modules import loaded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -189,7 +191,7 @@ def _attribute_names(code: types.CodeType) -> Iterator[str]:
 
 def _around() -> tuple[Any, ...]:
     """Return the state of the process that computing depends on, short of what pure modules never look at."""
-    numpy = sys.modules.get("numpy")
+    numpy = loaded("numpy")
     return (
         list(warnings.filters),
         sys.getrecursionlimit(),

@@ -36,6 +36,7 @@ from amorsize._backend import _ship, _worker
 from amorsize._backend._chunks import alarmed
 from amorsize._backend._flow import Done, Work, run_quantum, send_by
 from amorsize._backend._worker import NoWorkersError
+from amorsize._modules import loaded
 from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout
 
@@ -877,7 +878,7 @@ def identity(backend: Any) -> object:
     if kind is Dask:
         return "dask", str(getattr(backend.client, "id", ""))
     if kind is Ray:
-        ray = sys.modules.get("ray")
+        ray = loaded("ray")
         session = ray.get_runtime_context().get_job_id() if ray is not None and ray.is_initialized() else ""
         return "ray", session
     return type(backend).__name__, id(type(backend))

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import multiprocessing
 import pickle
-import sys
 import threading
 import time
 from collections import deque
@@ -33,6 +32,7 @@ from joblib.parallel import register_parallel_backend
 from amorsize import _schedule as schedule
 from amorsize._backend import _worker
 from amorsize._backend._threads import Threads
+from amorsize._modules import loaded
 from amorsize._types import Profile
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ class AmorsizeBackend(ParallelBackendBase):
         """Tell whether workers are running."""
         if self.wants_threads:
             return self._threads is not None
-        executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
+        executor = getattr(loaded("joblib.externals.loky.reusable_executor"), "_executor", None)
         if executor is None:
             return False
         flags = executor._flags  # noqa: SLF001 - no public way to ask
