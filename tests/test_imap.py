@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,10 +15,11 @@ import pytest
 import amorsize
 from amorsize._profile import CACHE
 from tests import functions
-from tests.faults.harness import end_threads
+from tests.faults.harness import end_threads, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 WAYS = [
     pytest.param({"n_jobs": 1}, id="serial"),
@@ -161,8 +164,8 @@ def test_an_exception_of_an_item_comes_in_its_place(way: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_stream_left_open_at_exit_says_nothing(way: dict[str, Any]) -> None:
-    """Dropped while the interpreter goes down, one over loky complained that modules were gone."""
+def test_a_stream_left_open_at_exit_says_nothing_and_leaves_no_file(way: dict[str, Any], tmp_path: Path) -> None:
+    """Dropped while the interpreter goes down, one over loky complained that modules were gone, and left its board."""
     lines = (
         "import itertools, time",
         "import amorsize",
@@ -173,6 +176,36 @@ def test_a_stream_left_open_at_exit_says_nothing(way: dict[str, Any]) -> None:
         "assert [next(stream) for _ in range(40)] == list(range(40))",
     )
     ended = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert ended.stdout == ended.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_caller_that_is_killed_leaves_no_file(tmp_path: Path) -> None:
+    """Nothing of its own runs then: a process that outlives it takes the files away."""
+    lines = (
+        "import itertools, os, signal",
+        "from tests import functions",
+        "stream = functions.slow.with_options(n_jobs=2, start_method='loky').imap(itertools.count())",
+        "assert [next(stream) for _ in range(40)] == list(range(40))",
+        "print(len(os.listdir(os.environ['TMPDIR'])), flush=True)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert (ended.stdout, ended.returncode) == ("1\n", -signal.SIGKILL)
+    wait_until(lambda: list(tmp_path.iterdir()) == [])

@@ -25,6 +25,7 @@ from amorsize._cost import STANDBY_SURE_S
 from amorsize._habit import FIRST_PATIENCE, MOST_PATIENCE, Habit
 from amorsize.exceptions import UnpicklableResult
 from tests.factories import make_host, make_limits, make_profile
+from tests.faults.harness import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -324,14 +325,6 @@ def test_a_worker_interrupted_between_two_maps_leaves_quietly(capfd: pytest.Capt
     wait_until(lambda: not workers & living())
     assert mapped(scaled) == [scaled(x) for x in ITEMS]
     assert "Traceback" not in capfd.readouterr().err
-
-
-def wait_until(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
-    """Wait for something that happens by itself."""
-    deadline = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @needs_fork

@@ -25,7 +25,7 @@ from tests.faults import functions
 from tests.faults.functions import PlannedError, work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FORK: Final[dict[str, Any]] = {"n_jobs": 3, "start_method": "fork"}
 LOKY: Final[dict[str, Any]] = {"n_jobs": 2, "start_method": "loky"}
@@ -335,3 +335,11 @@ class Scenario:
             if self.errors != "return" or not may_fail or not isinstance(got, BaseException):
                 return f"item {x} gave {got!r}"
         return ""
+
+
+def wait_until(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
+    """Wait for something that happens by itself."""
+    deadline = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

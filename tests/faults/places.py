@@ -333,19 +333,29 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
 
 
 def run_program(name: str, tmp_path: Path, *, how: str = "file", flags: tuple[str, ...] = ()) -> tuple[str, str, int]:
-    """Run a program in an interpreter of its own; returns its words, what it said on stderr, its exit code."""
+    """
+    Run a program in an interpreter of its own; returns its words, what it said on stderr, its exit code.
+
+    Raises:
+        AssertionError: If it leaves temporary files behind.
+    """
     code = START + textwrap.dedent(PROGRAMS[name][0])
     path = tmp_path / "program.py"
     path.write_text(code)
     arguments = {"file": [str(path)], "argument": ["-c", code], "standard input": ["-"]}[how]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir(exist_ok=True)
+    search = os.pathsep.join(p for p in [str(ROOT), *sys.path] if p)
     done = subprocess.run(
         [sys.executable, *flags, *arguments],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in [str(ROOT), *sys.path] if p)},
+        env=os.environ | {"PYTHONPATH": search, "TMPDIR": str(temporary)},
         input=code if how == "standard input" else "",
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
+    left = [path.name for path in temporary.iterdir()]
+    assert left == []
     return " ".join(done.stdout.split()), done.stderr, done.returncode

@@ -23,6 +23,7 @@ from amorsize import _function
 from amorsize._backend import _blas, _local
 from amorsize._backend._job import Job
 from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
+from amorsize._modules import loaded
 from amorsize._types import FORK, LOKY, THREADS
 
 # What runs need is not imported with the package, which a program may import without using it, but by :func:`load` and,
@@ -98,7 +99,7 @@ def _loky_blocker() -> str:
         return str(_semaphores())
     if sys.is_finalizing():
         return "the interpreter is shutting down"
-    process = sys.modules.get("multiprocessing.process")
+    process = loaded("multiprocessing.process")
     if process is not None and process.current_process().daemon:
         return "daemonic processes may not have children"
     return ""
@@ -187,7 +188,7 @@ def is_standing_by(func: Callable[..., Any]) -> bool:
 
 def _if_used(name: str) -> Any:
     """Return a module of this room; None where nobody can wait in it, since it has never been entered."""
-    return sys.modules.get(f"{__name__}.{name}")
+    return loaded(f"{__name__}.{name}")
 
 
 def may_stand_by(func: Callable[..., Any]) -> bool:

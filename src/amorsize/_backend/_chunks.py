@@ -11,13 +11,12 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._backend import _ship, _worker
+from amorsize._backend import _files, _ship, _worker
 from amorsize._backend._flow import Done, run_quantum, send_by
 from amorsize.exceptions import ItemTimeout
 
@@ -137,9 +136,9 @@ class Board:
 
     def __init__(self) -> None:
         with _worker.no_interrupt():
-            handle, self.path = tempfile.mkstemp(prefix="amorsize-")
+            handle, self.path = _files.make()
             # However this object ends, an interrupt between two lines included, the file goes with it.
-            self._remove = _worker.removing(self, self.path)
+            self._remove = _files.removing(self, self.path)
             try:
                 os.ftruncate(handle, self.SLOT_BYTES * self.N_SLOTS)
                 self._map = mmap.mmap(handle, self.SLOT_BYTES * self.N_SLOTS)

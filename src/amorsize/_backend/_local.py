@@ -14,7 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from amorsize._backend._blas import THREAD_VARIABLES
-from amorsize._backend._worker import NoWorkersError, no_interrupt
+from amorsize._backend._worker import NoWorkersError, end_with, no_interrupt
+from amorsize._modules import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ def context() -> tuple[str | None, int | None, Any]:
     Raises:
         Exception: The external backend's own, where its cluster cannot be reached.
     """
-    parallel = sys.modules.get("joblib.parallel")
+    parallel = loaded("joblib.parallel")
     config = getattr(getattr(parallel, "_backend", None), "config", None)
     if parallel is None or not config:
         return None, None, None
@@ -77,10 +78,23 @@ def backend_name(backend: Any) -> str:
         "AmorsizeBackend": "amorsize",
     }
     kinds = [kind.__name__ for kind in type(backend).__mro__]
-    for name, kind in getattr(sys.modules.get("joblib.parallel"), "BACKENDS", {}).items():
+    for name, kind in getattr(loaded("joblib.parallel"), "BACKENDS", {}).items():
         if kind is type(backend):
             return str(name)
     return next((known[kind] for kind in kinds if kind in known), type(backend).__name__)
+
+
+_lifelines: dict[int, Any] = {}
+
+
+def _lifeline() -> Any:
+    """Return the end of a pipe that this process's workers watch: it closes when the process ends, however it does."""
+    import multiprocessing  # noqa: PLC0415 - loky's workers need it anyway
+
+    if os.getpid() not in _lifelines:
+        _lifelines.clear()  # a fork's copies of its parent's ends
+        _lifelines[os.getpid()] = multiprocessing.Pipe(duplex=False)
+    return _lifelines[os.getpid()][0]
 
 
 class Loky:
@@ -143,7 +157,8 @@ class Loky:
                 multiprocessing.resource_tracker.ensure_running()
             share = str(max(1, (os.cpu_count() or 1) // n_jobs))
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
-            self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env)
+            watched: Any = {"initializer": end_with, "initargs": (_lifeline(),)} if sys.platform == "linux" else {}
+            self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env, **watched)
             self._size, self._pid = n_jobs, os.getpid()
             if not self._registered:
                 # Before the interpreter takes modules apart: loky's own clean-up needs them. A child of multiprocessing

@@ -22,14 +22,14 @@ import io
 import os
 import pickle
 import sys
-import tempfile
 import types
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _function
-from amorsize._backend import _worker
+from amorsize._backend import _files, _worker
+from amorsize._modules import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,8 +216,8 @@ def ambience() -> Ambience:
         cwd = os.getcwd()
     except OSError:
         cwd = None
-    decimal = sys.modules.get("decimal")
-    numpy = sys.modules.get("numpy")
+    decimal = loaded("decimal")
+    numpy = loaded("numpy")
     return Ambience(
         cwd=cwd,
         path=tuple(map(str, sys.path)),
@@ -332,9 +332,9 @@ def pack_function(
     if len(data) <= _INLINE_BYTES or not ambient:
         return Parcel(digest, data, "", not named)
     with _worker.no_interrupt():
-        handle, path = tempfile.mkstemp(prefix="amorsize-")
+        handle, path = _files.make()
         parcel = Parcel(digest, b"", path, not named)
-        _worker.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
+        _files.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
         file = os.fdopen(handle, "wb")
     try:
         with file:

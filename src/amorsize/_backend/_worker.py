@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import traceback
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +50,27 @@ def mark_worker() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def end_with(lifeline: Any) -> None:
+    """
+    End this worker when the other end of a pipe is gone, which only the caller's end closes.
+
+    Of a caller that was killed, loky's workers would know nothing: idle ones stay for :data:`IDLE_S`, busy ones compute
+    to the end and then wait for ever for somebody to take a large result. A signal, whose default action ends
+    a process even inside native code, and not a thread, beside which the user's function could not safely fork.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+    with contextlib.suppress(OSError):  # where there is no /proc a killed caller's workers stay, as elsewhere
+        # Opened once more: of what is inherited, all workers share one, and it signals to the last who asks.
+        own = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        if lifeline.poll():  # it was gone before
+            os._exit(1)
+
+
 # What ends this package's own idle threads: no fork is made beside them.
 BEFORE_FORK: Final[list[Callable[[], None]]] = []
 
@@ -66,19 +86,6 @@ def no_interrupt() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def removing(owner: object, path: str) -> Callable[[], object]:
-    """Remove a file when *owner* is collected, or when the function returned is called; in this process only."""
-    remove = weakref.finalize(owner, _unlink, path, os.getpid())
-    remove.atexit = False  # a forked copy of the program has an exit of its own
-    return remove
-
-
-def _unlink(path: str, pid: int) -> None:
-    if os.getpid() == pid:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
 
 def in_worker() -> bool:

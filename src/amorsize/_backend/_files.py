@@ -1,0 +1,51 @@
+"""
+Files that a caller shares with its workers: gone with their owner, at the end of the program, and after its death.
+
+The last is loky's resource tracker's work, a process of its own that outlives a caller that is killed. It runs for
+loky's semaphores anyway, and only loky's workers are given files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# After multiprocessing has joined the program's children, which may still read: its own temporary folders go then too.
+_EXIT_PRIORITY = -100
+
+
+def make() -> tuple[int, str]:
+    """Return the descriptor and the path of a new file; the caller of this function holds interrupts back."""
+    return tempfile.mkstemp(prefix="amorsize-")
+
+
+def removing(owner: object, path: str) -> Callable[[], Any]:
+    """
+    Remove a file when *owner* is collected, when the function returned is called, or at exit; in this process only.
+
+    A finalizer of multiprocessing, not of weakref: a child of multiprocessing leaves without running the others.
+    """
+    import multiprocessing.util  # noqa: PLC0415 - loky's workers need it, packing a function for a look does not
+
+    # Without a tracker (the system gives no process) only a killed caller leaves the file behind.
+    with contextlib.suppress(OSError):
+        _tracker().register(path, "file")
+    return multiprocessing.util.Finalize(owner, _remove, (path,), exitpriority=_EXIT_PRIORITY)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    with contextlib.suppress(OSError):
+        _tracker().unregister(path, "file")
+
+
+def _tracker() -> Any:
+    from joblib.externals.loky.backend import resource_tracker  # noqa: PLC0415 - takes joblib with it: only with loky
+
+    return resource_tracker
