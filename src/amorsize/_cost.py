@@ -47,6 +47,9 @@ SIZED: Final = 0.8
 # two per cent is a choice, not a fit.
 DISPATCH_SHARE: Final = 0.02
 
+# The same for the last chunks of a run: two of them and not one bound by half what uneven items cost at the end.
+LAST_DISPATCH_SHARE: Final = 0.05
+
 # The name under which the costs of kept forked workers are filed; in a plan their backend is "fork".
 STANDBY: Final = "standby"
 
@@ -264,20 +267,42 @@ def caller_item_s(profile: Profile, costs: Costs) -> float:
 
 
 def chunk_size(profile: Profile, costs: Costs, n_left: int, n_jobs: int) -> int:
+    """Choose the items of the first chunks: :func:`next_chunk` of what items take with their transfer."""
+    each_s = profile.item_s + transfer_item_s(profile, costs)
+    if each_s <= 0.0:
+        return max(1, math.ceil(n_left / n_jobs))
+    return next_chunk(n_left, n_jobs, each_s, costs.batch_overhead_s)[0]
+
+
+def next_chunk(n_left: int, n_jobs: int, each_s: float, batch_overhead_s: float) -> tuple[int, int]:
     """
-    Choose the items of the first chunks.
+    Choose the items of the next chunk, and how many chunks of that size are to be handed out in a row.
 
     Half of an equal share per worker (factoring, Flynn Hummel, Schonberg and Flynn 1992, with the factor two of
-    Hummel's FAC2), at most :data:`QUANTUM_S` of work, at least what keeps the dispatch under
-    :data:`DISPATCH_SHARE`; never more than an equal share, so that every worker gets work.
+    Hummel's FAC2), at most four fifths of :data:`QUANTUM_S` of work, at least :func:`dispatch_floor_s`; never more than
+    an equal share, so that every worker gets work.
+
+    Where one dispatch asks for more than the quantum, as on a cluster, few chunks are made, and nobody can share what
+    another has: they must end together. So factoring's rounds are kept, one chunk of a size for each worker. They are
+    as long as dispatch asks for while there is work for two rounds, then halves of what is left as long as one more
+    costs no more than :data:`LAST_DISPATCH_SHARE`, then equal shares.
     """
-    each_s = profile.item_s + transfer_item_s(profile, costs)
-    share = max(1, math.ceil(n_left / n_jobs))
-    if each_s <= 0.0:
-        return share
-    at_least = math.ceil(min(share, costs.batch_overhead_s / (DISPATCH_SHARE * each_s)))
-    at_most = int(min(share, max(1.0, SIZED * QUANTUM_S / each_s)))
-    return max(1, min(share, max(at_least, min(at_most, math.ceil(n_left / (2 * n_jobs))))))
+    each_s = max(each_s, 1e-9)
+    share = n_left / n_jobs
+    least = dispatch_floor_s(batch_overhead_s, n_jobs) / each_s
+    most = max(1, int(SIZED * QUANTUM_S / each_s))
+    if batch_overhead_s <= DISPATCH_SHARE * SIZED * QUANTUM_S:
+        at_least = math.ceil(min(math.ceil(share), least))
+        return max(1, at_least, min(most, math.ceil(share / 2))), 1
+    if share < 2 * least:
+        halves = LAST_DISPATCH_SHARE * share * each_s >= batch_overhead_s
+        least = share / 2 if halves else share
+    return max(1, math.ceil(least)), n_jobs
+
+
+def dispatch_floor_s(batch_overhead_s: float, n_jobs: int) -> float:
+    """Return the seconds of a chunk at least. In that time the one caller must be able to hand out one per worker."""
+    return batch_overhead_s * max(1 / DISPATCH_SHARE, n_jobs)
 
 
 def founding_chunk_size(profile: Profile, n_left: int) -> int:

@@ -42,9 +42,7 @@ class Chunker:
     """
     Sizes of the next chunks: factoring with a floor and a ceiling, corrected by the times measured in workers.
 
-    Each chunk is ``1 / (2 p)`` of what is left (FAC2, Flynn Hummel, Schonberg and Flynn 1992), at most four fifths of
-    :data:`amorsize._cost.QUANTUM_S` of work, at least what keeps dispatch under
-    :data:`amorsize._cost.DISPATCH_SHARE` of it.
+    The sizes are those of :func:`amorsize._cost.next_chunk`.
 
     Attributes:
         n_workers: Workers that share the work.
@@ -57,6 +55,7 @@ class Chunker:
     item_s: float
     batch_overhead_s: float
     fixed: int | None = None
+    _round: tuple[int, int] = (0, 0)
 
     def size(self, n_left: int) -> int:
         """Return the items of the next chunk, at least 1 while anything is left, never more than is left."""
@@ -64,11 +63,11 @@ class Chunker:
             return 0
         if self.fixed is not None:
             return min(self.fixed, n_left)
-        item_s = max(self.item_s, 1e-9)
-        share = math.ceil(n_left / (2 * self.n_workers))
-        at_most = max(1, int(cost.SIZED * cost.QUANTUM_S / item_s))
-        at_least = math.ceil(min(share * 2, self._floor_s / item_s))
-        return max(1, min(n_left, max(at_least, min(at_most, share))))
+        size, n_chunks = self._round
+        if not n_chunks:
+            size, n_chunks = cost.next_chunk(n_left, self.n_workers, self.item_s, self.batch_overhead_s)
+        self._round = (size, n_chunks - 1)
+        return min(size, n_left)
 
     def observe(self, n_items: int, elapsed_s: float) -> None:
         """Take in a finished chunk; a new observation counts half, so a change of regime shows after two chunks."""
@@ -82,12 +81,7 @@ class Chunker:
 
         More than :data:`amorsize._cost.QUANTUM_S` only where one more chunk costs 0.8 ms or more, as on a cluster.
         """
-        return max(cost.QUANTUM_S, self._floor_s / cost.SIZED)
-
-    @property
-    def _floor_s(self) -> float:
-        """Seconds of a chunk at least. In that time the one caller must be able to hand out one to each worker."""
-        return self.batch_overhead_s * max(1 / cost.DISPATCH_SHARE, self.n_workers)
+        return max(cost.QUANTUM_S, cost.dispatch_floor_s(self.batch_overhead_s, self.n_workers) / cost.SIZED)
 
 
 def split(current: int, stop: int) -> int:

@@ -312,6 +312,37 @@ def _some_bytes(n_bytes: int) -> Blob:
     return Blob(bytes(n_bytes))
 
 
+def run_flat(function: Callable[..., Any], *arguments: Any) -> Any:
+    """
+    Run a task and answer with the buffers of its result in a plain list, before the result itself.
+
+    Dask hands the elements of a list on as they are. As parts of an object they are put into its pickle's frames and
+    copied on the way through the scheduler: 100 arrays of 1 MB took 0.41 s home instead of 0.17.
+    """
+    result = function(*arguments)
+    if isinstance(result, Blob):
+        return [result.data, _WHOLE]
+    if isinstance(result, Done) and isinstance(result.results, Parts):
+        parts = result.results
+        result.results = None
+        return [parts.data.data, *(buffer.data for buffer in parts.buffers), result]
+    return result
+
+
+def gathered(answer: Any) -> Any:
+    """Undo :func:`run_flat`."""
+    if not isinstance(answer, list):
+        return answer
+    data, *buffers, result = answer
+    if result == _WHOLE:
+        return Blob(data)
+    result.results = Parts(Blob(data), tuple(map(Blob, buffers)))
+    return result
+
+
+_WHOLE: Final = "whole"
+
+
 # -- the caller's side -----------------------------------------------------------------------------------------------
 
 
@@ -639,10 +670,10 @@ class Dask(Cluster):
     async def _result(self, job: _Job) -> Any:
         for attempt in (1, 2):
             arguments = [await self._place(a) if isinstance(a, Shipped) else a for a in job.arguments]
-            future = self.client.submit(job.function, *arguments, pure=False, **self.backend.submit_kwargs)
+            future = self.client.submit(run_flat, job.function, *arguments, pure=False, **self.backend.submit_kwargs)
             job.handle = future
             try:
-                return await future
+                return gathered(await future)
             except Exception as error:
                 # Data put on workers is lost with the last of them; tasks are not. Put it there again, once.
                 if not (attempt == 1 and self._placed and "Cancelled" in type(error).__name__ and not self._is_over):

@@ -241,6 +241,9 @@ class Refused:
 class FlowTeam:
     """The caller's side of a run through a carrier."""
 
+    # Whether results share no memory: of a map all are kept anyway.
+    apart = False
+
     def __init__(self, job: Job, carrier: Carrier) -> None:
         self.job = job
         self.carrier = carrier
@@ -420,7 +423,7 @@ class FlowTeam:
         result, opened = answer.result, clock()
         if isinstance(result.results, bytes | bytearray | memoryview):
             n_bytes = len(result.results) + sum(len(buffer) for buffer in result.buffers)
-            results, failures = _worker.unpack(result.results, result.buffers)
+            results, failures = _worker.unpack(result.results, result.buffers, apart=self.apart)
         else:
             n_bytes = 0
             results, failures = result.results

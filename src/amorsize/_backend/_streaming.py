@@ -66,6 +66,9 @@ class _Results(dict[int, Any]):
 class StreamTeam(FlowTeam):
     """The caller's side of a stream."""
 
+    # Its user may keep one result in a thousand.
+    apart = True
+
     def __init__(self, job: Job, carrier: Carrier) -> None:
         self.window = Window()
         job.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can

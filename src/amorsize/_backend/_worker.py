@@ -290,12 +290,18 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def unpack(data: Any, buffers: Sequence[Any] = ()) -> tuple[list[Any], list[Failure]]:
-    """Undo :func:`pack`; *buffers* that came beside the pickle are copied: they are the engine's, and read-only."""
+def unpack(data: Any, buffers: Sequence[Any] = (), *, apart: bool = False) -> tuple[list[Any], list[Failure]]:
+    """
+    Undo :func:`pack`; *buffers* that came beside the pickle become those of the results, which can be written to.
+
+    Those that cannot are the engine's and are copied. With *apart* all are: the others are often pieces of one message,
+    which one kept result would keep alive.
+    """
     import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
 
     with no_collection():
-        results, packed = pickle.loads(data, buffers=map(bytearray, buffers))
+        own = (bytearray(b) if apart or memoryview(b).readonly else b for b in buffers)
+        results, packed = pickle.loads(data, buffers=own)
     failures = []
     for position, error, text in packed:
         failure = unpack_error((error, text))
