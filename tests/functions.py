@@ -251,3 +251,19 @@ class Doubled(Counter):
     """A class with another factor."""
 
     factor = 6
+
+
+def cannot_open(x: int) -> Any:
+    """Be what makes an :class:`Unopenable` again."""
+    message = f"cannot open {x}"
+    raise ValueError(message)
+
+
+class Unopenable:
+    """Pickles, and does not unpickle."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __reduce__(self) -> Any:
+        return cannot_open, (self.x,)

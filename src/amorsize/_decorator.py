@@ -453,11 +453,17 @@ def _check_n_jobs(name: str, value: Any) -> None:
         raise ValueError("n_jobs must not be 0; None lets amorsize decide, 1 is serial, -1 is all CPUs")
 
 
+# Seconds that every system's timers take: they count nanoseconds in 63 bits.
+_MOST_TIMEOUT_S = 10**9
+
+
 def _check_timeout(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be seconds or None, not {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be more than 0 seconds, not {value!r}; None is no limit")
+    if value > _MOST_TIMEOUT_S:
+        raise ValueError(f"{name} must be at most {_MOST_TIMEOUT_S} seconds, which is 30 years; None is no limit")
 
 
 def _check_progress(name: str, value: Any) -> None:

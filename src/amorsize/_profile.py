@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import math
 import sys
 import threading
@@ -130,16 +131,17 @@ CLOCK_S: Final = max(0.0, _measure_clock_s())
 
 
 def add_item_note(error: BaseException, index: int, item: object) -> None:
-    """Name the item on the exception, once, without touching type or text."""
+    """Name the item on the exception, once, without touching type or text; one that takes no notes goes without."""
     try:
         text = repr(item)
-    except Exception:  # noqa: BLE001 - a broken __repr__ must not replace the user's own exception
+    except (Exception, SystemExit):  # noqa: BLE001 - a broken __repr__ must not replace the user's own exception
         text = f"<{type(item).__name__}>"
     if len(text) > 100:
         text = text[:97] + "..."
     note = f"amorsize: raised by item {index}: {text}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    with contextlib.suppress(Exception):  # frozen dataclasses and the like
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
 
 class Sampler:

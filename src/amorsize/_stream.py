@@ -321,7 +321,7 @@ class _Parallel:
                 item = next(iterator)
             except StopIteration:
                 self.exhausted = True
-            except Exception as error:  # noqa: BLE001 - raised where the loop would raise it: after the items before it
+            except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - raised after the items before it
                 self.exhausted, self.input_error = True, error
             else:
                 buffer.weigh(item)

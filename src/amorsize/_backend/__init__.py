@@ -97,7 +97,7 @@ def _loky_blocker() -> str:
         return "JOBLIB_MULTIPROCESSING=0"
     if _semaphores() is not None:
         return str(_semaphores())
-    if sys.is_finalizing():
+    if sys.is_finalizing() or not threading.main_thread().is_alive():  # no thread may be started any more
         return "the interpreter is shutting down"
     process = loaded("multiprocessing.process")
     if process is not None and process.current_process().daemon:
@@ -236,27 +236,26 @@ def _packed(job: Job, *, is_cold: bool, ambient: bool) -> Job:
 
 def _run_loky(job: Job) -> Outcome:
     pool = _local.LOKY
-    is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
+    board, outcome = None, None
+    pool.enter()
     try:
-        with no_interrupt():  # an import that is interrupted leaves half a module behind
-            from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+        is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
+        try:
+            with no_interrupt():  # an import that is interrupted leaves half a module behind
+                from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
 
-            pool.ensure(job.n_jobs)
-    except OSError as error:
-        raise NoWorkersError(*error.args) from error
-    # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
-    board = _board()
-    try:
+                pool.ensure(job.n_jobs)
+        except OSError as error:
+            raise NoWorkersError(*error.args) from error
+        board = _board()
+        # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
         carrier = Callbacks(pool, ahead=1 if pool.n_workers() == job.n_jobs else 0, board=board)
         outcome = FlowTeam(_packed(job, is_cold=is_cold, ambient=True), carrier).run()
-    except BaseException:
-        pool.close(kill=True)  # interrupted: what still runs must not run on
-        raise
     finally:
         if board is not None:
             board.close()
-    if outcome.deaths:
-        pool.restart()
+        # Interrupted: what still runs must not run on.
+        pool.leave(broken=outcome is not None and outcome.deaths > 0, busy=outcome is None)
     return outcome
 
 
@@ -306,6 +305,7 @@ class Streaming:
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
+        self._pid = os.getpid()
         self._cluster: _local.External | None = None
         self._threads: Threads | None = None
         self._fork: Any = None
@@ -339,6 +339,7 @@ class Streaming:
         """Start local workers; returns the system's refusal, None if there is none."""
         try:
             if backend == LOKY:
+                _local.LOKY.enter()
                 _local.LOKY.ensure(job.n_jobs)
             else:
                 from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows
@@ -353,31 +354,30 @@ class Streaming:
         self.team.close()
         if self._fork is not None:
             self._fork.close(kill=kill)
+        if self._board is not None:
+            self._board.close()
+        if os.getpid() != self._pid:
+            return  # a forked copy of the program: all else is its parent's
         if self._threads is not None:
             self._threads.close()
         if self._cluster is not None:
             self._cluster.__exit__()
-        if self._board is not None:
-            self._board.close()
         if self._backend == LOKY:
-            if self.team.outcome.deaths:
-                _local.LOKY.restart()
-            elif kill and not sys.is_finalizing():  # at exit the pool has been ended
-                self._settle_loky()
+            is_busy = kill and not sys.is_finalizing() and not self._settled()  # at exit the pool has been ended
+            _local.LOKY.leave(broken=self.team.outcome.deaths > 0, busy=is_busy)
 
-    def _settle_loky(self) -> None:
-        """Let chunks that are running end; each does within its quantum. Where one does not, the pool goes."""
+    def _settled(self) -> bool:
+        """Let chunks that are running end, each within its quantum; returns whether they have."""
         deadline = time.monotonic() + 1.0
         while self.team.in_flight and time.monotonic() < deadline:
             self.team.ranges.drop_from(0)
             self.team.take(0.1)
-        if self.team.in_flight:
-            _local.LOKY.close(kill=True)
+        return not self.team.in_flight
 
 
 def shutdown() -> None:
     """End idle workers and wait for them."""
-    _local.LOKY.close()
+    _local.LOKY.end_idle()
     if (threads := _if_used("_threads")) is not None:
         threads.end_waiting()
     if (standby := _if_used("_standby")) is not None:

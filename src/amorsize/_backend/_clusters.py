@@ -576,6 +576,10 @@ class Cluster:
     def renew(self) -> None:
         """Leave it to the engine, which replaces its workers by itself."""
 
+    def fault(self) -> BaseException | None:
+        """Return None: who watches over the cluster tells of it."""
+        return None
+
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""
         return " ".join(str(error).split())[:300] if isinstance(error, Lost) else ""

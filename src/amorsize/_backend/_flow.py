@@ -169,6 +169,10 @@ class Submitter(Protocol):
     def renew(self) -> None:
         """As :meth:`Carrier.renew`."""
 
+    def fault(self) -> BaseException | None:
+        """Return why no answer can come any more, None where one can."""
+        ...
+
 
 class Callbacks:
     """A carrier over anything that calls back from some thread when a task is done; the callback only fills a queue."""
@@ -179,6 +183,7 @@ class Callbacks:
         self.ahead = ahead
         self._board = board
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._unanswered: list[int] = []
 
     def task(self, job: Job, work: Work) -> Any:
         """Ask the way."""
@@ -188,6 +193,7 @@ class Callbacks:
         """Hand over a task."""
         if self._board is not None and number >= 0:
             task = self._board.watch(task, number)
+        self._unanswered.append(number)
         self.way.submit(task, lambda result, error: self._answers.put(self._answer(number, result, error)))
 
     def _answer(self, number: int, result: Any, error: BaseException | None) -> Answer:
@@ -203,6 +209,10 @@ class Callbacks:
             answers.append(self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait())
             while True:
                 answers.append(self._answers.get_nowait())
+        if not answers and timeout_s > 0 and self._unanswered and (fault := self.way.fault()) is not None:
+            answers = [self._answer(number, None, fault) for number in self._unanswered]
+        for answer in answers:
+            self._unanswered.remove(answer.number)
         return answers
 
     def broken(self, error: BaseException) -> str:
@@ -236,6 +246,10 @@ class Refused:
 
     def renew(self) -> None:
         """Do nothing."""
+
+    def fault(self) -> BaseException | None:
+        """Return None: each task is answered at once."""
+        return None
 
 
 class FlowTeam:
@@ -323,7 +337,9 @@ class FlowTeam:
                 continue
             begin = clock()
             start, stop = taken
-            done, failed = _worker.run_here(self.job.call, self.job.items[start:stop], keep_going=self.job.keep_going)
+            done, failed = _worker.run_here(
+                self.job.call, _worker.cut(self.job.items, start, stop), keep_going=self.job.keep_going
+            )
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
@@ -363,7 +379,7 @@ class FlowTeam:
         # A fixed batch_size is one chunk whatever it takes.
         quantum_s = 1e9 if job.batch_size is not None else self.chunker.quantum_s
         block = schedule.first_block(self.chunker.item_s)
-        work = Work(job.base + start, job.items[start:stop], quantum_s, block)
+        work = Work(job.base + start, _worker.cut(job.items, start, stop), quantum_s, block)
         try:
             task = self.carrier.task(job, work)
         except Unsendable as error:
@@ -394,7 +410,9 @@ class FlowTeam:
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
-        done, failed = _worker.run_here(self.job.call, self.job.items[start:stop], keep_going=self.job.keep_going)
+        done, failed = _worker.run_here(
+            self.job.call, _worker.cut(self.job.items, start, stop), keep_going=self.job.keep_going
+        )
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 
@@ -423,7 +441,9 @@ class FlowTeam:
         result, opened = answer.result, clock()
         if isinstance(result.results, bytes | bytearray | memoryview):
             n_bytes = len(result.results) + sum(len(buffer) for buffer in result.buffers)
-            results, failures = _worker.unpack(result.results, result.buffers, apart=self.apart)
+            results, failures = _worker.unpack(
+                result.results, result.buffers, start=self.job.base + start, apart=self.apart
+            )
         else:
             n_bytes = 0
             results, failures = result.results
@@ -460,6 +480,8 @@ class FlowTeam:
         assert error is not None  # noqa: S101 - for the type checker
         if isinstance(error, _worker.NoWorkersError):
             self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
+            if not self.in_flight:  # the next chunk would be refused too, after an attempt that takes time
+                self.carrier = Callbacks(Refused(self.carrier.name, error), ahead=0)
             self._do_here(start, min(stop, self.limit))
         elif isinstance(error, _worker.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
@@ -468,6 +490,10 @@ class FlowTeam:
             self.ranges.give_back(middle, min(stop, self.limit))
             self._lost(range(start, middle), error)
         elif stop - start == 1 or isinstance(error, ItemTimeout):
+            if isinstance(error, ItemTimeout) and error.index < 0:
+                index = self.job.base + start
+                message = f"item {index} took longer than timeout={self.job.timeout:g} s and was stopped"
+                error = ItemTimeout(message, index)
             self.ranges.give_back(start + 1, min(stop, self.limit))
             self._accept(start, [error], [(0, error)])
         else:

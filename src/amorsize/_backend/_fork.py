@@ -236,6 +236,9 @@ class Team:
         with process.no_interrupt():
             if self._board_map is None:
                 return
+            if os.getpid() != self._parent:  # the function forked, in the caller, and its copy ends here
+                self.abandon()
+                return
             if kill:
                 for worker in self.workers.values():
                     process.kill(worker.pid)
@@ -352,7 +355,7 @@ class Team:
             board[slot + _SINCE_NS] = time.monotonic_ns()
             board[slot + _HI] = high
             before = clock()
-            done, failed = _worker.run_block(job.call, job.items[current:high], keep_going=job.keep_going)
+            done, failed = _worker.run_block(job.call, _worker.cut(job.items, current, high), keep_going=job.keep_going)
             now = clock()
             failures += [(len(results) + position, error) for position, error in failed]
             results += done
@@ -470,7 +473,9 @@ class Team:
             while current < min(stop, self.limit):
                 high = min(stop, self.limit, current + block)
                 before = clock()
-                done, failed = _worker.run_here(job.call, job.items[current:high], keep_going=job.keep_going)
+                done, failed = _worker.run_here(
+                    job.call, _worker.cut(job.items, current, high), keep_going=job.keep_going
+                )
                 now = clock()
                 self._accept(current, done, failed)
                 current += len(done)
@@ -563,7 +568,7 @@ class Team:
                 self.first_message_s = begin - self.began
             opened = clock()
             with memoryview(buffer) as view, view[used + _HEAD.size : used + _HEAD.size + n_bytes] as part:
-                results, failures = _worker.unpack(part)
+                results, failures = _worker.unpack(part, start=self.job.base + start)
             used += _HEAD.size + n_bytes
             lane = f"worker {worker.slot + 1}"
             self.outcome.spans.append(

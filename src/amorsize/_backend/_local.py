@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,10 +20,15 @@ from amorsize._backend._worker import NoWorkersError, end_with, no_interrupt
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Seconds after which idle loky workers leave by themselves; joblib's own figure.
 IDLE_S: Final = 300
+
+# What it means for a task that workers have died, by the name of its error.
+_DEATHS: Final = frozenset(
+    {"BrokenExecutor", "BrokenProcessPool", "TerminatedWorkerError", "ShutdownExecutorError", "_DeafError"}
+)
 
 # Priority among multiprocessing's finalizers: semaphores go at 0, queues at 10, higher ones first.
 _BEFORE_SEMAPHORES: Final = 100
@@ -108,12 +115,33 @@ class Loky:
     name = "loky"
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._forget()
+        self._inherited: Any = None
+
+    def _forget(self) -> None:
+        # For one thread as often as it likes: a signal's handler may end the pool while it is being started or ended.
+        self._lock = threading.RLock()
         self._executor: Any = None
-        self._size = 0
+        self._size = self._wanted = 0
         self._pid = 0
         self._registered = False
-        self._inherited: Any = None
+        self._n_runs = 0
+
+    def enter(self) -> None:
+        """Be at work with the workers: they are everybody's, and nobody ends them meanwhile."""
+        with self._lock:
+            self._n_runs += 1
+
+    def leave(self, *, broken: bool = False, busy: bool = False) -> None:
+        """
+        Be done with the workers; ends them where they are *broken*, or *busy* with what nobody wants any more.
+
+        Not where somebody else is at work with them: chunks that nobody wants then end within their quantum.
+        """
+        with self._lock:
+            self._n_runs = max(0, self._n_runs - 1)
+            if (busy and not self._n_runs) or (broken and _is_broken(self._executor)):
+                self.close(kill=True)
 
     def is_warm(self) -> bool:
         """Tell whether workers are there."""
@@ -121,7 +149,7 @@ class Loky:
         if executor is None or self._pid != os.getpid():
             return False
         flags = executor._flags  # noqa: SLF001 - no public way to ask
-        return flags.broken is None and not flags.shutdown and bool(executor._processes)  # noqa: SLF001 - as above
+        return not _is_broken(executor) and not flags.shutdown and bool(executor._processes)  # noqa: SLF001 - as above
 
     def threads(self) -> frozenset[threading.Thread]:
         """Return the threads that serve the pool: what they may hold, a forked worker never touches."""
@@ -146,7 +174,7 @@ class Loky:
 
             executor: Any = self._executor if self._pid == os.getpid() else None
             flags = None if executor is None else executor._flags  # noqa: SLF001 - no public way to ask
-            if flags is not None and flags.broken is None and not flags.shutdown and self._size >= n_jobs:
+            if flags is not None and not _is_broken(executor) and not flags.shutdown and self._size >= n_jobs:
                 return
             if executor is not None:
                 executor.shutdown(wait=False)
@@ -159,7 +187,7 @@ class Loky:
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
             watched: Any = {"initializer": end_with, "initargs": (_lifeline(),)} if sys.platform == "linux" else {}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env, **watched)
-            self._size, self._pid = n_jobs, os.getpid()
+            self._size, self._wanted, self._pid = n_jobs, n_jobs, os.getpid()
             if not self._registered:
                 # Before the interpreter takes modules apart: loky's own clean-up needs them. A child of multiprocessing
                 # leaves without atexit's functions, and removes semaphores that workers which still start ask for.
@@ -175,13 +203,27 @@ class Loky:
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
-        try:
-            with no_interrupt():  # the first task starts the workers, which inherit that Ctrl-C is held back
-                future = self._executor.submit(task)
-        except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
-            future = self._entered(task)
-            if future is None or future.cancel():
+        executor: Any = None
+        while True:
+            before = executor
+            try:
+                if self._executor is None:  # another run has ended them
+                    self.ensure(max(1, self._wanted))
+                executor = self._executor
+                with no_interrupt(), _flushable():  # the first task starts the workers, which inherit both
+                    future = executor.submit(task)
+                break
+            except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
+                entered = self._entered(executor, task)
+                if entered is not None and not entered.cancel():
+                    future = entered
+                    break
+                # Replaced by another run between two of these lines: the task is for its successor.
+                if executor is not self._executor and executor is not before:
+                    continue
                 refusal = _refusal(error)
+                if refusal is not None and executor is not None:
+                    _end_unserved(executor)
                 done(None, error if refusal is None else NoWorkersError(*refusal.args))
                 return
 
@@ -194,52 +236,125 @@ class Loky:
 
         future.add_done_callback(finished)
 
-    def _entered(self, task: Callable[[], Any]) -> Any:
+    @staticmethod
+    def _entered(executor: Any, task: Callable[[], Any]) -> Any:
         """Return the future of a task that loky took in before it failed to start workers: it may still be run."""
-        waiting = list(getattr(self._executor, "_pending_work_items", {}).values())
+        waiting = list(getattr(executor, "_pending_work_items", {}).values())
         return next((item.future for item in waiting if item.fn is task), None)
 
     def broken(self, error: BaseException) -> str:
         """Return loky's words where *error* means that workers died."""
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        if not kinds & {"BrokenExecutor", "BrokenProcessPool", "TerminatedWorkerError", "ShutdownExecutorError"}:
+        if not kinds & _DEATHS:
             return ""
         text = " ".join(str(error).split())
         return f"{type(error).__name__}: {text[:300]}"
 
+    def fault(self) -> BaseException | None:
+        """Return why no answer can come any more, None where one can."""
+        executor = self._executor
+        if executor is None or not _is_deaf(executor):
+            return None
+        return _DeafError(
+            "the thread that takes in what loky's workers send has ended, as it does where memory runs out"
+        )
+
     def forget(self) -> None:
-        """Start anew in a forked copy of the program: lock and executor belong to the parent."""
-        self._lock = threading.Lock()
+        """Start anew in a forked copy of the program: lock, executor and workers belong to the parent."""
         # The parent's executor must not be collected here: its clean-up would talk to the parent's workers.
         self._inherited = self._executor
-        self._executor, self._size = None, 0
-        self._registered = False
+        if self._inherited is not None:
+            # At its end a process joins its children, and these are not its own.
+            _children().difference_update((self._inherited._processes or {}).values())  # noqa: SLF001 - no public way
+        self._forget()
 
     def _at_exit(self) -> None:
         self.close(kill=True)
+        # Whoever was interrupted while starting some may have left one that waits for tasks, and is waited for.
+        kept = getattr(loaded("joblib.externals.loky.reusable_executor"), "_executor", None)
+        others = set((getattr(kept, "_processes", None) or {}).values())
+        _kill([p for p in _children() if type(p).__name__ == "LokyProcess" and p not in others])
 
     def renew(self) -> None:
         """Start another pool of the same size if this one is broken."""
-        executor = self._executor
-        if executor is None or executor._flags.broken is not None:  # noqa: SLF001 - no public way to ask
-            size = self._size
-            self.close(kill=True)
-            self.ensure(max(1, size))
+        with self._lock:
+            if self._executor is None or _is_broken(self._executor):
+                self.close(kill=True)
+                self.ensure(max(1, self._wanted))
 
-    def restart(self) -> None:
-        """Drop a broken pool; the next run starts another."""
-        self.close(kill=True)
+    def end_idle(self) -> None:
+        """End the workers and wait for them, unless somebody is at work with them."""
+        if not self._n_runs:
+            self.close()
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers and wait for them."""
         with self._lock:
             executor, self._executor, self._size = self._executor, None, 0
             if executor is not None and self._pid == os.getpid():
-                with contextlib.suppress(Exception):  # whatever state it is in, it must go
-                    _end_unserved(executor)
-                    executor.shutdown(wait=True, kill_workers=kill)
+                processes = list((executor._processes or {}).values())  # noqa: SLF001 - no public way
+                try:
+                    with contextlib.suppress(Exception):  # whatever state it is in, it must go
+                        _end_unserved(executor)
+                        executor.shutdown(wait=True, kill_workers=kill)
+                except BaseException:  # a signal's handler that ends the program, say: nobody tells them to leave now
+                    _kill(processes)
+                    raise
                 # A worker that broke the pool is in nobody's list any more: asking takes in its end and its pipe.
                 sys.modules["multiprocessing"].active_children()
+
+
+def _children() -> set[Any]:
+    """Return the processes that multiprocessing waits for at the end of this one."""
+    process = loaded("multiprocessing.process")
+    return set() if process is None else process._children  # noqa: SLF001 - the only way that asks none of them
+
+
+def _kill(processes: list[Any]) -> None:
+    """End loky's processes at once; their own ``terminate`` could be held up."""
+    for process in processes:
+        with contextlib.suppress(OSError, AttributeError):
+            if not process.is_alive():
+                continue
+            if sys.platform == "win32":
+                process.terminate()
+            else:
+                os.kill(process.pid, signal.SIGKILL)
+
+
+class _DeafError(RuntimeError):
+    """Says that nobody listens to the workers any more."""
+
+
+def _is_deaf(executor: Any) -> bool:
+    """Tell whether the thread that takes in loky's answers has ended with tasks unanswered."""
+    thread = executor._executor_manager_thread  # noqa: SLF001 - no public way to ask
+    return thread is not None and not thread.is_alive() and bool(executor._pending_work_items)  # noqa: SLF001 - as above
+
+
+def _is_broken(executor: Any) -> bool:
+    """Tell whether loky's workers must be replaced before anything else is given to them."""
+    if executor is None:
+        return False
+    return executor._flags.broken is not None or _is_deaf(executor)  # noqa: SLF001 - no public way to ask
+
+
+@contextlib.contextmanager
+def _flushable() -> Iterator[None]:
+    """Stand in for standard streams that cannot be flushed (a daemon's), as loky does before it starts a worker."""
+    replaced = {}
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - none, closed, or odd
+            replaced[name] = stream
+            setattr(sys, name, io.StringIO())
+    try:
+        yield
+    finally:
+        for name, stream in replaced.items():
+            setattr(sys, name, stream)
 
 
 def _end_unserved(executor: Any) -> None:
@@ -248,7 +363,8 @@ def _end_unserved(executor: Any) -> None:
 
     They would never be told to leave, and the interpreter waits for them at its end.
     """
-    if executor._executor_manager_thread is None:  # noqa: SLF001 - no public way
+    thread = executor._executor_manager_thread  # noqa: SLF001 - no public way
+    if thread is None or not thread.is_alive():
         for process in (executor._processes or {}).values():  # noqa: SLF001 - as above
             process.terminate()
             process.join(10)
@@ -262,6 +378,8 @@ def _refusal(error: BaseException) -> OSError | None:
     """
     if isinstance(error, UnboundLocalError) and error.__context__ is not None:
         error = error.__context__
+    if isinstance(error, MemoryError) or "start new thread" in str(error) or "after shutdown" in str(error):
+        return OSError(f"{type(error).__name__}: {error}")
     return error if isinstance(error, OSError) else None
 
 
@@ -296,6 +414,10 @@ class External:
     def renew(self) -> None:
         """Leave it to the engine."""
         self._cluster.renew()
+
+    def fault(self) -> BaseException | None:
+        """Return None: who watches over the cluster tells of it."""
+        return None
 
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""

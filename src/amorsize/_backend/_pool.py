@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 _HEAD: Final = struct.Struct("=qqqdd")  # number, bytes that follow, items, begin, end
 _READ_BYTES: Final = 1 << 20
 
+# Instead of a number: the worker may leave. The end of the pipe does not tell: whatever has been forked since, another
+# stream's workers or the user's own processes, holds a copy of the other end.
+_NO_MORE: Final = -1
+
+# Instead of how many items have been done: they could not be unpickled, and an error follows.
+_UNOPENED: Final = -1
+
 clock = time.perf_counter
 
 
@@ -114,15 +121,19 @@ class ForkPool:
         return worker
 
     def close(self, *, kill: bool = False) -> None:
-        """End the workers, wait for them, and give every descriptor back. May be called again."""
+        """
+        End the workers, wait for them, and give every descriptor back. May be called again.
+
+        In a forked copy of the program only the descriptors: the workers are its parent's.
+        """
         with process.no_interrupt():
-            for worker in self._workers.values():
-                if kill or worker.numbers:
+            is_mine = os.getpid() == self._parent
+            for worker in self._workers.values() if is_mine else ():
+                if kill or worker.numbers or not _dismiss(worker.tasks_fd):
                     process.kill(worker.pid)
-                os.close(worker.tasks_fd)
-                worker.tasks_fd = -1
             for worker in list(self._workers.values()):
-                process.reap(worker.pid)
+                if is_mine:
+                    process.reap(worker.pid)
                 self._forget(worker)
             if not self._board_map.closed:
                 self._board.release()
@@ -169,7 +180,15 @@ class ForkPool:
     def _serve(self, slot: int, stream: Any, results: int) -> None:
         while len(head := stream.read(_HEAD.size)) == _HEAD.size:
             number, n_bytes, start, quantum_s, block = _HEAD.unpack(head)
-            items = pickle.loads(stream.read(n_bytes))
+            if number == _NO_MORE:
+                return
+            data = stream.read(n_bytes)
+            try:
+                items = pickle.loads(data)
+            except Exception as error:  # noqa: BLE001 - objects raise anything when they are made; it travels home
+                data = pickle.dumps(_worker.pack_error(error, start))
+                process.write_all(results, _HEAD.pack(number, len(data), _UNOPENED, 0.0, 0.0), data)
+                continue
             self._board[2 * slot] = number
             begin = clock()
             done, failures = self._run(slot, items, quantum_s, block)
@@ -283,7 +302,10 @@ class ForkPool:
             worker.numbers.remove(number)
             worker.since_s = clock()
             del self._tasks[number]
-            self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
+            if n_items == _UNOPENED:
+                self._answers.append(Answer(number, None, _worker.unpack_error(pickle.loads(data))))
+            else:
+                self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
         del buffer[:used]
 
     def _bury(self, worker: _Worker) -> None:
@@ -327,8 +349,8 @@ class ForkPool:
             number = worker.numbers[0]
             self._forget(worker)
             self._tasks.pop(number)
-            # Which index that is, the run knows: it replaces the number.
-            self._answers.append(Answer(number, None, ItemTimeout(f"took longer than timeout={limit:g} s", -1)))
+            # Which index that is, the run knows.
+            self._answers.append(Answer(number, None, ItemTimeout("", -1)))
             self._replace(worker.slot)
 
     def broken(self, error: BaseException) -> str:
@@ -337,6 +359,14 @@ class ForkPool:
 
     def renew(self) -> None:
         """Do nothing: each dead worker is replaced at once."""
+
+
+def _dismiss(tasks_fd: int) -> bool:
+    """Tell an idle worker to leave, whose pipe is empty; returns whether it has been told."""
+    try:
+        return os.write(tasks_fd, _HEAD.pack(_NO_MORE, 0, 0, 0.0, 0.0)) == _HEAD.size
+    except OSError:
+        return False
 
 
 def _dumps(value: Any) -> bytes:

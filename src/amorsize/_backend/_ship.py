@@ -19,6 +19,7 @@ import functools
 import hashlib
 import importlib
 import io
+import itertools
 import os
 import pickle
 import sys
@@ -274,12 +275,14 @@ class Parcel:
         data: The pickled contents, or empty where they lie in a file.
         path: That file, or empty.
         is_by_value: Whether the function itself is in it.
+        number: Which parcel of this process it is: each run has its own, the same contents or not.
     """
 
     digest: bytes
     data: bytes
     path: str
     is_by_value: bool
+    number: int = 0
 
     def close(self) -> None:
         """Remove the file, if there is one."""
@@ -330,10 +333,10 @@ def pack_function(
     data = pickle.dumps(contents, protocol=5)
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if len(data) <= _INLINE_BYTES or not ambient:
-        return Parcel(digest, data, "", not named)
+        return Parcel(digest, data, "", not named, next(_numbers))
     with _worker.no_interrupt():
         handle, path = _files.make()
-        parcel = Parcel(digest, b"", path, not named)
+        parcel = Parcel(digest, b"", path, not named, next(_numbers))
         _files.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
         file = os.fdopen(handle, "wb")
     try:
@@ -341,7 +344,7 @@ def pack_function(
             file.write(data)
     except OSError:  # no room: it travels with each chunk
         parcel.close()
-        return Parcel(digest, data, "", not named)
+        return Parcel(digest, data, "", not named, next(_numbers))
     return parcel
 
 
@@ -356,8 +359,11 @@ def _copied(func: Callable[..., Any]) -> Callable[..., Any]:
     return twin
 
 
-_opened: dict[bytes, Callable[[Any], Any]] = {}
+_numbers: Final = itertools.count(1)
+
+_opened: dict[bytes, tuple[Callable[[Any], Any], Ambience | None]] = {}
 _current: bytes = b""
+_entered: int = 0
 _initialized: bytes = b""
 
 
@@ -368,9 +374,13 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     Raises:
         StaleCode: If the worker's module holds other code under that name, or none.
     """
-    global _current, _initialized  # noqa: PLW0603 - a worker runs one chunk at a time
+    global _current, _entered, _initialized  # noqa: PLW0603 - a worker runs one chunk at a time
     if parcel.digest == _current:
-        return _opened[parcel.digest]
+        call, state = _opened[parcel.digest]
+        if parcel.number != _entered and state is not None:  # the run before may have changed the worker's state
+            enter(state)
+        _entered = parcel.number
+        return call
     data = parcel.data
     if not data:
         with open(parcel.path, "rb") as file:
@@ -385,9 +395,10 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     function = pickle.loads(contents.function) if contents.function else _import(contents)
     kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
     _opened.clear()  # one function at a time keeps a large closure from staying for ever
-    _opened[parcel.digest] = _worker.make_call(function, star=contents.star, kwargs=kwargs)
-    _current = parcel.digest
-    return _opened[parcel.digest]
+    call = _worker.make_call(function, star=contents.star, kwargs=kwargs)
+    _opened[parcel.digest] = call, contents.ambience
+    _current, _entered = parcel.digest, parcel.number
+    return call
 
 
 def _import(contents: _Contents) -> Callable[..., Any]:

@@ -98,14 +98,22 @@ class Threads:
         return _ThreadTask(job.call, work.items, work.quantum_s, work.block, job.keep_going, self)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* on a thread."""
+        """Run *task* on a thread; where the system gives not even one, *done* gets that error."""
+        refusal: RuntimeError | None = None
         with _worker.no_interrupt(), self._lock:  # a thread that is not in the list would never be told to end
-            self._tasks.put((task, done))
             if len(self._threads) < self.n:
                 name = f"amorsize-{len(self._threads) + 1}"
                 thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    refusal = error
+                else:
+                    self._threads.append(thread)
+            if self._threads:
+                self._tasks.put((task, done))
+                return
+        done(None, _worker.NoWorkersError(str(refusal)))
 
     def _next(self) -> Any:
         """Wait for a task; None if this thread is to end, or has waited in vain."""
@@ -141,6 +149,10 @@ class Threads:
 
     def renew(self) -> None:
         """Do nothing: threads do not die."""
+
+    def fault(self) -> BaseException | None:
+        """Return None: threads do not die."""
+        return None
 
     def close(self, timeout_s: float = 0.9) -> None:
         """Let the threads end after the item they are at; those that are stuck in one are left behind."""

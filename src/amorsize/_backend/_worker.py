@@ -198,13 +198,16 @@ def pack_error(error: BaseException, index: int) -> Packed:
     """
     import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
 
-    text = "".join(traceback.format_exception(error))
+    # What the exception's own code raises, SystemExit included, must not end the worker: its neighbours travel too.
+    text = ""
+    with contextlib.suppress(BaseException):
+        text = "".join(traceback.format_exception(error))
     # Both ways through the pickle: exceptions are known for going in and not coming out.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):
         if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error, text
     instead = _described(error, index)
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):
         from amorsize._backend import _ship  # noqa: PLC0415 - built on this module; only where plain pickle fails
 
         data = _ship.dumps_error(error)
@@ -217,7 +220,7 @@ def _described(error: BaseException, index: int) -> RemoteError:
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         words = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the error
+    except BaseException:  # noqa: BLE001 - a broken __str__ must not hide the error
         words = "<no text>"
     return RemoteError(f"item {index} raised {kind}, which cannot be pickled: {words}", index)
 
@@ -235,7 +238,8 @@ def unpack_error(packed: Packed) -> BaseException:
     else:
         error = closed
     if text:
-        error.__cause__ = RemoteTraceback(text)
+        with contextlib.suppress(Exception):  # a frozen dataclass takes none
+            error.__cause__ = RemoteTraceback(text)
     return error
 
 
@@ -258,12 +262,12 @@ def pack(
         results[position] = None
     try:
         return dumps((results, packed))
-    except Exception:  # noqa: BLE001, S110 - objects raise anything when pickled; find out which one it was
+    except BaseException:  # noqa: BLE001, S110 - objects raise anything when pickled; find out which one it was
         pass
     for position, result in enumerate(results):
         try:
             dumps(result)
-        except Exception as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as above
             kind = type(result).__qualname__
             message = (
                 f"the result of item {start + position} ({kind}) cannot be pickled: {type(error).__name__}: {error}"
@@ -290,24 +294,58 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def unpack(data: Any, buffers: Sequence[Any] = (), *, apart: bool = False) -> tuple[list[Any], list[Failure]]:
+def unpack(
+    data: Any, buffers: Sequence[Any] = (), *, start: int, apart: bool = False
+) -> tuple[list[Any], list[Failure]]:
     """
     Undo :func:`pack`; *buffers* that came beside the pickle become those of the results, which can be written to.
 
     Those that cannot are the engine's and are copied. With *apart* all are: the others are often pieces of one message,
-    which one kept result would keep alive.
+    which one kept result would keep alive. A result that does not open again becomes an :class:`UnpicklableResult` at
+    its index, counted from *start*.
     """
     import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
 
-    with no_collection():
-        own = (bytearray(b) if apart or memoryview(b).readonly else b for b in buffers)
-        results, packed = pickle.loads(data, buffers=own)
-    failures = []
+    own = [bytearray(b) if apart or memoryview(b).readonly else b for b in buffers]
+    failures: list[Failure] = []
+    try:
+        with no_collection():
+            results, packed = pickle.loads(data, buffers=own)
+    except Exception:  # noqa: BLE001 - objects raise anything when they are made
+        results, packed = _unpack_others(data, own, start, failures)
     for position, error, text in packed:
         failure = unpack_error((error, text))
         results[position] = failure
         failures.append((position, failure))
     return results, failures
+
+
+def _unpack_others(data: Any, buffers: list[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
+    """Open what can be opened."""
+    from amorsize._backend import _careful  # noqa: PLC0415 - only where something cannot
+
+    (results, packed), trouble = _careful.opened(data, buffers)
+    for position, result in enumerate(results):
+        if (cause := trouble(result)) is not None:
+            message = f"the result of item {start + position} cannot be unpickled: {type(cause).__name__}: {cause}"
+            results[position] = failure = UnpicklableResult(message, start + position)
+            failure.__cause__ = cause
+            failures.append((position, failure))
+    return results, packed
+
+
+def cut(items: Any, start: int, stop: int) -> Any:
+    """
+    Return neighbouring items.
+
+    Raises:
+        RuntimeError: If they are not all there any more, as when a dictionary changes under its loop.
+    """
+    part = items[start:stop]
+    if len(part) != stop - start:
+        message = f"the input became shorter while it was mapped: it has {len(items)} items, item {stop - 1} is gone"
+        raise RuntimeError(message)
+    return part
 
 
 def reseed(seed: int | None = None) -> None:

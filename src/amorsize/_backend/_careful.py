@@ -1,0 +1,109 @@
+"""
+Opening results of which some cannot be opened: the others are kept. Loaded only when a pickle has failed to open.
+
+Slow, in pure Python: what an object's own code raises is put in its place, and the results that hold such a place are
+found by walking through them once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class _Unopened:
+    """Stands for an object that could not be made; whatever is to be put into it is dropped."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def _drop(self, *_: Any) -> None:
+        pass
+
+    append = extend = add = update = __setitem__ = _drop
+
+
+def _made(make: Any, arguments: Any, keywords: Any = None) -> Any:
+    if isinstance(make, _Unopened):
+        return make
+    try:
+        return make(*arguments, **(keywords or {}))
+    except Exception as error:  # noqa: BLE001 - objects raise anything when they are made
+        return _Unopened(error)
+
+
+def _new(kind: Any, arguments: Any, keywords: Any = None) -> Any:
+    return kind if isinstance(kind, _Unopened) else _made(kind.__new__, (kind, *arguments), keywords)
+
+
+# The one in Python: the documented one cannot be told what to do after a failure.
+_Unpickler: Any = vars(pickle)["_Unpickler"]
+
+
+class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
+    """An unpickler that goes on where an object cannot be made."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except Exception as error:  # noqa: BLE001 - modules raise anything when they are imported
+            return _Unopened(error)
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], arguments)
+
+    def _newobj(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _new(self.stack[-1], arguments)
+
+    def _newobj_ex(self) -> None:
+        keywords, arguments = self.stack.pop(), self.stack.pop()
+        self.stack[-1] = _new(self.stack[-1], arguments, keywords)
+
+    def _build(self) -> None:
+        if isinstance(self.stack[-2], _Unopened):
+            self.stack.pop()
+            return
+        depth = len(self.stack) - 1
+        try:
+            self.load_build()
+        except Exception as error:  # noqa: BLE001 - as above
+            del self.stack[depth:]
+            self.stack[-1] = _Unopened(error)
+
+    dispatch[pickle.REDUCE[0]] = _reduce
+    dispatch[pickle.NEWOBJ[0]] = _newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = _newobj_ex
+    dispatch[pickle.BUILD[0]] = _build
+
+
+class _Finder(pickle.Pickler):
+    """Walks through an object for what could not be made in it."""
+
+    error: BaseException | None = None
+
+    def persistent_id(self, obj: Any) -> Any:
+        if isinstance(obj, _Unopened):
+            self.error = self.error or obj.error
+            return 0
+        return None
+
+
+def opened(data: Any, buffers: Iterable[Any]) -> tuple[Any, Callable[[Any], BaseException | None]]:
+    """Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could."""
+
+    def trouble(part: Any) -> BaseException | None:
+        finder = _Finder(io.BytesIO(), protocol=5)
+        with contextlib.suppress(Exception):  # what was opened may not close again
+            finder.dump(part)
+        return finder.error
+
+    return _Careful(io.BytesIO(data), buffers=buffers).load(), trouble
