@@ -194,7 +194,7 @@ class TestShared:
     def test_a_death_is_told_to_each_run_once(self) -> None:
         """All that one pool had goes down together; those who may try again do, with the pool of whoever was first."""
         with ThreadPoolExecutor(2) as pool:
-            guilty = pool.submit(amorsize.parallel(dies, **LOKY).map, range(60))
+            guilty = pool.submit(amorsize.parallel(dies, timeout=60, **LOKY).map, range(60))
             other = pool.submit(amorsize.parallel(slow, retries=2, **LOKY).map, range(300))
             with pytest.raises(WorkerDied):
                 guilty.result(60)
