@@ -296,6 +296,16 @@ class TestRefusals:
         )
         assert (done.stderr.strip(), done.returncode) in {("True loky", 0), ("True loky", 120)}
 
+    @pytest.mark.parametrize("name", ["JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"])
+    def test_a_variable_that_joblib_cannot_read(self, name: str) -> None:
+        """Its import fails of it; the loop does not."""
+        done = run(
+            "from tests import functions\nfunc = functions.slow.with_options(start_method='loky')\n"
+            "print(func.map(range(300)) == list(range(300)), *func.last_plan.host.unavailable)\n",
+            **{name: "abc"},
+        )
+        assert (done.stdout, done.stderr) == ("True loky\n", "")
+
     def test_at_exit_the_loop_is_left(self) -> None:
         """No thread may be started then, which loky's workers need."""
         done = run(

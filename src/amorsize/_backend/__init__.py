@@ -93,8 +93,8 @@ def blockers(func: Callable[..., Any]) -> dict[str, str]:
 def _loky_blocker() -> str:
     if sys.platform == "emscripten":
         return "this platform has no processes"
-    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
-        return "JOBLIB_MULTIPROCESSING=0"
+    if reason := _forbidden():
+        return reason
     if _semaphores() is not None:
         return str(_semaphores())
     if sys.is_finalizing() or not threading.main_thread().is_alive():  # no thread may be started any more
@@ -102,6 +102,16 @@ def _loky_blocker() -> str:
     process = loaded("multiprocessing.process")
     if process is not None and process.current_process().daemon:
         return "daemonic processes may not have children"
+    return ""
+
+
+def _forbidden() -> str:
+    """Say which variable of the environment forbids joblib's processes, or its import."""
+    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
+        return "JOBLIB_MULTIPROCESSING=0"
+    for name in ("JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"):
+        if not os.environ.get(name, "1").strip().lstrip("+-").isdecimal():
+            return f"{name}={os.environ[name]!r} is not a number, and joblib cannot be imported"
     return ""
 
 
