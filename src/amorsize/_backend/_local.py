@@ -210,7 +210,7 @@ class Loky:
                 if self._executor is None:  # another run has ended them
                     self.ensure(max(1, self._wanted))
                 executor = self._executor
-                with no_interrupt(), _flushable():  # the first task starts the workers, which inherit both
+                with no_interrupt(), self._starting(executor):  # workers inherit that Ctrl-C is held back
                     future = executor.submit(task)
                 break
             except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
@@ -235,6 +235,11 @@ class Loky:
             done(None if error is not None else future.result(), error)
 
         future.add_done_callback(finished)
+
+    def _starting(self, executor: Any) -> contextlib.AbstractContextManager[None]:
+        """Return what a task needs around it that starts workers."""
+        n_there = len(getattr(executor, "_processes", None) or ())
+        return contextlib.nullcontext() if n_there == self._size else _flushable()
 
     @staticmethod
     def _entered(executor: Any, task: Callable[[], Any]) -> Any:
