@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import amorsize
 from tests.faults import figures, fuzz
+from tests.faults.beside import Round
 from tests.faults.harness import Scenario, end_threads, killer, leaks, look
 from tests.faults.places import PROGRAMS, run_program
 
@@ -48,6 +50,19 @@ def test_maps_with_a_fault_in_fresh_interpreters(tmp_path: Path) -> None:
             assert not scenario.wrong(scenario.run()), scenario
     finally:
         end_threads()
+
+
+@linux
+@pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning", "ignore:.*fork.*:DeprecationWarning")
+def test_runs_beside_one_another() -> None:
+    """Each ends with the loop's results, whatever happens to the others, and nothing is left behind."""
+    amorsize.parallel(abs, n_jobs=2, start_method="loky", retries=1).map(range(4))
+    end_threads()
+    before = look()
+    for seed in range(15):
+        assert Round(seed).run() == [], seed
+    end_threads()
+    assert not leaks(before)
 
 
 @linux

@@ -77,3 +77,12 @@ def nests(x: int) -> list[int]:
 def maps_and_ends() -> None:
     """Be a process that leaves while loky's workers are still starting."""
     print(plain.with_options(n_jobs=2, start_method="loky").map(range(40)) == [3 * x for x in range(40)], flush=True)  # noqa: T201 - for the parent
+
+
+@amorsize.parallel
+def dies_at(x: int) -> int:
+    """End the worker at item 20."""
+    time.sleep(1e-3)
+    if x == 20:
+        os._exit(1)
+    return x

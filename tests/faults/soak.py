@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 import amorsize
+from tests.faults.beside import Round
 from tests.faults.harness import Scenario, end_threads, killer, leaks, look
 
 
@@ -28,7 +29,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     end = time.monotonic() + 60 * options.minutes
     said = time.monotonic()
-    problems = n_maps = 0
+    problems = n_maps = n_rounds = 0
     me = psutil.Process()
     with killer() as kill, tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
@@ -38,11 +39,19 @@ def main() -> int:
         end_threads()
         before = look(others)
         while time.monotonic() < end:
-            scenario = Scenario(options.seed * 1_000_000 + n_maps, Path(folder))
-            answer = scenario.run(kill if scenario.fault == "outside" else None)
-            problem = scenario.wrong(answer)
-            n_maps += 1
-            if n_maps % 50 == 0:
+            seed = options.seed * 1_000_000 + n_rounds
+            n_rounds += 1
+            scenario: Scenario | Round
+            if n_rounds % 10 == 0:
+                scenario = Round(seed)
+                problem = "; ".join(scenario.run())
+                n_maps += scenario.n_runs
+            else:
+                scenario = Scenario(seed, Path(folder))
+                answer = scenario.run(kill if scenario.fault == "outside" else None)
+                problem = scenario.wrong(answer)
+                n_maps += 1
+            if n_rounds % 50 == 0:
                 amorsize.shutdown()
                 problem = problem or leaks(before, others)
             if problem:

@@ -30,6 +30,12 @@ _DEATHS: Final = frozenset(
     {"BrokenExecutor", "BrokenProcessPool", "TerminatedWorkerError", "ShutdownExecutorError", "_DeafError"}
 )
 
+# What Python says where no thread may be started, for want of memory or at the end of the program.
+_REFUSALS: Final = ("can't start new thread", "after interpreter shutdown", "can't register atexit after shutdown")
+
+# Pools that may be ended by other runs while one task is handed over.
+_MOST_POOLS: Final = 20
+
 # Priority among multiprocessing's finalizers: semaphores go at 0, queues at 10, higher ones first.
 _BEFORE_SEMAPHORES: Final = 100
 
@@ -177,6 +183,7 @@ class Loky:
             if flags is not None and not _is_broken(executor) and not flags.shutdown and self._size >= n_jobs:
                 return
             if executor is not None:
+                self._executor = None  # first: whoever hands it a task now waits for the next one
                 executor.shutdown(wait=False)
             if sys.platform != "win32":
                 import multiprocessing.resource_tracker  # noqa: PLC0415 - as above
@@ -203,29 +210,12 @@ class Loky:
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""
-        executor: Any = None
-        while True:
-            before = executor
-            try:
-                if self._executor is None:  # another run has ended them
-                    self.ensure(max(1, self._wanted))
-                executor = self._executor
-                with no_interrupt(), self._starting(executor):  # workers inherit that Ctrl-C is held back
-                    future = executor.submit(task)
-                break
-            except Exception as error:  # noqa: BLE001 - a pool that broke or is being shut down: the run decides
-                entered = self._entered(executor, task)
-                if entered is not None and not entered.cancel():
-                    future = entered
-                    break
-                # Replaced by another run between two of these lines: the task is for its successor.
-                if executor is not self._executor and executor is not before:
-                    continue
-                refusal = _refusal(error)
-                if refusal is not None and executor is not None:
-                    _end_unserved(executor)
-                done(None, error if refusal is None else NoWorkersError(*refusal.args))
-                return
+        try:
+            future = self._future(task)
+        except Exception as error:  # noqa: BLE001 - a pool that broke or cannot be had: the run decides
+            refusal = _refusal(error)
+            done(None, error if refusal is None else NoWorkersError(*refusal.args))
+            return
 
         def finished(future: Any) -> None:
             if future.cancelled():
@@ -235,6 +225,27 @@ class Loky:
             done(None if error is not None else future.result(), error)
 
         future.add_done_callback(finished)
+
+    def _future(self, task: Callable[[], Any]) -> Any:
+        """Hand a task to the workers; to their successors where another run replaces or ends them meanwhile."""
+        for _ in range(_MOST_POOLS):
+            executor = self._executor
+            if executor is None:
+                self.ensure(max(1, self._wanted))
+                continue
+            try:
+                with no_interrupt(), self._starting(executor):  # workers inherit that Ctrl-C is held back
+                    return executor.submit(task)
+            except Exception as error:
+                future = self._entered(executor, task)
+                if future is not None and not future.cancel():
+                    return future
+                if executor is self._executor:
+                    if _refusal(error) is not None:
+                        _end_unserved(executor)
+                    raise
+        message = "loky's workers were ended again and again while a task was handed to them"
+        raise NoWorkersError(message)
 
     def _starting(self, executor: Any) -> contextlib.AbstractContextManager[None]:
         """Return what a task needs around it that starts workers."""
@@ -370,7 +381,7 @@ def _end_unserved(executor: Any) -> None:
     """
     thread = executor._executor_manager_thread  # noqa: SLF001 - no public way
     if thread is None or not thread.is_alive():
-        for process in (executor._processes or {}).values():  # noqa: SLF001 - as above
+        for process in list((executor._processes or {}).values()):  # noqa: SLF001 - as above
             process.terminate()
             process.join(10)
 
@@ -383,7 +394,7 @@ def _refusal(error: BaseException) -> OSError | None:
     """
     if isinstance(error, UnboundLocalError) and error.__context__ is not None:
         error = error.__context__
-    if isinstance(error, MemoryError) or "start new thread" in str(error) or "after shutdown" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _REFUSALS):
         return OSError(f"{type(error).__name__}: {error}")
     return error if isinstance(error, OSError) else None
 
