@@ -246,7 +246,7 @@ def _packed(job: Job, *, is_cold: bool, ambient: bool) -> Job:
 
 def _run_loky(job: Job) -> Outcome:
     pool = _local.LOKY
-    board, outcome = None, None
+    board, n_deaths, is_over = None, 0, False
     pool.enter()
     try:
         is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
@@ -261,12 +261,13 @@ def _run_loky(job: Job) -> Outcome:
         # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
         carrier = Callbacks(pool, ahead=1 if pool.n_workers() == job.n_jobs else 0, board=board)
         outcome = FlowTeam(_packed(job, is_cold=is_cold, ambient=True), carrier).run()
+        n_deaths, is_over = outcome.deaths, True
+        return outcome
     finally:
         if board is not None:
             board.close()
         # Interrupted: what still runs must not run on.
-        pool.leave(broken=outcome is not None and outcome.deaths > 0, busy=outcome is None)
-    return outcome
+        pool.leave(broken=n_deaths > 0, busy=not is_over)
 
 
 def _board() -> Board | None:
