@@ -345,12 +345,13 @@ class Streaming:
             except NoWorkersError as error:
                 carrier = Callbacks(Refused(backend, error), ahead=0)
         self.team = StreamTeam(job, carrier)
+        if backend == LOKY:  # last: until here it could fail, and nobody would close it
+            _local.LOKY.enter()
 
     def _start(self, backend: str, job: Job) -> OSError | None:
         """Start local workers; returns the system's refusal, None if there is none."""
         try:
             if backend == LOKY:
-                _local.LOKY.enter()
                 _local.LOKY.ensure(job.n_jobs)
             else:
                 from amorsize._backend._pool import ForkPool  # noqa: PLC0415 - does not exist on Windows

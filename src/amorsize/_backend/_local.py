@@ -132,6 +132,7 @@ class Loky:
         self._pid = 0
         self._registered = False
         self._n_runs = 0
+        self._envs: dict[int, dict[str, str]] = {}
 
     def enter(self) -> None:
         """Be at work with the workers: they are everybody's, and nobody ends them meanwhile."""
@@ -192,6 +193,7 @@ class Loky:
                 multiprocessing.resource_tracker.ensure_running()
             share = str(max(1, (os.cpu_count() or 1) // n_jobs))
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
+            env = self._envs.setdefault(n_jobs, env)
             watched: Any = {"initializer": end_with, "initargs": (_lifeline(),)} if sys.platform == "linux" else {}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env, **watched)
             self._size, self._wanted, self._pid = n_jobs, n_jobs, os.getpid()
@@ -286,10 +288,10 @@ class Loky:
 
     def _at_exit(self) -> None:
         self.close(kill=True)
-        # Whoever was interrupted while starting some may have left one that waits for tasks, and is waited for.
-        kept = getattr(loaded("joblib.externals.loky.reusable_executor"), "_executor", None)
-        others = set((getattr(kept, "_processes", None) or {}).values())
-        _kill([p for p in _children() if type(p).__name__ == "LokyProcess" and p not in others])
+        if self._pid == os.getpid():
+            # Whoever was interrupted while starting some may have left one that waits for tasks, and is waited for.
+            # They are told from other people's by what they were started with.
+            _kill([p for p in list(_children()) if any(getattr(p, "env", None) is env for env in self._envs.values())])
 
     def renew(self) -> None:
         """Start another pool of the same size if this one is broken."""
