@@ -444,6 +444,21 @@ def test_a_function_that_always_kills_its_worker_ends_in_an_error(engine: str, c
     assert functions.square.with_options(n_jobs=2).map(range(20)) == [x * x for x in range(20)]
 
 
+def test_retries_name_the_item_that_kills_its_worker(engine: str, caller: None) -> None:
+    """The others finish; Dask tries its own way first, and gives up by its own count."""
+
+    @amorsize.parallel(n_jobs=2, retries=1, errors="return")
+    def kills(x: int) -> int:
+        if x == 12:
+            die()
+        return x
+
+    found = kills.map(range(40))
+    assert [x for x in found if not isinstance(x, Exception)] == [x for x in range(40) if x != 12]
+    assert isinstance(found[12], WorkerDied)
+    assert found[12].in_flight == (12,)
+
+
 def test_a_dask_cluster_that_grows_and_shrinks() -> None:
     """Workers that come are used; those that leave take nothing with them."""
     cluster, client = _dask()

@@ -211,6 +211,8 @@ class Callbacks:
                 answers.append(self._answers.get_nowait())
         if not answers and timeout_s > 0 and self._unanswered and (fault := self.way.fault()) is not None:
             answers = [self._answer(number, None, fault) for number in self._unanswered]
+        # What was given up may answer after all: it has been answered for.
+        answers = [answer for answer in answers if answer.number in self._unanswered]
         for answer in answers:
             self._unanswered.remove(answer.number)
         return answers
