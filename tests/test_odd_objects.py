@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import amorsize
 from amorsize.exceptions import RemoteError, UnpicklableResult
 from tests import functions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 PROCESSES = [
@@ -122,6 +125,37 @@ def test_a_result_that_does_not_open_costs_only_itself(way: dict[str, Any], kind
         func.with_options(errors="raise").map(ITEMS)
     assert caught.value.index == BAD
     assert func.with_options(errors="skip").map(ITEMS) == [x for x in ITEMS if x != BAD]
+
+
+@pytest.mark.parametrize("way", PROCESSES)
+def test_an_innocent_part_that_goes_by_value_hides_nothing(way: dict[str, Any]) -> None:
+    """The walk that looks for what could not be opened came to a lambda, and no further."""
+    func = amorsize.parallel(returning(lambda x: {"f": lambda: x, "bad": functions.Unopenable(x)}), **way)
+    found = func.with_options(errors="return").map(ITEMS)
+    assert isinstance(found[BAD], UnpicklableResult)
+    assert found[:BAD] + found[BAD + 1 :] == [x for x in ITEMS if x != BAD]
+
+
+@pytest.mark.parametrize("way", PROCESSES)
+def test_an_exception_that_only_its_worker_knows(way: dict[str, Any], tmp_path: Path) -> None:
+    """Of a module that the function has found for itself: what could not be opened was raised as it stood."""
+    (tmp_path / "known_there.py").write_text("class ThereError(Exception): pass\n")
+
+    def func(x: int, folder: str = str(tmp_path)) -> int:
+        time.sleep(1e-3)
+        if x == BAD:
+            sys.path.insert(0, folder)
+            import known_there  # noqa: PLC0415 - the point
+
+            raise known_there.ThereError(x)
+        return x
+
+    with pytest.raises(RemoteError, match=f"item {BAD} raised an exception that cannot be unpickled") as caught:
+        amorsize.parallel(func, **way).map(ITEMS)
+    assert "ThereError" in str(caught.value.__cause__)
+    found = amorsize.parallel(func, errors="return", **way).map(ITEMS)
+    assert isinstance(found[BAD], RemoteError)
+    assert found[:BAD] + found[BAD + 1 :] == [x for x in ITEMS if x != BAD]
 
 
 @pytest.mark.parametrize("way", WAYS)

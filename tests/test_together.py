@@ -200,6 +200,45 @@ class TestShared:
                 guilty.result(60)
             assert other.result(60) == list(range(300))
 
+    @linux
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_stream_whose_closing_is_interrupted_lets_go_of_the_workers(self) -> None:
+        """They were taken to be at work for ever, and never ended."""
+        from amorsize._backend import _local  # noqa: PLC0415 - only here
+
+        stream = amorsize.parallel(stuck, timeout=60, **LOKY).imap(range(10))
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            assert next(stream) == 0
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with contextlib.suppress(KeyboardInterrupt):
+                stream.close()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        amorsize.shutdown()
+        assert not _local.LOKY.is_warm()
+
+    @linux
+    def test_a_copy_of_the_program_that_closes_a_stream_leaves_its_function_there(self) -> None:
+        """The function of the parent's stream lay in a file, which the copy removed."""
+        done = run(
+            "import os, time\nimport amorsize\nfrom tests import functions\n"
+            "big = list(range(100_000))\n"
+            "def func(x, big=big):\n"
+            "    time.sleep(2e-3)\n"
+            "    return big[x]\n"
+            "stream = amorsize.parallel(func, n_jobs=2, start_method='loky').imap(range(300))\n"
+            "assert next(stream) == 0\n"
+            "if os.fork() == 0:\n"
+            "    stream.close()\n"
+            "    os._exit(0)\n"
+            "os.wait()\n"
+            "functions.slow.with_options(n_jobs=2, start_method='loky').map(range(60))\n"
+            "print(list(stream) == list(range(1, 300)))\n"
+        )
+        assert (done.stdout, done.stderr) == ("True\n", "")
+
     def test_the_next_run_finds_the_state_as_of_its_call(self) -> None:
         """What a function changed in its worker was there for the next one."""
         here = str(Path.cwd())
@@ -207,6 +246,12 @@ class TestShared:
         for _ in range(3):
             # The worker's own first item; the ones behind it in the same run see what it has done.
             assert here in moving.map(range(6))
+
+
+def stuck(x: int) -> int:
+    """Take 3 s for all but the first item."""
+    time.sleep(3.0 if x else 0.0)
+    return x
 
 
 def moves(x: int) -> str:

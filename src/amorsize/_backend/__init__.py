@@ -264,10 +264,12 @@ def _run_loky(job: Job) -> Outcome:
         n_deaths, is_over = outcome.deaths, True
         return outcome
     finally:
-        if board is not None:
-            board.close()
-        # Interrupted: what still runs must not run on.
-        pool.leave(broken=n_deaths > 0, busy=not is_over)
+        try:
+            if board is not None:
+                board.close()
+        finally:
+            # Interrupted: what still runs must not run on.
+            pool.leave(broken=n_deaths > 0, busy=not is_over)
 
 
 def _board() -> Board | None:
@@ -366,8 +368,6 @@ class Streaming:
         self.team.close()
         if self._fork is not None:
             self._fork.close(kill=kill)
-        if self._board is not None:
-            self._board.close()
         if os.getpid() != self._pid:
             return  # a forked copy of the program: all else is its parent's
         if self._threads is not None:
@@ -375,7 +375,16 @@ class Streaming:
         if self._cluster is not None:
             self._cluster.__exit__()
         if self._backend == LOKY:
+            self._leave(kill=kill)
+
+    def _leave(self, *, kill: bool) -> None:
+        """Be done with loky's workers, however the last look at them ends."""
+        is_busy = True
+        try:
+            if self._board is not None:
+                self._board.close()
             is_busy = kill and not sys.is_finalizing() and not self._settled()  # at exit the pool has been ended
+        finally:
             _local.LOKY.leave(broken=self.team.outcome.deaths > 0, busy=is_busy)
 
     def _settled(self) -> bool:

@@ -7,7 +7,6 @@ found by walking through them once more.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -85,25 +84,33 @@ class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
     dispatch[pickle.BUILD[0]] = _build
 
 
-class _Finder(pickle.Pickler):
-    """Walks through an object for what could not be made in it."""
+def opened(
+    data: Any, buffers: Iterable[Any], pickler: Any = pickle.Pickler
+) -> tuple[Any, Callable[[Any], BaseException | None]]:
+    """
+    Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could.
 
-    error: BaseException | None = None
+    Args:
+        data: The pickle.
+        buffers: Its buffers.
+        pickler: A class that pickles whatever may be in it: to look into a part is to pickle it.
+    """
 
-    def persistent_id(self, obj: Any) -> Any:
-        if isinstance(obj, _Unopened):
-            self.error = self.error or obj.error
-            return 0
-        return None
+    class Finder(pickler):  # type: ignore[misc]  # given at run time
+        error: BaseException | None = None
 
-
-def opened(data: Any, buffers: Iterable[Any]) -> tuple[Any, Callable[[Any], BaseException | None]]:
-    """Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could."""
+        def persistent_id(self, obj: Any) -> Any:
+            if isinstance(obj, _Unopened):
+                self.error = self.error or obj.error
+                return 0
+            return None
 
     def trouble(part: Any) -> BaseException | None:
-        finder = _Finder(io.BytesIO(), protocol=5)
-        with contextlib.suppress(Exception):  # what was opened may not close again
+        finder = Finder(io.BytesIO(), protocol=5)
+        try:
             finder.dump(part)
+        except Exception as error:  # noqa: BLE001 - what does not pickle again was not looked at to its end
+            return finder.error or error
         return finder.error
 
     return _Careful(io.BytesIO(data), buffers=buffers).load(), trouble

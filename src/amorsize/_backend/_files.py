@@ -41,7 +41,8 @@ def removing(owner: object, path: str) -> Callable[[], Any]:
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
-    with contextlib.suppress(OSError):
+    # Collected while the tracker is being asked for something else, it refuses: it then removes what is not there.
+    with contextlib.suppress(OSError, RuntimeError):
         _tracker().unregister(path, "file")
 
 

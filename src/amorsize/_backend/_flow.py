@@ -539,7 +539,10 @@ class FlowTeam:
         cause, self._has_begun, self._down_by = self._down_by, False, ""
         if self._idle_deaths > MOST_IDLE_DEATHS:
             self._give_up(died_idle(cause))
-        self.carrier.renew()
+        try:
+            self.carrier.renew()
+        except _worker.NoWorkersError as error:
+            self.carrier = Callbacks(Refused(self.carrier.name, error), ahead=0)
 
     def _give_up(self, error: WorkerDied) -> None:
         """Fail what is left: workers die before they begin anything."""

@@ -31,7 +31,12 @@ _DEATHS: Final = frozenset(
 )
 
 # What Python says where no thread may be started, for want of memory or at the end of the program.
-_REFUSALS: Final = ("can't start new thread", "after interpreter shutdown", "can't register atexit after shutdown")
+_REFUSALS: Final = (
+    "can't start new thread",
+    "after interpreter shutdown",
+    "at interpreter shutdown",
+    "can't register atexit after shutdown",
+)
 
 # Pools that may be ended by other runs while one task is handed over.
 _MOST_POOLS: Final = 20
@@ -171,7 +176,21 @@ class Loky:
         return self._size
 
     def ensure(self, n_jobs: int) -> None:
-        """Have at least *n_jobs* workers, or have them starting."""
+        """
+        Have at least *n_jobs* workers, or have them starting.
+
+        Raises:
+            NoWorkersError: If the system, or a program that is ending, gives none.
+        """
+        try:
+            self._ensure(n_jobs)
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise NoWorkersError(*refusal.args) from error
+
+    def _ensure(self, n_jobs: int) -> None:
         with self._lock:
             # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
             import multiprocessing.util  # noqa: PLC0415 - joblib's is the larger part
@@ -347,6 +366,8 @@ class _DeafError(RuntimeError):
 def _is_deaf(executor: Any) -> bool:
     """Tell whether the thread that takes in loky's answers has ended with tasks unanswered."""
     thread = executor._executor_manager_thread  # noqa: SLF001 - no public way to ask
+    if executor._flags.shutdown_lock.locked():  # noqa: SLF001 - as above
+        return False  # somebody hands it a task, and may just be starting the thread
     return thread is not None and not thread.is_alive() and bool(executor._pending_work_items)  # noqa: SLF001 - as above
 
 

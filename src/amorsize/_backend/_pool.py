@@ -303,7 +303,7 @@ class ForkPool:
             worker.since_s = clock()
             del self._tasks[number]
             if n_items == _UNOPENED:
-                self._answers.append(Answer(number, None, _worker.unpack_error(pickle.loads(data))))
+                self._answers.append(Answer(number, None, _unpacked(data)))
             else:
                 self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
         del buffer[:used]
@@ -359,6 +359,14 @@ class ForkPool:
 
     def renew(self) -> None:
         """Do nothing: each dead worker is replaced at once."""
+
+
+def _unpacked(data: bytes) -> BaseException:
+    """Return the error in a message, or the one of opening it."""
+    try:
+        return _worker.unpack_error(pickle.loads(data))
+    except Exception as error:  # noqa: BLE001 - its class may be known to the worker alone
+        return error
 
 
 def _dismiss(tasks_fd: int) -> bool:

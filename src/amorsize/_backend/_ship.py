@@ -47,7 +47,7 @@ _SCALARS = (int, float, complex, bool, str, bytes, type(None))
 def dumps_by_value(value: Any) -> bytes:
     """Pickle with cloudpickle: functions without a name of their own and classes of ``__main__`` go by value."""
     buffer = io.BytesIO()
-    _pickler()(buffer, protocol=5).dump(value)
+    pickler()(buffer, protocol=5).dump(value)
     return buffer.getvalue()
 
 
@@ -73,7 +73,7 @@ def _cloudpickle() -> Any:
 
 
 @functools.cache
-def _pickler() -> Any:
+def pickler() -> Any:
     """
     Return cloudpickle's pickler, taught to ask objects for their own ``__reduce_ex__`` where they stand for a function.
 
@@ -111,7 +111,7 @@ def dumps_error(error: BaseException) -> bytes:
 def _error_pickler() -> Any:
     """Return a pickler that sends a class without a name to be found by as its name, and by value for those without."""
 
-    class Pickler(_pickler()):  # type: ignore[misc]  # see there
+    class Pickler(pickler()):  # type: ignore[misc]  # see there
         def reducer_override(self, obj: Any) -> Any:
             how = super().reducer_override(obj)
             if how is not NotImplemented and isinstance(obj, type) and issubclass(obj, BaseException):
@@ -276,6 +276,7 @@ class Parcel:
         path: That file, or empty.
         is_by_value: Whether the function itself is in it.
         number: Which parcel of this process it is: each run has its own, the same contents or not.
+        pid: The process that made the file, and removes it.
     """
 
     digest: bytes
@@ -283,10 +284,11 @@ class Parcel:
     path: str
     is_by_value: bool
     number: int = 0
+    pid: int = 0
 
     def close(self) -> None:
-        """Remove the file, if there is one."""
-        if self.path:
+        """Remove the file, if there is one; not in a forked copy of the program."""
+        if self.path and self.pid == os.getpid():
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
@@ -336,7 +338,7 @@ def pack_function(
         return Parcel(digest, data, "", not named, next(_numbers))
     with _worker.no_interrupt():
         handle, path = _files.make()
-        parcel = Parcel(digest, b"", path, not named, next(_numbers))
+        parcel = Parcel(digest, b"", path, not named, next(_numbers), os.getpid())
         _files.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
         file = os.fdopen(handle, "wb")
     try:

@@ -322,16 +322,23 @@ def unpack(
 
 def _unpack_others(data: Any, buffers: list[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
     """Open what can be opened."""
-    from amorsize._backend import _careful  # noqa: PLC0415 - only where something cannot
+    from amorsize._backend import _careful, _ship  # noqa: PLC0415 - only where something cannot
 
-    (results, packed), trouble = _careful.opened(data, buffers)
+    (results, packed), trouble = _careful.opened(data, buffers, _ship.pickler())
     for position, result in enumerate(results):
         if (cause := trouble(result)) is not None:
             message = f"the result of item {start + position} cannot be unpickled: {type(cause).__name__}: {cause}"
             results[position] = failure = UnpicklableResult(message, start + position)
             failure.__cause__ = cause
             failures.append((position, failure))
-    return results, packed
+    errors = []
+    for position, error, text in packed:
+        cause = trouble(error)
+        if cause is not None:
+            message = f"item {start + position} raised an exception that cannot be unpickled: {cause}"
+            error = RemoteError(message, start + position)  # noqa: PLW2901 - in its place
+        errors.append((position, error, text))
+    return results, errors
 
 
 def cut(items: Any, start: int, stop: int) -> Any:
