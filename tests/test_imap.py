@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +13,7 @@ import pytest
 import amorsize
 from amorsize._profile import CACHE
 from tests import functions
-from tests.faults.harness import end_threads, wait_until
+from tests.faults.harness import end_threads, run_code, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,14 +173,8 @@ def test_a_stream_left_open_at_exit_says_nothing_and_leaves_no_file(way: dict[st
         f"stream = amorsize.parallel(slow, **{way!r}).imap(itertools.count())",
         "assert [next(stream) for _ in range(40)] == list(range(40))",
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-    )
+    ended = run_code("\n".join(lines), TMPDIR=str(tmp_path))
+    assert ended.returncode == 0
     assert ended.stdout == ended.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -198,14 +190,6 @@ def test_a_caller_that_is_killed_leaves_no_file(tmp_path: Path) -> None:
         "print(len(os.listdir(os.environ['TMPDIR'])), flush=True)",
         "os.kill(os.getpid(), signal.SIGKILL)",
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
+    ended = run_code("\n".join(lines), TMPDIR=str(tmp_path))
     assert (ended.stdout, ended.returncode) == ("1\n", -signal.SIGKILL)
     wait_until(lambda: list(tmp_path.iterdir()) == [])

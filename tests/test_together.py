@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import Any
 import pytest
 
 import amorsize
+from amorsize._backend import _local
 from amorsize.exceptions import WorkerDied
 from tests import functions
-from tests.faults.harness import end_threads
+from tests.faults.harness import end_threads, run_code, wait_until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 LOKY: dict[str, Any] = {"n_jobs": 2, "start_method": "loky"}
@@ -50,18 +50,6 @@ def dies(x: int) -> int:
     return x
 
 
-def run(lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter of its own, for at most a minute."""
-    return subprocess.run(
-        [sys.executable, "-c", lines],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)} | environment,
-    )
-
-
 class TestStreams:
     """Streams open beside one another, and beside processes that the program forks."""
 
@@ -75,12 +63,12 @@ class TestStreams:
         assert list(second) == list(range(1, 400))
 
     @linux
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_stream_ends_while_a_process_forked_meanwhile_lives(self) -> None:
         """It holds copies of the pipes too."""
         stream = amorsize.parallel(slow, **FORK).imap(range(100))
         assert next(stream) == 0
-        with warnings_of_threads_ignored():
-            child = os.fork()
+        child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 time.sleep(60)
@@ -95,7 +83,7 @@ class TestStreams:
     @pytest.mark.parametrize("way", ["fork", "loky"])
     def test_a_forked_copy_of_the_program_that_ends_leaves_the_workers_alone(self, way: str) -> None:
         """They are its parent's."""
-        done = run(
+        done = run_code(
             "import os, sys\nfrom tests import functions\n"
             "def main():\n"
             f"    stream = functions.slow.with_options(n_jobs=2, start_method={way!r}).imap(range(300))\n"
@@ -137,16 +125,6 @@ def late(x: int) -> int:
     return x
 
 
-@contextlib.contextmanager
-def warnings_of_threads_ignored() -> Any:
-    """CPython 3.12 warns of a fork beside threads; this one only sleeps."""
-    import warnings  # noqa: PLC0415 - only here
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
 class TestShared:
     """Runs that share loky's workers."""
 
@@ -167,7 +145,7 @@ class TestShared:
 
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(amorsize.parallel(slower, **LOKY).map, range(150))
-            wait_for_workers()
+            wait_until(_local.LOKY.is_warm)
             with pytest.raises(KeyboardInterrupt):
                 amorsize.parallel(slower, progress=interrupt, **LOKY).map(range(100))
             assert other.result(60) == list(range(150))
@@ -176,7 +154,7 @@ class TestShared:
         """Even if it has an item that runs on."""
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(amorsize.parallel(slower, **LOKY).map, range(300))
-            wait_for_workers()
+            wait_until(_local.LOKY.is_warm)
             stream = amorsize.parallel(late, **LOKY).imap(range(7, 400))
             iter(stream)
             stream.close()
@@ -204,8 +182,6 @@ class TestShared:
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_stream_whose_closing_is_interrupted_lets_go_of_the_workers(self) -> None:
         """They were taken to be at work for ever, and never ended."""
-        from amorsize._backend import _local  # noqa: PLC0415 - only here
-
         stream = amorsize.parallel(stuck, timeout=60, **LOKY).imap(range(10))
         before = signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
@@ -222,7 +198,7 @@ class TestShared:
     @linux
     def test_a_copy_of_the_program_that_closes_a_stream_leaves_its_function_there(self) -> None:
         """The function of the parent's stream lay in a file, which the copy removed."""
-        done = run(
+        done = run_code(
             "import os, time\nimport amorsize\nfrom tests import functions\n"
             "big = list(range(100_000))\n"
             "def func(x, big=big):\n"
@@ -263,19 +239,6 @@ def moves(x: int) -> str:
     return before
 
 
-def wait_for_workers() -> None:
-    """Wait until loky's workers are there."""
-    deadline = time.monotonic() + 30
-    while not amorsize.host().costs["loky"].is_measured and time.monotonic() < deadline and not _is_warm():
-        time.sleep(0.01)
-
-
-def _is_warm() -> bool:
-    from amorsize._backend import _local  # noqa: PLC0415 - only here
-
-    return _local.LOKY.is_warm()
-
-
 class TestSignals:
     """Handlers that run while the main thread is at work."""
 
@@ -283,7 +246,7 @@ class TestSignals:
     @pytest.mark.parametrize("after_s", [0.05, 0.35, 0.6, 0.9])
     def test_a_handler_may_end_the_workers_and_the_program(self, after_s: float) -> None:
         """Whatever the main thread is doing with them: it was waiting for itself."""
-        done = run(
+        done = run_code(
             "import os, signal, sys, threading\nimport amorsize\nfrom tests import functions\n"
             "def end(*_):\n"
             "    amorsize.shutdown()\n"
@@ -303,7 +266,7 @@ class TestRefusals:
     @linux
     def test_threads_that_cannot_be_had(self) -> None:
         """The loop, with a warning, as where processes are refused."""
-        done = run(
+        done = run_code(
             "import resource\nimport amorsize._backend._threads\nfrom tests import functions\n"
             "func = functions.slow.with_options(n_jobs=3, prefer='threads')\n"
             "func.plan(range(60))\n"
@@ -318,7 +281,7 @@ class TestRefusals:
     @pytest.mark.parametrize("room_mb", [2, 4, 6, 8, 12])
     def test_too_little_memory_for_a_pool_is_no_hang(self, room_mb: int) -> None:
         """The thread that takes in loky's answers died of it, and the caller waited for them for ever."""
-        done = run(
+        done = run_code(
             "import resource\nimport amorsize\nfrom tests import functions\n"
             "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
             f"resource.setrlimit(resource.RLIMIT_AS, (used + ({room_mb} << 20),) * 2)\n"
@@ -333,7 +296,7 @@ class TestRefusals:
     def test_standard_streams_that_cannot_be_flushed(self, stream: str) -> None:
         """A daemon has none, and loky flushes them before it starts a worker."""
         change = "sys.stdout.close()" if stream == "closed" else f"sys.stdout = {stream}"
-        done = run(
+        done = run_code(
             f"import os, sys\nfrom tests import functions\n{change}\n"
             "func = functions.slow.with_options(n_jobs=2, start_method='loky')\n"
             "found = func.map(range(60)) == list(func.imap(range(60))) == list(range(60))\n"
@@ -344,7 +307,7 @@ class TestRefusals:
     @pytest.mark.parametrize("name", ["JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"])
     def test_a_variable_that_joblib_cannot_read(self, name: str) -> None:
         """Its import fails of it; the loop does not."""
-        done = run(
+        done = run_code(
             "from tests import functions\nfunc = functions.slow.with_options(start_method='loky')\n"
             "print(func.map(range(300)) == list(range(300)), *func.last_plan.host.unavailable)\n",
             **{name: "abc"},
@@ -353,7 +316,7 @@ class TestRefusals:
 
     def test_at_exit_the_loop_is_left(self) -> None:
         """No thread may be started then, which loky's workers need."""
-        done = run(
+        done = run_code(
             "import atexit, threading, time\nfrom tests import functions\n"
             "threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\n"
             "@atexit.register\n"

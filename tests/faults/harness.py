@@ -337,6 +337,18 @@ class Scenario:
         return ""
 
 
+def run_code(lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, for at most a minute."""
+    return subprocess.run(
+        [sys.executable, "-c", lines],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)} | environment,
+    )
+
+
 def wait_until(holds: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Wait for something that happens by itself."""
     deadline = time.monotonic() + limit_s

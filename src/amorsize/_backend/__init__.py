@@ -314,7 +314,7 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, job: Job) -> None:
-        from amorsize._backend._flow import Callbacks, Refused  # noqa: PLC0415 - see the top
+        from amorsize._backend._flow import Callbacks, refusing  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend
@@ -325,7 +325,7 @@ class Streaming:
         self._board: Board | None = None
         carrier: Any
         if backend in {FORK, LOKY} and (refusal := self._start(backend, job)) is not None:
-            carrier = Callbacks(Refused(backend, refusal), ahead=0)
+            carrier = refusing(backend, refusal)
         elif backend == FORK:
             carrier = self._fork
         elif backend == THREADS:
@@ -345,7 +345,7 @@ class Streaming:
                 self._cluster = cluster.__enter__()
                 carrier = Callbacks(cluster, ahead=1)
             except NoWorkersError as error:
-                carrier = Callbacks(Refused(backend, error), ahead=0)
+                carrier = refusing(backend, error)
         self.team = StreamTeam(job, carrier)
         if backend == LOKY:  # last: until here it could fail, and nobody would close it
             _local.LOKY.enter()

@@ -84,9 +84,7 @@ class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
     dispatch[pickle.BUILD[0]] = _build
 
 
-def opened(
-    data: Any, buffers: Iterable[Any], pickler: Any = pickle.Pickler
-) -> tuple[Any, Callable[[Any], BaseException | None]]:
+def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callable[[Any], BaseException | None]]:
     """
     Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _files, _ship, _worker
 from amorsize._backend._flow import Done, run_quantum, send_by
-from amorsize.exceptions import ItemTimeout
+from amorsize._backend._outcome import overran
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,8 +108,7 @@ def alarmed(call: Callable[[Any], Any], timeout: float, start: int) -> Callable[
         try:
             return call(item)
         except _worker.Overrun:
-            message = f"item {index} took longer than timeout={timeout:g} s and was stopped"
-            raise ItemTimeout(message, index) from None
+            raise overran(index, timeout) from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -138,7 +137,7 @@ class Board:
         with _worker.no_interrupt():
             handle, self.path = _files.make()
             # However this object ends, an interrupt between two lines included, the file goes with it.
-            self._remove = _files.removing(self, self.path)
+            _files.removing(self, self.path)
             try:
                 os.ftruncate(handle, self.SLOT_BYTES * self.N_SLOTS)
                 self._map = mmap.mmap(handle, self.SLOT_BYTES * self.N_SLOTS)
@@ -169,7 +168,7 @@ class Board:
     def close(self) -> None:
         """Remove the file."""
         self._map.close()
-        self._remove()
+        _files.remove(self.path)
 
 
 _mapped: tuple[str, Any] = ("", None)

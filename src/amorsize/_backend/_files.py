@@ -10,10 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 # After multiprocessing has joined the program's children, which may still read: its own temporary folders go then too.
 _EXIT_PRIORITY = -100
@@ -24,21 +21,31 @@ def make() -> tuple[int, str]:
     return tempfile.mkstemp(prefix="amorsize-")
 
 
-def removing(owner: object, path: str) -> Callable[[], Any]:
+def removing(owner: object, path: str) -> None:
     """
-    Remove a file when *owner* is collected, when the function returned is called, or at exit; in this process only.
+    Have a file removed when *owner* is collected, by :func:`remove`, or at exit; in this process only.
 
-    A finalizer of multiprocessing, not of weakref: a child of multiprocessing leaves without running the others.
+    By a finalizer of multiprocessing, not of weakref: a child of multiprocessing leaves without running the others.
     """
     import multiprocessing.util  # noqa: PLC0415 - loky's workers need it, packing a function for a look does not
 
     # Without a tracker (the system gives no process) only a killed caller leaves the file behind.
     with contextlib.suppress(OSError):
         _tracker().register(path, "file")
-    return multiprocessing.util.Finalize(owner, _remove, (path,), exitpriority=_EXIT_PRIORITY)
+    _finalizers[path] = multiprocessing.util.Finalize(owner, _unlink, (path,), exitpriority=_EXIT_PRIORITY)
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Remove a file now, if it is this process's own and still there: a finalizer does nothing in a forked copy."""
+    if (finalizer := _finalizers.pop(path, None)) is not None:
+        finalizer()
+
+
+_finalizers: dict[str, Any] = {}
+
+
+def _unlink(path: str) -> None:
+    _finalizers.pop(path, None)
     with contextlib.suppress(OSError):
         os.unlink(path)
     # Collected while the tracker is being asked for something else, it refuses: it then removes what is not there.

@@ -254,6 +254,11 @@ class Refused:
         return None
 
 
+def refusing(name: str, refusal: OSError) -> Callbacks:
+    """Return a carrier that carries nothing, since the system refused workers."""
+    return Callbacks(Refused(name, refusal), ahead=0)
+
+
 class FlowTeam:
     """The caller's side of a run through a carrier."""
 
@@ -483,7 +488,7 @@ class FlowTeam:
         if isinstance(error, _worker.NoWorkersError):
             self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
             if not self.in_flight:  # the next chunk would be refused too, after an attempt that takes time
-                self.carrier = Callbacks(Refused(self.carrier.name, error), ahead=0)
+                self.carrier = refusing(self.carrier.name, error)
             self._do_here(start, min(stop, self.limit))
         elif isinstance(error, _worker.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
@@ -492,10 +497,6 @@ class FlowTeam:
             self.ranges.give_back(middle, min(stop, self.limit))
             self._lost(range(start, middle), error)
         elif stop - start == 1 or isinstance(error, ItemTimeout):
-            if isinstance(error, ItemTimeout) and error.index < 0:
-                index = self.job.base + start
-                message = f"item {index} took longer than timeout={self.job.timeout:g} s and was stopped"
-                error = ItemTimeout(message, index)
             self.ranges.give_back(start + 1, min(stop, self.limit))
             self._accept(start, [error], [(0, error)])
         else:
@@ -542,7 +543,7 @@ class FlowTeam:
         try:
             self.carrier.renew()
         except _worker.NoWorkersError as error:
-            self.carrier = Callbacks(Refused(self.carrier.name, error), ahead=0)
+            self.carrier = refusing(self.carrier.name, error)
 
     def _give_up(self, error: WorkerDied) -> None:
         """Fail what is left: workers die before they begin anything."""

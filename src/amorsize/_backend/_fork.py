@@ -40,10 +40,10 @@ from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, describe_exit, died_idle
+from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, describe_exit, died_idle, overran
 from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._types import Span
-from amorsize.exceptions import ItemTimeout, WorkerDied
+from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -720,8 +720,7 @@ class Team:
                 self._backlog.append((high, stop))
             for i in range(low, high):
                 if self.outcome.results[i] is MISSING:
-                    message = f"item {self.job.base + i} took longer than timeout={limit:g} s and was stopped"
-                    error = ItemTimeout(message, self.job.base + i)
+                    error = overran(self.job.base + i, limit)
                     self._accept(i, [error], [(0, error)])
             if not self._is_done():
                 self._replace(worker.slot)

@@ -102,19 +102,6 @@ def backend_name(backend: Any) -> str:
     return next((known[kind] for kind in kinds if kind in known), type(backend).__name__)
 
 
-_lifelines: dict[int, Any] = {}
-
-
-def _lifeline() -> Any:
-    """Return the end of a pipe that this process's workers watch: it closes when the process ends, however it does."""
-    import multiprocessing  # noqa: PLC0415 - loky's workers need it anyway
-
-    if os.getpid() not in _lifelines:
-        _lifelines.clear()  # a fork's copies of its parent's ends
-        _lifelines[os.getpid()] = multiprocessing.Pipe(duplex=False)
-    return _lifelines[os.getpid()][0]
-
-
 class Loky:
     """
     Loky workers kept warm across calls and across changes of ``n_jobs``.
@@ -133,11 +120,13 @@ class Loky:
         # For one thread as often as it likes: a signal's handler may end the pool while it is being started or ended.
         self._lock = threading.RLock()
         self._executor: Any = None
-        self._size = self._wanted = 0
+        self._size = 0
         self._pid = 0
         self._registered = False
         self._n_runs = 0
         self._envs: dict[int, dict[str, str]] = {}
+        # A pipe that the workers watch: its other end closes when this process ends, however it does.
+        self._lifeline: Any = None
 
     def enter(self) -> None:
         """Be at work with the workers: they are everybody's, and nobody ends them meanwhile."""
@@ -173,7 +162,7 @@ class Loky:
 
     def n_workers(self) -> int:
         """Return how many workers the pool has."""
-        return self._size
+        return 0 if self._executor is None else self._size
 
     def ensure(self, n_jobs: int) -> None:
         """
@@ -213,9 +202,12 @@ class Loky:
             share = str(max(1, (os.cpu_count() or 1) // n_jobs))
             env = dict.fromkeys(THREAD_VARIABLES, share) | {"LOKY_MAX_CPU_COUNT": share}
             env = self._envs.setdefault(n_jobs, env)
-            watched: Any = {"initializer": end_with, "initargs": (_lifeline(),)} if sys.platform == "linux" else {}
+            watched: Any = {}
+            if sys.platform == "linux":
+                self._lifeline = self._lifeline or multiprocessing.Pipe(duplex=False)
+                watched = {"initializer": end_with, "initargs": self._lifeline[:1]}
             self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=IDLE_S, env=env, **watched)
-            self._size, self._wanted, self._pid = n_jobs, n_jobs, os.getpid()
+            self._size, self._pid = n_jobs, os.getpid()
             if not self._registered:
                 # Before the interpreter takes modules apart: loky's own clean-up needs them. A child of multiprocessing
                 # leaves without atexit's functions, and removes semaphores that workers which still start ask for.
@@ -252,7 +244,7 @@ class Loky:
         for _ in range(_MOST_POOLS):
             executor = self._executor
             if executor is None:
-                self.ensure(max(1, self._wanted))
+                self.ensure(max(1, self._size))
                 continue
             try:
                 with no_interrupt(), self._starting(executor):  # workers inherit that Ctrl-C is held back
@@ -317,7 +309,7 @@ class Loky:
         with self._lock:
             if self._executor is None or _is_broken(self._executor):
                 self.close(kill=True)
-                self.ensure(max(1, self._wanted))
+                self.ensure(max(1, self._size))
 
     def end_idle(self) -> None:
         """End the workers and wait for them, unless somebody is at work with them."""
@@ -327,7 +319,7 @@ class Loky:
     def close(self, *, kill: bool = False) -> None:
         """End the workers and wait for them."""
         with self._lock:
-            executor, self._executor, self._size = self._executor, None, 0
+            executor, self._executor = self._executor, None
             if executor is not None and self._pid == os.getpid():
                 processes = list((executor._processes or {}).values())  # noqa: SLF001 - no public way
                 try:

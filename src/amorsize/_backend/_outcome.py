@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend._worker import MISSING
-from amorsize.exceptions import WorkerDied
+from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,11 @@ class Outcome:
 
 # Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too.
 MOST_IDLE_DEATHS: Final = 5
+
+
+def overran(index: int, limit_s: float) -> ItemTimeout:
+    """Say that an item was stopped for its time."""
+    return ItemTimeout(f"item {index} took longer than timeout={limit_s:g} s and was stopped", index)
 
 
 def died_idle(cause: str) -> WorkerDied:

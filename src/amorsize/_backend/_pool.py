@@ -28,8 +28,8 @@ from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _ship, _worker
 from amorsize._backend import _process as process
 from amorsize._backend._flow import Answer, Done, Work, run_quantum, send_by
-from amorsize._backend._outcome import describe_exit
-from amorsize.exceptions import ItemTimeout, WorkerDied
+from amorsize._backend._outcome import describe_exit, overran
+from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -78,7 +78,7 @@ class ForkPool:
         self._board = memoryview(self._board_map).cast("q")
         self._poll = select.poll()
         self._workers: dict[int, _Worker] = {}
-        self._tasks: dict[int, tuple[int, bytes]] = {}
+        self._tasks: dict[int, Work] = {}
         self._answers: list[Answer] = []
         self.start_each_s = 0.0
         begin = clock()
@@ -222,12 +222,12 @@ class ForkPool:
         if not callable(task):
             work, data = task
             head = _HEAD.pack(number, len(data), work.start, work.quantum_s, float(work.block))
-            self._send(number, len(work.items), head + data)
+            self._send(number, work, head + data)
             return
         self._answers.append(Answer(number, Done(([], []), 0, clock(), clock(), self.name), None))
 
-    def _send(self, number: int, n_items: int, message: bytes) -> None:
-        self._tasks[number] = (n_items, message)
+    def _send(self, number: int, work: Work, message: bytes) -> None:
+        self._tasks[number] = work
         worker = min(self._workers.values(), key=lambda w: len(w.numbers))
         if not worker.numbers:
             worker.since_s = clock()
@@ -320,7 +320,7 @@ class ForkPool:
         cause = describe_exit(status)
         numbers = list(worker.numbers)
         for position, number in enumerate(numbers):
-            n_items, _ = self._tasks.pop(number)
+            n_items = len(self._tasks.pop(number).items)
             begun = min(n_items, n_begun) if position == 0 else 0
             self._answers.append(Answer(number, None, WorkerDied(f"a worker died ({cause})", {}, (), cause), begun))
         self._replace(worker.slot)
@@ -348,9 +348,7 @@ class ForkPool:
             process.reap(worker.pid)
             number = worker.numbers[0]
             self._forget(worker)
-            self._tasks.pop(number)
-            # Which index that is, the run knows.
-            self._answers.append(Answer(number, None, ItemTimeout("", -1)))
+            self._answers.append(Answer(number, None, overran(self._tasks.pop(number).start, limit)))
             self._replace(worker.slot)
 
     def broken(self, error: BaseException) -> str:

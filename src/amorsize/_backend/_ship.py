@@ -276,7 +276,6 @@ class Parcel:
         path: That file, or empty.
         is_by_value: Whether the function itself is in it.
         number: Which parcel of this process it is: each run has its own, the same contents or not.
-        pid: The process that made the file, and removes it.
     """
 
     digest: bytes
@@ -284,13 +283,10 @@ class Parcel:
     path: str
     is_by_value: bool
     number: int = 0
-    pid: int = 0
 
     def close(self) -> None:
         """Remove the file, if there is one; not in a forked copy of the program."""
-        if self.path and self.pid == os.getpid():
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+        _files.remove(self.path)
 
 
 def pack_function(
@@ -338,7 +334,7 @@ def pack_function(
         return Parcel(digest, data, "", not named, next(_numbers))
     with _worker.no_interrupt():
         handle, path = _files.make()
-        parcel = Parcel(digest, b"", path, not named, next(_numbers), os.getpid())
+        parcel = Parcel(digest, b"", path, not named, next(_numbers))
         _files.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
         file = os.fdopen(handle, "wb")
     try:
