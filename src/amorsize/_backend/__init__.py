@@ -110,7 +110,9 @@ def _forbidden() -> str:
     if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
         return "JOBLIB_MULTIPROCESSING=0"
     for name in ("JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"):
-        if not os.environ.get(name, "1").strip().lstrip("+-").isdecimal():
+        try:
+            int(os.environ.get(name, "1"))
+        except ValueError:
             return f"{name}={os.environ[name]!r} is not a number, and joblib cannot be imported"
     return ""
 
