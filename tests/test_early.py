@@ -13,7 +13,7 @@ import pytest
 
 import amorsize
 from amorsize._profile import CACHE
-from tests.faults.harness import end_threads
+from tests.faults.harness import end_threads, run_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +116,47 @@ def test_a_signal_at_the_very_end_of_the_first_item_does_not_end_the_process() -
     )
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def long_first(x: int) -> int:
+    """Item 0 takes 50 ms, the others nothing."""
+    end = time.monotonic() + 0.05
+    while x == 0 and time.monotonic() < end:
+        sum(range(1000))
+    return x
+
+
+def test_tiny_items_behind_a_long_one_come_in_few_chunks() -> None:
+    """Cut for items as long as the first, a thousand came home in five hundred messages of two."""
+    work = amorsize.parallel(long_first, start_method="fork")
+    assert work.map(range(1000)) == list(range(1000))
+    assert work.last_plan is not None
+    assert "the first item had been running" in revisions(work)
+    assert len(work.last_plan.timeline) <= 200
+
+
+SHORT_CALL = """
+import sys
+import amorsize
+from amorsize import _host, _types
+
+def rows(n):
+    return [{"name": str(i), "value": i} for i in range(n)]
+
+def squares(n):
+    return sum(i * i for i in range(n))
+
+func, items = {"rows": (rows, [300] * 150), "squares": (squares, [100] * 300)}[sys.argv[1]]
+work = amorsize.parallel(func)
+work.map(items)
+unread = _host._snapshot is None
+plan = work.last_plan
+print(unread, plan.backend, plan.reason is not _types.Reason.FASTER, plan.host.memory_bytes < sys.maxsize)
+"""
+
+
+@pytest.mark.parametrize("kind", ["rows", "squares"])
+def test_a_first_call_that_cannot_pay_does_not_look_at_the_host(kind: str) -> None:
+    """Reading it takes as long as such a call gains at best; its plan is about the real machine all the same."""
+    done = run_code(SHORT_CALL.replace("sys.argv[1]", repr(kind)))
+    assert (done.stdout, done.stderr) == ("True sequential True True\n", "")

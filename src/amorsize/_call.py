@@ -22,8 +22,9 @@ from amorsize import _backend, _function, _host, _learn, _profile
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
+from amorsize._decide import decide
 from amorsize._early import EarlyStart
-from amorsize._here import decide_here, never_worth_s
+from amorsize._here import best_case, decide_here, never_worth_s
 from amorsize._record import Options, Record, State, store
 from amorsize._source import PLAIN, SLICED, Beat, Source, is_array, note_error
 from amorsize._types import FORK, LOKY, THREADS, Plan, Profile, Reason, Revision, Span
@@ -186,13 +187,12 @@ class Call:
         else:
             early = self.early = EarlyStart(self)
             try:
-                wants_threads = self.limits.prefer == "threads"
-                with _backend.watching(early.start, Call._sample.__code__, threads=wants_threads):
+                with early.watching():
                     self._sample(1)
                 if early.team is None:
                     # Threads are started in a tenth of a millisecond: more than to know whether the first was an
                     # outlier is not worth that the others wait.
-                    is_long = wants_threads and self.profile.item_s > _LONG_FOR_THREADS_S
+                    is_long = self.limits.prefer == "threads" and self.profile.item_s > _LONG_FOR_THREADS_S
                     self._sample(1 if is_long else self.limits.sample_size - 1)
             except BaseException:
                 early.give_up()
@@ -323,23 +323,42 @@ class Call:
     def _consider(self) -> None:
         """Decide now if the work is long enough to be worth a thought, else loop on."""
         n_items = self.source.n_items
-        if n_items is None or not self._might_pay(self.profile.item_s * (n_items - len(self.results))):
+        if n_items is None or self._is_too_short(n_items - len(self.results)) or self._pays_nowhere(n_items):
             self._loop()
         else:
             self._decide_and_run()
 
-    def _might_pay(self, rest_s: float) -> bool:
-        """Tell whether the cheapest start could gain anything: where not, the host is not even looked at."""
+    def _is_too_short(self, n_left: int) -> bool:
+        """Tell whether not even the cheapest start could gain anything: the host is not even looked at."""
         if self.limits.n_jobs is not None:
-            return True
-        if rest_s < cost.FLOOR_S:
             return False
-        if self.state.habit.is_due:
+        rest_s = self.profile.item_s * n_left
+        if rest_s < cost.FLOOR_S:
             return True
+        if self.state.habit.is_due:
+            return False
         costs = self.cheapest()
         start_s = costs.start_each_s + _host.unread_s()
         self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= start_s
-        return not self.is_hopeless
+        return self.is_hopeless
+
+    def _pays_nowhere(self, n_items: int) -> bool:
+        """Tell whether even the most favourable machine had better loop, once the data have been weighed."""
+        # What runs have found of the workers' speed is doubted now and then: by decisions, which are counted.
+        limits = self.limits
+        is_open = limits.n_jobs is None and limits.start_method is None and not self.state.habit.is_due
+        if not is_open or 0 < self.profile.efficiency < 1:
+            return False
+        host = best_case(limits.prefer)
+        if host is None or _backend.is_standing_by(self.func):
+            return False
+        self._inspect()
+        plan = decide(self._after(len(self.results)), host, n_items, limits)
+        # Where nothing is forked, calls too short for loky's cold workers are counted as well.
+        self.is_hopeless = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and FORK in host.costs)
+        if self.is_hopeless:
+            self.refused_s, self.record.costs = self.profile.item_s, host.costs
+        return self.is_hopeless
 
     def _gain(self, costs: Any, item_s: float) -> float:
         """Return the share of an item's seconds that a second worker saves."""
@@ -395,7 +414,7 @@ class Call:
         """Make a decision with *n_head* items done; the first one of a call is the one that last_plan replays."""
         began = clock()
         self._inspect()
-        self.profile = replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
+        self.profile = self._after(n_head)
         plan, backend = decide_here(
             self.func,
             self.profile,
@@ -409,6 +428,10 @@ class Call:
             self._note(plan)
             self._warn(plan)
         return plan, backend
+
+    def _after(self, n_head: int) -> Profile:
+        """Return the profile with *n_head* items done."""
+        return replace(self.profile, n_head=n_head, head_s=clock() - self.began if n_head else 0.0)
 
     def _missed_s(self) -> float:
         """Return what counts as paid for a start of workers, if they could be kept afterwards."""
@@ -843,6 +866,9 @@ _SETTLED_S: Final = 0.02
 
 # Reasons that come of predicted seconds, and so hold for the next call over as many items of the same kind.
 _SETTLING: Final = frozenset({Reason.NOT_WORTH, Reason.TRANSFER_BOUND, Reason.TOO_FAST})
+
+# Those among them that no start of workers can be too dear for.
+_TRANSFERS: Final = frozenset({Reason.TRANSFER_BOUND, Reason.ALREADY_PARALLEL})
 
 # Reasons that nothing seen in flight can change.
 _FINAL: Final = frozenset(

@@ -31,9 +31,9 @@ MARGIN: Final = 0.05
 # cold caches. (Summing 24 arrays of 8 MB: predicted to gain 10 % in the first call, it lost 60 %.)
 FIRST_MARGIN: Final = 0.15
 
-# Seconds that the first forked workers of a process take longer than the others (measured: 3 ms of modules to load, 2
+# Seconds that the first forked workers of a process take longer than the others (measured: 1.5 ms of modules to load, 1
 # of libraries and system functions to look up).
-LOADING_RUNS_S: Final = 5e-3
+LOADING_RUNS_S: Final = 3e-3
 
 # Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
 # dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.
@@ -197,7 +197,7 @@ DATA_DISPATCH: Final = 3.0
 DATA_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, match_args=False)
 class Forecast:
     """
     Predicted seconds of doing the items that are left, and the terms they are made of.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from amorsize import _cost as cost
 from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Reason
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _ENDLESS = 10**6
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class _Candidate:
+class _Candidate(NamedTuple):
+    """One way to do what is left, and what it is predicted to take."""
+
     backend: str
     n_jobs: int
     batch_size: int
@@ -69,7 +70,7 @@ def decide(  # noqa: PLR0911 - one return per rule
     return plan.serial(Reason.UNKNOWN_LENGTH if n_items is None else _why_not(profile, best), best)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, match_args=False)
 class _Draft:
     """The inputs of one decision, and how a plan is written down."""
 

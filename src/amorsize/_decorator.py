@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 import wrapt
 
-from amorsize import _backend, _call, _function, _here, _host, _profile, _record, _source
+from amorsize import _call, _function, _here, _host, _profile, _record, _source
 from amorsize._types import Host, Limits, Plan, Profile
 
 P = ParamSpec("P")
@@ -641,7 +641,6 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
 
 def _decorate(func: Any, /, *, options: _record.Options) -> Any:
     _check_function(func)
-    _backend.load()
     return ParallelFunction(func, options)
 
 

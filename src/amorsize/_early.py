@@ -16,8 +16,19 @@ if TYPE_CHECKING:
     from amorsize._call import Call
     from amorsize._types import Host
 
-# Seconds after which an item inside which modules were loaded is looked at again: does it wait, or compute?
+# Seconds the first item must have run. Forking takes the caller 0.4 ms and a core 1 ms: 5 % of this at most, should all
+# the others turn out short. Two threads take 0.1 ms; the host is read for them, in half a millisecond, after a tenth of
+# that time: by then they are almost sure to be started, and an item that waits does not notice.
+_FORK_AFTER_S: Final = 0.02
+_THREADS_AFTER_S: Final = 2e-3
+_READ_AFTER_S: Final = 0.2e-3
+
+# Seconds after which an item inside which the host was read is looked at again: does it wait, or compute?
 _STILL_S: Final = 200e-6
+
+# Times what the others are cut for that the first item seems to take: it may be an outlier, and a thousand chunks of
+# two tiny items took the caller 4 ms to take in. Chunks that are too long are shared by whoever runs dry.
+_CAUTION: Final = 16
 
 
 class EarlyStart:
@@ -27,8 +38,16 @@ class EarlyStart:
         self.call = call
         self.team: Any = None
         self.plan: Plan | None = None
-        # The clocks as what threads need had been loaded; None before and once it is dealt with.
-        self._loaded: Clocks | None = None
+        # The clocks as the host had been read for threads, and whether it is known how the item took that; the clocks
+        # after the latest look.
+        self._ready: Clocks | None = None
+        self._is_told = False
+        self._looked: Clocks | None = None
+
+    def watching(self) -> Any:
+        """Return the block in which :meth:`start` is called, should it take long."""
+        after_s = _READ_AFTER_S if self.call.limits.prefer == "threads" else _FORK_AFTER_S
+        return _backend.watching(self.start, type(self.call)._sample.__code__, after_s)  # noqa: SLF001 - a part of the call
 
     def start(self) -> float:
         """
@@ -42,11 +61,13 @@ class EarlyStart:
         if sampler is None or sampler.began is None:
             return _STILL_S  # on the way to the first item
         if call.limits.prefer == "threads" and (again_s := self._until_ready(sampler, now)) > 0:
+            self._looked = Clocks.now()
             return again_s
-        # One that waits wants more threads.
         seen = now - sampler.began - sampler.lost
         elapsed_s = seen.wall_s
-        profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=seen.cpu_fraction)
+        # One that waits wants more threads: what looking takes, and its own first steps, are half of what it computes.
+        recent = seen if self._looked is None else now - self._looked
+        profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, cpu_fraction=recent.cpu_fraction)
         profile = replace(profile, n_head=1, head_s=elapsed_s)
         profile = _profile.inspect_function(profile, call.func, _backend.dumps_by_value)
         host, _ = current_host(call.func, call.limits.prefer)
@@ -58,6 +79,7 @@ class EarlyStart:
             return 0.0
         job = call.job(plan, call.source.data[1:], None)
         job.base = 1
+        job.item_s /= _CAUTION
         try:
             with _backend.no_interrupt():
                 make = _backend.thread_team if plan.backend == THREADS else _backend.fork_team
@@ -75,25 +97,23 @@ class EarlyStart:
 
     def _until_ready(self, sampler: _profile.Sampler, now: Clocks) -> float:
         """
-        Load what threads need while the item waits; returns the seconds until the next look, 0 once they may start.
+        Read the host while the item waits; returns the seconds until the next look, 0 once threads may start.
 
-        From an item that computes loading takes its wall time, too, which is not counted as the item's.
+        From an item that computes reading takes its wall time, too, which is not counted as the item's.
         """
         assert sampler.began is not None  # noqa: S101 - for the type checker
-        load_after_s, start_after_s = _backend.threads_after_s()
-        if (now - sampler.began).wall_s < load_after_s:
-            return load_after_s
-        if sampler.lost is _profile.NOTHING:
-            _backend.load_threads()
+        if (now - sampler.began).wall_s < _READ_AFTER_S:
+            return _READ_AFTER_S
+        if self._ready is None:
             _host.snapshot()
-            self._loaded = Clocks.now()
-            sampler.lost = self._loaded - now
+            self._ready = Clocks.now()
+            sampler.lost = self._ready - now
             return _STILL_S
-        if self._loaded is not None:
-            since, self._loaded = now - self._loaded, None
-            if since.cpu_fraction < cost.WAITING_FRACTION:
-                sampler.lost = replace(sampler.lost, wall_s=0.0)
-        return max(0.0, start_after_s - (now - sampler.began - sampler.lost).wall_s)
+        if not self._is_told:
+            self._is_told = True
+            if (now - self._ready).cpu_fraction < cost.WAITING_FRACTION:
+                sampler.lost = sampler.lost._replace(wall_s=0.0)
+        return max(0.0, _THREADS_AFTER_S - (now - sampler.began - sampler.lost).wall_s)
 
     def _one_each(self, profile: Profile, host: Host) -> Plan:
         """Two items, the first under way: decide as for two that have not begun."""

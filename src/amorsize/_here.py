@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _backend, _host
 from amorsize import _cost as cost
 from amorsize._decide import decide
-from amorsize._types import FORK, THREADS
+from amorsize._types import FORK, LOKY, THREADS, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amorsize._types import Host, Limits, Plan, Profile
+    from amorsize._types import Costs, Limits, Plan, Profile
 
 # Seconds that a decision takes, with what surrounds it.
 _THINKING_S: Final = 0.2e-3
@@ -47,12 +49,7 @@ def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream:
         unavailable = _backend.blockers(func)
         costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
     if FORK in costs:
-        resident = _host.resident_bytes()
-        costs[FORK] = replace(
-            costs[FORK],
-            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
-            start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
-        )
+        costs[FORK] = _of_this_process(costs[FORK])
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -66,6 +63,35 @@ def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream:
         context_n_jobs=n_jobs,
     )
     return host, backend
+
+
+def _of_this_process(fork: Costs) -> Costs:
+    """Add to what forking costs what the size of this process adds, and its first loading."""
+    resident = _host.resident_bytes()
+    return replace(
+        fork,
+        start_s=fork.start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
+        start_each_s=fork.start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
+    )
+
+
+def best_case(prefer: str | None = None) -> Host | None:
+    """
+    Return the most favourable machine that this can be, as far as that is known without looking at it.
+
+    What does not pay there pays nowhere here, and the 2 ms of looking are saved. None where a context of joblib says
+    what is to be used.
+    """
+    if _backend.context() != (None, None, None):
+        return None
+    n_cpus = os.cpu_count() or 1
+    names = (THREADS,) if prefer == "threads" else (FORK, LOKY)
+    costs = _host.local_costs(names, warm=_backend.warm(), unavailable={})
+    if FORK in costs:
+        costs[FORK] = _of_this_process(costs[FORK])
+    # The looking is a part of every start that follows from it.
+    costs = {name: replace(known, start_s=known.start_s + _host.unread_s()) for name, known in costs.items()}
+    return Host(n_cpus=n_cpus, n_physical_cpus=n_cpus, memory_bytes=sys.maxsize, costs=costs, platform=sys.platform)
 
 
 # Seconds of work left from which a cluster never used before is measured first: measuring takes 0.1 to 0.4 s, and is

@@ -14,8 +14,8 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._cost import EXTERNAL_PRIOR, PRIORS
 from amorsize._types import FORK, LOKY, THREADS, Costs, Host
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 SNAPSHOT_S: Final = 1.0
 
 # Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
-# (measured: 3 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth it.
-READING_S: Final = 3e-3
+# (measured: 1.5 to 2 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth it.
+READING_S: Final = 2e-3
 LOADING_S: Final = 15e-3
 
 # Weight of a new observation of a cost against what was known: the first replaces the prior, later ones count a
@@ -50,8 +50,9 @@ _CGROUP = "/sys/fs/cgroup"
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
+    # Decoded apart: as the encoding of a text file, "ascii" is a module that few programs have loaded.
+    with open(path, "rb") as file:
+        return file.read().decode("ascii", errors="replace")
 
 
 def _physical() -> int | None:
@@ -104,8 +105,7 @@ def _address_space() -> int | None:
     return max(0, soft - used)
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(NamedTuple):
     """
     Where each reading comes from; every field is a function that may return None or raise.
 
@@ -126,7 +126,7 @@ class Readings:
     available: Callable[[], int | None] = _available
     address_space: Callable[[], int | None] = _address_space
     read_text: Callable[[str], str] = _read_text
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = os.environ
     platform: str = sys.platform
 
 

@@ -15,18 +15,22 @@ import array
 import collections
 import contextlib
 import math
+import pickle
 import sys
 import threading
 import time
 import types
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _function
 from amorsize._types import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+if sys.platform != "win32":
+    import resource
 
 # Seconds after which the sample stops once it has an item: five items of ten seconds each must not cost fifty before
 # anything goes parallel. Four times what starting a forked worker takes, so stopping to decide always pays by then.
@@ -66,16 +70,13 @@ _FLAT = (bytes, bytearray, str, array.array)
 
 def _peak_bytes() -> int:
     """Return the peak resident size of this process so far, 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0
-    import resource  # noqa: PLC0415 - does not exist on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform != "win32":
+        peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(NamedTuple):
     """
     What the calling thread has used so far, or between two readings.
 
@@ -114,11 +115,9 @@ NOTHING: Final = Clocks(0.0, 0.0, 0)
 
 def _n_waits() -> int:
     """Return how often this thread has given up its core by itself, -1 where the system does not say."""
-    if sys.platform != "linux":
-        return -1
-    import resource  # noqa: PLC0415 - as above
-
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    if sys.platform == "linux":
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    return -1
 
 
 def _measure_clock_s() -> float:
@@ -278,8 +277,6 @@ class NotPicklable(Exception):  # noqa: N818 - a signal inside this room, never 
 
 def _round_trip(value: Any, by_value: Callable[[Any], bytes]) -> tuple[int, float, float]:
     """Pickle and unpickle; returns bytes and the seconds of each. Uses *by_value* where plain pickle fails."""
-    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
-
     begin = time.perf_counter()
     try:
         data = pickle.dumps(value, protocol=5)
@@ -405,7 +402,7 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False, match_args=False)
 class Known:
     """
     What is remembered of a function.

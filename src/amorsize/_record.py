@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _function, _host
 from amorsize._decide import decide
 from amorsize._habit import Habit
-from amorsize._types import SERIAL, Limits
+from amorsize._types import SERIAL, Limits, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from amorsize._types import Host, Plan, Profile, Revision, Span
+    from amorsize._types import Costs, Host, Plan, Profile, Revision, Span
 
 
-@dataclass(repr=False)
+@dataclass(eq=False, repr=False, match_args=False)
 class Options:
     """
     The caller's options beyond :class:`Limits`.
@@ -86,8 +86,8 @@ class Record:
     """
 
     __slots__ = (
-        "actual_s", "began", "built", "head_s", "host", "limits", "n_head", "n_items", "plan", "profile", "rate_s",
-        "revisions", "skipped", "spans",
+        "actual_s", "began", "built", "costs", "head_s", "host", "limits", "n_head", "n_items", "plan", "profile",
+        "rate_s", "revisions", "skipped", "spans",
     )  # fmt: skip
 
     def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
@@ -96,6 +96,7 @@ class Record:
         self.limits: Limits = limits
         self.began: float = began
         self.host: Host | None = None
+        self.costs: Mapping[str, Costs] | None = None
         self.plan: Plan | None = None
         self.revisions: list[Revision] = []
         self.spans: list[Span] = []
@@ -128,6 +129,8 @@ class Record:
     def _decided_to_loop(self) -> Plan:
         """Write down the plan of a call that was too short to think about, as the decision would have been."""
         host = self.host or _host.snapshot()
+        if self.costs is not None:
+            host = replace(host, costs=self.costs)
         for profile in (
             self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s),
             self.profile,
@@ -136,5 +139,13 @@ class Record:
             plan = decide(profile_now, host, self.n_items, self.limits)
             if not plan.is_parallel:
                 return plan
-        # The loop ended before a look came to that: what ran is what counts.
-        return replace(plan, backend=SERIAL, n_jobs=1, caller_computes=False, predicted_s=plan.serial_s, speedup=1.0)
+        # The loop ended before a look came to that, or what a first start loads was too much: what ran is what counts.
+        return replace(
+            plan,
+            backend=SERIAL,
+            n_jobs=1,
+            caller_computes=False,
+            predicted_s=plan.serial_s,
+            speedup=1.0,
+            reason=Reason.NOT_WORTH,
+        )

@@ -37,7 +37,7 @@ _MOST_BLOCK: Final = 1 << 16
 AHEAD: Final = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False, match_args=False)
 class Chunker:
     """
     Sizes of the next chunks: factoring with a floor and a ceiling, corrected by the times measured in workers.

@@ -20,21 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
 from amorsize import _function
-from amorsize._backend import _blas, _local
+from amorsize._backend import _blas, _local, _threads
 from amorsize._backend._job import Job
 from amorsize._backend._worker import MISSING, NoWorkersError, in_worker, make_call, no_interrupt
 from amorsize._modules import loaded
 from amorsize._types import FORK, LOKY, THREADS
 
-# What runs need is not imported with the package, which a program may import without using it, but by :func:`load` and,
-# the rarer parts, when they are first needed.
+if sys.platform == "linux":
+    from amorsize._backend import _early
+
+# What runs processes is not imported with the package, which a program may import without using it, but when it is
+# first needed. Threads are started within 2 ms of the first item, which is no time to load what runs them.
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from amorsize._backend._chunks import Board
     from amorsize._backend._fork import Team
     from amorsize._backend._outcome import Outcome
-    from amorsize._backend._threads import Threads, ThreadTeam
 
 __all__ = [
     "MISSING",
@@ -60,17 +62,6 @@ __all__ = [
 
 context = _local.context
 probe = _local.probe
-
-
-def load() -> None:
-    """
-    Import what the first call of a function just decorated is sure to need.
-
-    What runs workers, 3 ms, waits until some are to be started: many first calls are loops of less, and where they are
-    started inside a long first item that waits, it costs nothing.
-    """
-    if sys.platform == "linux":
-        from amorsize._backend import _early  # noqa: F401, PLC0415 - see the top; does not exist on Windows
 
 
 def dumps_by_value(value: Any) -> bytes:
@@ -138,8 +129,7 @@ def _semaphores() -> str | None:
 
 def _waiting_threads() -> frozenset[threading.Thread]:
     """Return our own idle threads, which end before a fork."""
-    threads = _if_used("_threads")
-    return frozenset() if threads is None else frozenset(threads.waiting_threads())
+    return _threads.waiting_threads()
 
 
 def unloaded_s() -> float:
@@ -219,11 +209,9 @@ def fork_team(job: Job) -> Team:
     return Team(job)
 
 
-def thread_team(job: Job) -> ThreadTeam:
+def thread_team(job: Job) -> _threads.ThreadTeam:
     """Make a team of threads for a job; nothing is started yet."""
-    from amorsize._backend._threads import ThreadTeam  # noqa: PLC0415 - see the top
-
-    return ThreadTeam(job)
+    return _threads.ThreadTeam(job)
 
 
 def _packed(job: Job, *, is_cold: bool, ambient: bool) -> Job:
@@ -291,25 +279,11 @@ def _run_external(job: Job, name: str) -> Outcome:
         return FlowTeam(_packed(job, is_cold=False, ambient=False), Callbacks(cluster, ahead=1)).run()
 
 
-def watching(start: Callable[[], float], bottom: Any, *, threads: bool) -> Any:
+def watching(start: Callable[[], float], bottom: Any, after_s: float) -> Any:
     """Call *start* while a long first item runs; see :mod:`amorsize._backend._early`."""
-    if sys.platform != "linux":
-        return contextlib.nullcontext()
-    from amorsize._backend import _early  # noqa: PLC0415 - see the top
-
-    return _early.watching(start, bottom, _early.LOAD_AFTER_S if threads else _early.FORK_AFTER_S)
-
-
-def load_threads() -> None:
-    """Import what threads need."""
-    from amorsize._backend import _threads  # noqa: F401, PLC0415 - see the top
-
-
-def threads_after_s() -> tuple[float, float]:
-    """Return the seconds of a first item after which what threads need is loaded, and after which they start."""
-    from amorsize._backend import _early  # noqa: PLC0415 - see the top
-
-    return _early.LOAD_AFTER_S, _early.THREADS_AFTER_S
+    if sys.platform == "linux":
+        return _early.watching(start, bottom, after_s)
+    return contextlib.nullcontext()
 
 
 class Streaming:
@@ -322,7 +296,7 @@ class Streaming:
         self._backend = backend
         self._pid = os.getpid()
         self._cluster: _local.External | None = None
-        self._threads: Threads | None = None
+        self._threads: _threads.Threads | None = None
         self._fork: Any = None
         self._board: Board | None = None
         carrier: Any
@@ -331,9 +305,7 @@ class Streaming:
         elif backend == FORK:
             carrier = self._fork
         elif backend == THREADS:
-            from amorsize._backend._threads import Threads  # noqa: PLC0415 - see the top
-
-            self._threads = Threads(job.n_jobs)
+            self._threads = _threads.Threads(job.n_jobs)
             carrier = Callbacks(self._threads, ahead=1)
         elif backend == LOKY:
             _packed(job, is_cold=False, ambient=True)
@@ -401,8 +373,7 @@ class Streaming:
 def shutdown() -> None:
     """End idle workers and wait for them."""
     _local.LOKY.end_idle()
-    if (threads := _if_used("_threads")) is not None:
-        threads.end_waiting()
+    _threads.end_waiting()
     if (standby := _if_used("_standby")) is not None:
         standby.close()
 
@@ -410,8 +381,7 @@ def shutdown() -> None:
 def after_fork_in_child() -> None:
     """Forget the parent's workers: a forked copy of the program must not touch them."""
     _local.LOKY.forget()
-    if (threads := _if_used("_threads")) is not None:
-        threads.forget_waiting()
+    _threads.forget_waiting()
     if (standby := _if_used("_standby")) is not None:
         standby.forget()
 

@@ -101,7 +101,7 @@ def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     count = n_threads() - len(ours)
     if count < 1:
         return "the number of threads cannot be read"
-    if count in {1, 1 + idle_threads()} or _are_ending(count, len(ours)):
+    if count == 1 or count == 1 + idle_threads() or _are_ending(count, len(ours)):
         return ""
     return f"{count - 1} threads of native libraries are alive"
 

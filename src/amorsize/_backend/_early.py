@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Iterator
 
-# Seconds the first item must have run. Forking takes the caller 0.4 ms and a core 1 ms: 5 % of this at most, should all
-# the others turn out short. Two threads take 0.1 ms; what they need is loaded, in 3 ms, after a tenth of that time: by
-# then they are almost sure to be started, and an item that waits does not notice.
-FORK_AFTER_S: Final = 0.02
-THREADS_AFTER_S: Final = 2e-3
-LOAD_AFTER_S: Final = 0.2e-3
-
 _WITH: Final = frozenset(
     dis.opmap[name] for name in ("BEFORE_WITH", "LOAD_SPECIAL", "BEFORE_ASYNC_WITH", "SETUP_WITH") if name in dis.opmap
 )

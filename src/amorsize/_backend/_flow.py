@@ -15,7 +15,7 @@ import contextlib
 import queue
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _worker
@@ -27,6 +27,7 @@ from amorsize.exceptions import ItemTimeout, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._backend._carrier import Carrier, Submitter
     from amorsize._backend._chunks import Board
     from amorsize._backend._job import Job
 
@@ -40,36 +41,6 @@ _LAST_WORDS_S: Final = 0.25
 
 # The number of the task that only tells that a worker is up.
 _HELLO: Final = -1
-
-
-class Carrier(Protocol):
-    """
-    What carries tasks to workers and answers back.
-
-    Attributes:
-        name: The backend's name.
-        ahead: Tasks that may wait for each worker beside the one it runs.
-    """
-
-    name: str
-    ahead: int
-
-    def task(self, job: Job, work: Work) -> Any:
-        """Turn work into what :meth:`submit` takes; raises :class:`Unsendable` where the items cannot be pickled."""
-
-    def submit(self, number: int, task: Any) -> None:
-        """Hand over a task; never blocks."""
-
-    def take(self, timeout_s: float) -> list[Answer]:
-        """Return the answers that have come; waits at most *timeout_s* for the first."""
-        ...
-
-    def broken(self, error: BaseException) -> str:
-        """Return in words what killed a worker, if that is what the error of a task means; else an empty string."""
-        ...
-
-    def renew(self) -> None:
-        """Have workers again after a death, where they do not come back by themselves."""
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -151,29 +122,6 @@ def run_quantum(
     return results, failures
 
 
-class Submitter(Protocol):
-    """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
-
-    name: str
-
-    def task(self, job: Job, work: Work) -> Any:
-        """As :meth:`Carrier.task`."""
-
-    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run *task* somewhere, then call *done* with its result or its error."""
-
-    def broken(self, error: BaseException) -> str:
-        """As :meth:`Carrier.broken`."""
-        ...
-
-    def renew(self) -> None:
-        """As :meth:`Carrier.renew`."""
-
-    def fault(self) -> BaseException | None:
-        """Return why no answer can come any more, None where one can."""
-        ...
-
-
 class Callbacks:
     """A carrier over anything that calls back from some thread when a task is done; the callback only fills a queue."""
 
@@ -226,12 +174,12 @@ class Callbacks:
         self.way.renew()
 
 
-@dataclass(eq=False, repr=False, match_args=False)
 class Refused:
     """Carries nothing, since the system refused workers: the caller is told so task by task, and does them itself."""
 
-    name: str
-    refusal: OSError
+    def __init__(self, name: str, refusal: OSError) -> None:
+        self.name = name
+        self.refusal = refusal
 
     def task(self, job: Job, work: Work) -> None:
         """Make nothing of it."""

@@ -11,7 +11,7 @@ from amorsize._backend._worker import MISSING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amorsize._backend._flow import Carrier
+    from amorsize._backend._carrier import Carrier
     from amorsize._backend._job import Job
 
 

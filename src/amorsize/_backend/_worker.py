@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -172,7 +173,7 @@ def run_here(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bo
     return results, failures
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, match_args=False)
 class Boxed:
     """
     An exception that only pickles by value, closed until the caller opens it.
@@ -196,8 +197,6 @@ def pack_error(error: BaseException, index: int) -> Packed:
     Returns:
         The exception, boxed where its class has no name to be found by, and the worker's traceback as text.
     """
-    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
-
     # What the exception's own code raises, SystemExit included, must not end the worker: its neighbours travel too.
     text = ""
     with contextlib.suppress(BaseException):
@@ -227,8 +226,6 @@ def _described(error: BaseException, index: int) -> RemoteError:
 
 def unpack_error(packed: Packed) -> BaseException:
     """Give an exception from a worker its traceback as the cause."""
-    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
-
     closed, text = packed
     if isinstance(closed, Boxed):
         try:
@@ -304,8 +301,6 @@ def unpack(
     which one kept result would keep alive. A result that does not open again becomes an :class:`UnpicklableResult` at
     its index, counted from *start*.
     """
-    import pickle  # noqa: PLC0415 - 1 ms that decorating does not need
-
     own = [bytearray(b) if apart or memoryview(b).readonly else b for b in buffers]
     failures: list[Failure] = []
     try:
