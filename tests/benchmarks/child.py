@@ -45,8 +45,9 @@ class Seat:
         """Time calls one after another; the very first one builds the pool, too. Seconds each."""
         seconds, plans = [], []
         for _ in range(count):
+            batches = items = None
+            self._results = ()  # all of it freed before the clock starts
             batches = [self._workload.make() for _ in range(self._workload.n_calls)]
-            self._results = ()  # freed before the clock starts
             start = time.perf_counter()
             mapper = self._open()
             for items in batches:
