@@ -36,8 +36,9 @@ def own_workers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """Register the backend, and make it the context's."""
+    """Register the backend, and make it the context's; what other tests came to is forgotten."""
     register_joblib()
+    _joblib._seen.clear()
     with joblib.parallel_config("amorsize"):
         yield
 
@@ -118,6 +119,17 @@ def test_long_work_goes_to_workers() -> None:
     pids = {pid for pid, _ in Parallel(n_jobs=2)(delayed(where)(0.15) for _ in range(16))}
     assert os.getpid() in pids
     assert len(pids) > 1
+
+
+def test_what_a_call_came_to_is_remembered() -> None:
+    """The next call over such tasks does not hesitate; one that finds them short begins here again."""
+    for _ in range(2):
+        pids = [pid for pid, _ in Parallel(n_jobs=2)(delayed(where)(0.05) for _ in range(40))]
+    assert os.getpid() not in pids
+    short = [pid for pid, _ in Parallel(n_jobs=2)(delayed(where)(0.0) for _ in range(40))]
+    again = [pid for pid, _ in Parallel(n_jobs=2)(delayed(where)(0.0) for _ in range(40))]
+    assert os.getpid() not in short
+    assert set(again) == {os.getpid()}
 
 
 def test_threads_where_the_call_prefers_them() -> None:

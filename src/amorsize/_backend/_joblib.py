@@ -18,6 +18,7 @@ import pickle
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from joblib._parallel_backends import (
@@ -55,6 +56,15 @@ COLD_S: Final = 0.25
 # long more often than not, and workers started in vain cost less than workers started late.
 OPTIMISM: Final = 8.0
 
+# Items that are left where nobody knows.
+_UNKNOWN: Final = 1 << 40
+
+# Times what a dispatch costs from which the pace of workers says what a task takes.
+_CLEAR: Final = 4.0
+
+# Kinds of tasks of which it is remembered what they came to.
+_MOST_KINDS: Final = 256
+
 # Seconds until the running item is looked at for the first time, and between two looks at most.
 FIRST_LOOK_S: Final = 0.005
 LAST_LOOK_S: Final = 0.02
@@ -70,6 +80,18 @@ class Engine(Protocol):
     def decide(self, profile: Profile, n_items: int | None, n_jobs: int, *, threads: bool, warm: bool) -> Plan:
         """Return the plan for what is left, with at most *n_jobs*."""
         ...
+
+
+@dataclass(frozen=True, eq=False, repr=False, match_args=False)
+class _Seen:
+    """What the latest call over tasks of one kind came to: seconds per task, how many, and what they weigh."""
+
+    item_s: float
+    n_items: int
+    weights: tuple[int, int, float] | None
+
+
+_seen: dict[str, _Seen] = {}
 
 
 class _Job:
@@ -110,12 +132,18 @@ class _Run:
         self.chunker: schedule.Chunker | None = None
         self.n_home = 0
         self.sent_since = 0.0
+        self.kind = ""
+        self.n_given = 0
+        self.n_expected = 0
 
     # -- the caller's thread -----------------------------------------------------------------------------------------
 
     def submit(self, batch: Any, callback: Callable[[Any], None]) -> _Job:
         """Queue a batch; also called from the threads that bring results home."""
         job = _Job(batch, callback)
+        if not self.kind:
+            self.recall(kind_of(batch.items[0]))
+        self.n_given += len(batch)
         with self.lock:
             at_once = self.mode == "workers"
             if not at_once:
@@ -170,6 +198,31 @@ class _Run:
             self.weights = weigh(job.batch.items[0], results[0], self.backend.max_nbytes)
 
     # -- evidence ----------------------------------------------------------------------------------------------------
+
+    def recall(self, kind: str) -> None:
+        """Begin as the latest call over such tasks would have begun, had it known what it came to."""
+        self.kind = kind
+        seen = _seen.get(kind)
+        if seen is not None and self.mode == "here":
+            self.weights, self.n_expected = seen.weights, seen.n_items
+            self.ask(seen.item_s, seen.n_items, warm=self.backend.is_warm())
+
+    def remember(self) -> None:
+        """Note what this call came to, for the next one over such tasks."""
+        n_items = self.n_here + self.n_home
+        if not n_items:
+            return
+        if self.n_here or self.chunker is None:
+            item_s = self.item_s()
+        elif self.chunker.item_s < _CLEAR * self.chunker.batch_overhead_s:
+            _seen.pop(self.kind, None)  # mostly dispatch: the next call begins here and will see
+            return
+        else:
+            before = _seen.get(self.kind)
+            item_s = self.chunker.item_s if before is None else min(before.item_s, self.chunker.item_s)
+        if len(_seen) >= _MOST_KINDS:
+            _seen.clear()
+        _seen[self.kind] = _Seen(item_s, n_items, self.weights)
 
     def n_left(self) -> int | None:
         """Return the items that nobody has begun, None where joblib does not know how many there are."""
@@ -301,7 +354,9 @@ class _Run:
         if self.mode == "here" or self.chunker is None:
             return self.block
         n_left = self.n_left()
-        return self.chunker.size(1 << 40 if n_left is None else max(1, n_left))
+        if n_left is None:
+            n_left = self.n_expected - self.n_given if self.n_expected > self.n_given else _UNKNOWN
+        return self.chunker.size(max(1, n_left))
 
     def close(self) -> bool:
         """End the run; returns whether workers are still at it."""
@@ -309,8 +364,18 @@ class _Run:
             self.is_over = True
             self.waiting.clear()
             busy = self.n_sent > 0
+        if not busy:
+            self.remember()
         self.ended.set()
         return busy
+
+
+def kind_of(task: tuple[Any, Any, Any]) -> str:
+    """Name the kind of a task: its function, and the types of its arguments."""
+    func, args, _ = task
+    func = getattr(func, "function", func)  # scikit-learn wraps what it gives to joblib
+    name = getattr(func, "__qualname__", type(func).__qualname__)
+    return ", ".join((f"{getattr(func, '__module__', '')}.{name}", *(type(arg).__qualname__ for arg in args)))
 
 
 def weigh(task: tuple[Any, Any, Any], result: Any, max_nbytes: int | None) -> tuple[int, int, float]:
