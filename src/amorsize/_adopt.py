@@ -43,9 +43,7 @@ class _Decider:
         known = _host.BOOK.get(THREADS if threads else LOKY)
         return replace(known, start_s=0.0, start_each_s=0.0) if warm else known
 
-    def decide(self, profile: Profile, n_items: int | None, n_jobs: int, *, threads: bool, warm: bool) -> Plan:
-        """Return the plan for what is left, with at most *n_jobs*."""
-        name = THREADS if threads else LOKY
-        costs = {name: self.costs(threads=threads, warm=warm)}
-        host = replace(_host.snapshot(), costs=costs, context_n_jobs=n_jobs)
+    def decide(self, profile: Profile, n_items: int | None, n_jobs: int, costs: Costs, *, threads: bool) -> Plan:
+        """Return the plan for what is left, with at most *n_jobs* that cost what is given."""
+        host = replace(_host.snapshot(), costs={THREADS if threads else LOKY: costs}, context_n_jobs=n_jobs)
         return decide(profile, host, n_items, _THREADS if threads else _PROCESSES)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SNAPSHOT_S: Final = 1.0
 
 # Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
-# (measured: 1.5 to 2 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth it.
+# (measured: 1.5 to 2 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth
+# it.
 READING_S: Final = 2e-3
 LOADING_S: Final = 15e-3
 

@@ -18,8 +18,8 @@ import pickle
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from joblib._parallel_backends import (
     FallbackToBackend,
@@ -77,8 +77,8 @@ class Engine(Protocol):
         """Return what workers cost here."""
         ...
 
-    def decide(self, profile: Profile, n_items: int | None, n_jobs: int, *, threads: bool, warm: bool) -> Plan:
-        """Return the plan for what is left, with at most *n_jobs*."""
+    def decide(self, profile: Profile, n_items: int | None, n_jobs: int, costs: Costs, *, threads: bool) -> Plan:
+        """Return the plan for what is left, with at most *n_jobs* that cost what is given."""
         ...
 
 
@@ -88,7 +88,26 @@ class _Seen:
 
     item_s: float
     n_items: int
-    weights: tuple[int, int, float] | None
+    weights: _Weights | None
+
+
+class _Weights(NamedTuple):
+    """
+    What tasks weigh on their way to workers.
+
+    Attributes:
+        arg_bytes: Pickled bytes of one task's arguments beyond those of the batch.
+        result_bytes: Those of its result.
+        pickle_s: Seconds to pickle both and unpickle them again.
+        batch_bytes: Pickled bytes of what all tasks of a batch share: scikit-learn gives all of them the same data.
+        batch_s: Seconds to pickle that and unpickle it.
+    """
+
+    arg_bytes: int = 0
+    result_bytes: int = 0
+    pickle_s: float = 0.0
+    batch_bytes: int = 0
+    batch_s: float = 0.0
 
 
 _seen: dict[str, _Seen] = {}
@@ -128,11 +147,13 @@ class _Run:
         self.first_s = 0.0
         self.next_look_s = 0.0
         self.block = 1
-        self.weights: tuple[int, int, float] | None = None
+        self.weights: _Weights | None = None
+        self.first: tuple[Any, Any] | None = None
         self.chunker: schedule.Chunker | None = None
         self.n_home = 0
         self.sent_since = 0.0
         self.kind = ""
+        self.dispatch_s = 0.0
         self.n_given = 0
         self.n_expected = 0
 
@@ -194,8 +215,12 @@ class _Run:
         self.spent_s += took_s
         self.cpu_s += cpu_s
         self.block = schedule.next_block(n_items, took_s, BATCH_HERE_S)
-        if self.weights is None and took_s / n_items >= 1e-4:  # lighter items are weighed when it matters
-            self.weights = weigh(job.batch.items[0], results[0], self.backend.max_nbytes)
+        if self.first is not None:
+            task, result = self.first
+            self.first, self.weights = None, weigh([task, job.batch.items[0]], result, self.backend.max_nbytes)
+        elif self.weights is None and took_s / n_items >= 1e-4:  # lighter items are weighed when it matters
+            self.first = job.batch.items[0], results[0]
+            self.weights = weigh([self.first[0]], self.first[1], self.backend.max_nbytes)
 
     # -- evidence ----------------------------------------------------------------------------------------------------
 
@@ -206,6 +231,8 @@ class _Run:
         if seen is not None and self.mode == "here":
             self.weights, self.n_expected = seen.weights, seen.n_items
             self.ask(seen.item_s, seen.n_items, warm=self.backend.is_warm())
+            if self.mode == "here":
+                self.weights = None  # what spoke against workers is weighed again
 
     def remember(self) -> None:
         """Note what this call came to, for the next one over such tasks."""
@@ -214,7 +241,7 @@ class _Run:
             return
         if self.n_here or self.chunker is None:
             item_s = self.item_s()
-        elif self.chunker.item_s < _CLEAR * self.chunker.batch_overhead_s:
+        elif self.chunker.item_s < _CLEAR * self.dispatch_s:
             _seen.pop(self.kind, None)  # mostly dispatch: the next call begins here and will see
             return
         else:
@@ -243,7 +270,7 @@ class _Run:
         backend = self.backend
         warm = backend.is_warm()
         costs = backend.engine.costs(threads=backend.wants_threads, warm=warm)
-        start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
+        start_s = costs.start_s + costs.start_each_s + 2 * self.with_batch(costs).batch_overhead_s
         n_left, item_s = self.n_left(), self.item_s()
         if n_left is None:
             start_s = min(start_s, COLD_S * 0.5 * costs.efficiency)
@@ -263,22 +290,25 @@ class _Run:
     def ask(self, item_s: float, n_left: int | None, *, warm: bool) -> None:
         """Let the engine decide; start workers if that is the answer."""
         backend = self.backend
-        arg_bytes, result_bytes, pickle_s = self.weights or (0, 0, 0.0)
+        weights = self.weights or _Weights()
         fraction = self.cpu_s / self.spent_s if self.spent_s > 1e-3 else 1.0
         profile = Profile(
             n_sampled=max(1, self.n_here),
             item_s=item_s,
             first_s=self.first_s,
             cpu_fraction=max(0.0, fraction),
-            arg_bytes=arg_bytes,
-            result_bytes=result_bytes,
-            pickle_s=pickle_s,
+            arg_bytes=weights.arg_bytes,
+            result_bytes=weights.result_bytes,
+            pickle_s=weights.pickle_s,
             n_head=self.n_here,
             head_s=self.spent_s,
         )
         n_items = None if n_left is None else self.n_here + n_left
         threads = backend.wants_threads
-        plan = backend.engine.decide(profile, n_items, backend.n_most, threads=threads, warm=warm)
+        costs = backend.engine.costs(threads=threads, warm=warm)
+        self.dispatch_s = costs.batch_overhead_s
+        costs = self.with_batch(costs)
+        plan = backend.engine.decide(profile, n_items, backend.n_most, costs, threads=threads)
         logger.debug("joblib.Parallel: %s", plan.reason, extra={"plan": plan})
         if not plan.is_parallel:
             return
@@ -286,13 +316,20 @@ class _Run:
             if self.mode != "here" or self.is_over:
                 return
             self.mode = "starting"
-        costs = backend.engine.costs(threads=threads, warm=warm)
         self.chunker = schedule.Chunker(plan.n_jobs, item_s, costs.batch_overhead_s)
         backend.open(plan.n_jobs)
         if warm or threads:
             self.hand_over()
         else:
             backend.hello(self.hand_over)
+
+    def with_batch(self, costs: Costs) -> Costs:
+        """Add to what a dispatch costs what the tasks of a batch share."""
+        weights = self.weights
+        if weights is None or self.backend.wants_threads:
+            return costs
+        shared_s = weights.batch_s + weights.batch_bytes / costs.send_bytes_per_s
+        return replace(costs, batch_overhead_s=costs.batch_overhead_s + shared_s)
 
     def watch(self) -> None:
         """Look after an item that runs long; in a thread of its own, which ends with the run or with its start."""
@@ -378,16 +415,24 @@ def kind_of(task: tuple[Any, Any, Any]) -> str:
     return ", ".join((f"{getattr(func, '__module__', '')}.{name}", *(type(arg).__qualname__ for arg in args)))
 
 
-def weigh(task: tuple[Any, Any, Any], result: Any, max_nbytes: int | None) -> tuple[int, int, float]:
-    """Return the pickled bytes of a task's arguments and of its result, and the seconds of pickling them both ways."""
+def weigh(tasks: list[tuple[Any, Any, Any]], result: Any, max_nbytes: int | None) -> _Weights:
+    """Weigh a task and its result, given with another task if there is one: what both share, a batch has once."""
+    alone_bytes, alone_s = _weigh(tasks[0][1:], max_nbytes)
+    result_bytes, result_s = _weigh(result, max_nbytes)
+    each_bytes, each_s = alone_bytes, alone_s
+    if len(tasks) > 1:
+        both_bytes, both_s = _weigh([task[1:] for task in tasks], max_nbytes)
+        each_bytes, each_s = min(alone_bytes, both_bytes - alone_bytes), min(alone_s, max(0.0, both_s - alone_s))
+    return _Weights(each_bytes, result_bytes, 2 * (each_s + result_s), alone_bytes - each_bytes, 2 * (alone_s - each_s))
+
+
+def _weigh(value: Any, max_nbytes: int | None) -> tuple[int, float]:
+    """Return the bytes of a value pickled, and the seconds that took."""
     begin = clock()
-    sizes = []
-    for value in (task[1:], result):
-        file = _Counter()
-        with contextlib.suppress(Exception):  # joblib pickles by value what plain pickle cannot: small, as a rule
-            _Scales(file, max_nbytes).dump(value)
-        sizes.append(file.n_bytes)
-    return sizes[0], sizes[1], 2 * (clock() - begin)
+    file = _Counter()
+    with contextlib.suppress(Exception):  # joblib pickles by value what plain pickle cannot: small, as a rule
+        _Scales(file, max_nbytes).dump(value)
+    return file.n_bytes, clock() - begin
 
 
 class _Counter:
