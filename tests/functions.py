@@ -81,6 +81,13 @@ class CountedError(Exception):
         self.answer = 0
 
 
+@amorsize.parallel
+def naps(seconds: float) -> float:
+    """Wait so long."""
+    time.sleep(seconds)
+    return seconds
+
+
 def deep(x: int) -> None:
     """Raise from two frames down."""
     error = CountedError(f"bad {x}")

@@ -315,14 +315,17 @@ class FlowTeam:
         """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
         if self._down_by:
             return
-        ahead = self.carrier.ahead if ahead is None else ahead
-        if self.job.timeout is not None:
-            ahead = 0
-        while len(self.in_flight) < (1 + ahead) * self.job.n_jobs:
+        most = self.most_in_flight(self.carrier.ahead if ahead is None else ahead)
+        while len(self.in_flight) < most:
             taken = self.ranges.take(self._next_size())
             if taken is None:
                 return
             self._submit(*taken)
+
+    def most_in_flight(self, ahead: int) -> int:
+        """Return the tasks that may be out: with *ahead* waiting for each worker, where none is to have nothing."""
+        is_tight = self.job.n_jobs < self._most_jobs  # what waits would be taken by the worker that is to have nothing
+        return self.job.n_jobs * (1 if is_tight or self.job.timeout is not None else 1 + ahead)
 
     def _next_size(self) -> int:
         return 1 if self.job.timeout is not None else self.chunker.size(self.ranges.n_left)

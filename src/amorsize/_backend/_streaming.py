@@ -100,8 +100,8 @@ class StreamTeam(FlowTeam):
         if self._down_by:
             return
         wanted = 1 if self.job.timeout is not None else self.size(buffersize)
-        ahead = 1 if self.job.timeout is not None else 1 + self.carrier.ahead
-        while self.ranges.n_left and len(self.in_flight) < ahead * self.job.n_jobs:
+        most = self.most_in_flight(self.carrier.ahead)
+        while self.ranges.n_left and len(self.in_flight) < most:
             is_hungry = len(self.in_flight) < self.job.n_jobs
             if self.ranges.n_left < wanted and not is_hungry and not is_last:
                 return
