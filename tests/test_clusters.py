@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -498,10 +499,76 @@ def test_without_a_cluster_joblib_says_so() -> None:
     """No client: joblib's own error, when the context is made."""
     pytest.importorskip("distributed", reason="the extra amorsize[dask] is not installed")
     code = "import joblib\ntry:\n    joblib.parallel_config(backend='dask')\nexcept ValueError: print('said so')"
-    import subprocess  # noqa: PLC0415 - only here: a client of this process must not be found
-
+    # In another process: a client of this one must not be found.
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "said so"
+
+
+RAY_NODES = """
+import concurrent.futures, joblib, time, amorsize, ray
+from ray.cluster_utils import Cluster
+from ray.util.joblib import register_ray
+from amorsize._backend import _clusters
+from tests import functions
+
+room = {"object_store_memory": 80 << 20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **room})
+first = cluster.add_node(num_cpus=2, **room)
+ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+register_ray()
+_clusters.NO_CPU_S = 2.0
+slow = functions.slow.with_options(n_jobs=3, retries=3)
+
+def n_jobs():
+    with joblib.parallel_config(backend="ray"):
+        return slow.plan(range(1000)).host.context_n_jobs
+
+def is_right(n_items):
+    with joblib.parallel_config(backend="ray"):
+        return slow.map(range(n_items)) == list(range(n_items))
+
+with concurrent.futures.ThreadPoolExecutor(1) as pool:  # nodes are started and ended by the main thread only
+    print("before:", n_jobs())
+    running = pool.submit(is_right, 1500)
+    time.sleep(0.3)
+    second = cluster.add_node(num_cpus=1, **room)
+    cluster.wait_for_nodes()
+    print("while it grows:", running.result(60))
+    print("after:", n_jobs())
+    running = pool.submit(is_right, 1500)
+    time.sleep(0.5)
+    cluster.remove_node(second)
+    print("while it shrinks:", running.result(60))
+    running = pool.submit(is_right, 20000)
+    time.sleep(0.5)
+    cluster.remove_node(first)
+    error = running.exception(60)
+    print("without CPUs:", isinstance(error, amorsize.exceptions.WorkerDied), "Ray" in str(error))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_ray_cluster_that_grows_shrinks_and_disappears() -> None:
+    """Nodes that come are used, those that leave cost a retry, and without any the call ends."""
+    pytest.importorskip("ray", reason="the extra amorsize[ray] is not installed")
+    done = _run_in_own_process(RAY_NODES)
+    assert done.stdout.splitlines() == [
+        "before: 2",
+        "while it grows: True",
+        "after: 3",
+        "while it shrinks: True",
+        "without CPUs: True True",
+    ], done.stderr
+
+
+def _run_in_own_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that starts Ray, of which there is one per process."""
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False, env=env, cwd=root
+    )
 
 
 def test_ray_that_is_shut_down_in_mid_run() -> None:
@@ -521,11 +588,5 @@ def test_ray_that_is_shut_down_in_mid_run() -> None:
         "    except amorsize.exceptions.WorkerDied as error:\n"
         "        print('ended:', error)\n"
     )
-    import subprocess  # noqa: PLC0415 - only here
-
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False, env=env, cwd=root
-    )
+    done = _run_in_own_process(code)
     assert "ended:" in done.stdout, done.stderr

@@ -60,6 +60,9 @@ _KEPT: Final = 4
 # Seconds that a cluster may be without scheduler or workers before the run gives up; joblib's figure for the latter.
 GONE_S: Final = 10.0
 
+# The same for a Ray cluster without CPUs: Ray itself would wait for ever, and an autoscaler brings a node in minutes.
+NO_CPU_S: Final = 300.0
+
 # Seconds between two looks at whether the cluster is still there.
 WATCH_S: Final = 0.5
 
@@ -751,6 +754,8 @@ class Ray(Cluster):
         self._placed: dict[bytes, Any] = {}
         self._remotes: dict[Callable[..., Any], Any] = {}
         self._over = threading.Event()
+        given = getattr(backend, "ray_remote_args", None) or {}
+        self._options = {"num_cpus": 1} | {k: v for k, v in given.items() if k in _RAY_OPTIONS}
 
     def size(self) -> int:
         """Return the CPUs of the cluster."""
@@ -767,10 +772,22 @@ class Ray(Cluster):
         super().__exit__()
 
     def _watch(self) -> None:
+        """Look whether there is a cluster with CPUs; give up after :data:`NO_CPU_S` without."""
+        well = clock()
         while not self._over.wait(WATCH_S):
             if not self.ray.is_initialized():
                 self.lose("Ray was shut down in mid-run")
                 return
+            if self._has_cpus():
+                well = clock()
+            elif clock() - well > NO_CPU_S:
+                self.lose(f"the Ray cluster has had fewer CPUs than a task asks for, for {NO_CPU_S:g} s")
+                return
+
+    def _has_cpus(self) -> bool:
+        with contextlib.suppress(Exception):  # whatever the network raises, the cluster cannot be reached
+            return bool(self.ray.cluster_resources().get("CPU", 0.0) >= (self._options["num_cpus"] or 0))
+        return False
 
     def send(self, job: _Job) -> None:
         """Start a task."""
@@ -779,9 +796,7 @@ class Ray(Cluster):
             raise Lost("Ray is shut down")
         remote = self._remotes.get(job.function)
         if remote is None:
-            given = getattr(self.backend, "ray_remote_args", None) or {}
-            options = {"num_cpus": 1} | {k: v for k, v in given.items() if k in _RAY_OPTIONS}
-            remote = self._remotes[job.function] = ray.remote(max_retries=0, **options)(job.function)
+            remote = self._remotes[job.function] = ray.remote(max_retries=0, **self._options)(job.function)
         arguments = [self._place(a) if isinstance(a, Shipped) else a for a in job.arguments]
         job.handle = remote.remote(*arguments)
         job.handle.future().add_done_callback(lambda future: self._finished(job, future))
