@@ -208,8 +208,8 @@ def test_large_arrays_travel_as_joblib_sends_them() -> None:
     """Arrays above *max_nbytes* are memory maps in workers, and weigh nothing."""
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(400_000.0)
-    assert _joblib.weigh([(sum, (array,), {})], 1, 1 << 20).arg_bytes < 1000
-    assert _joblib.weigh([(sum, (array,), {})], 1, None).arg_bytes > array.nbytes
+    assert _joblib.weigh((sum, (array,), {}), 1, 1 << 20).arg_bytes < 1000
+    assert _joblib.weigh((sum, (array,), {}), 1, None).arg_bytes > array.nbytes
     totals = Parallel(n_jobs=2, timeout=60)(delayed(numpy.sum)(array + i) for i in range(6))
     assert totals == [float((array + i).sum()) for i in range(6)]
 
@@ -217,13 +217,16 @@ def test_large_arrays_travel_as_joblib_sends_them() -> None:
 def test_what_tasks_share_is_weighed_once() -> None:
     """scikit-learn gives all tasks the same data, which a batch holds once: not each task's, but the batch's."""
     data = bytes(100_000)
-    tasks = [(len, (data, i), {}) for i in range(2)]
-    shared = _joblib.weigh(tasks, 1, None)
+    one, other = ((len, (data, i), {"same": data}) for i in range(2))
+    alone = _joblib.weigh(one, 1, None)
+    shared = _joblib.shared(alone, one, other, None)
     assert shared.arg_bytes < 1000
     assert shared.batch_bytes > len(data)
-    apart = _joblib.weigh([(len, (bytes([i]) * 100_000,), {}) for i in range(2)], 1, None)
-    assert apart.arg_bytes > len(data)
-    assert apart.batch_bytes < 1000
+    assert shared.arg_bytes + shared.batch_bytes == alone.arg_bytes
+    assert shared.pickle_s + shared.batch_s == pytest.approx(alone.pickle_s)
+    one, other = ((len, (bytes([i]) * 100_000,), {}) for i in range(2))
+    alone = _joblib.weigh(one, 1, None)
+    assert _joblib.shared(alone, one, other, None) == alone
 
 
 def test_the_engine_is_asked_with_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:

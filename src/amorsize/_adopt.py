@@ -21,7 +21,8 @@ def register_joblib() -> None:
     Make ``joblib.parallel_config("amorsize")`` known to joblib.
 
     Under it, existing ``joblib.Parallel`` calls, scikit-learn's included, take their number of workers and their batch
-    size from the decision engine: the caller computes until the evidence speaks for workers.
+    size from the decision engine: the caller computes until the evidence speaks for workers, be it that of the latest
+    call over such tasks.
 
     Example:
         >>> import amorsize, joblib

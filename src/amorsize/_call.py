@@ -128,6 +128,7 @@ class Call:
         self.profile = _NOTHING
         self.first_item: Any = MISSING
         self.weighed = False
+        self.inspected = False
         self.is_recalled = False
         self.samples: _profile.Sampler | None = None
         self.early: EarlyStart | None = None
@@ -354,11 +355,15 @@ class Call:
             return False
         self._inspect()
         plan = decide(self._after(len(self.results)), host, n_items, limits)
-        # Where nothing is forked, calls too short for loky's cold workers are counted as well.
-        self.is_hopeless = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and FORK in host.costs)
-        if self.is_hopeless:
+        # Where nothing is forked, calls too short for loky's cold workers are counted, all but the first one; and only
+        # where forking has been looked into is looping settled.
+        pays_nowhere = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and FORK in host.costs)
+        if pays_nowhere and plan.reason is Reason.NOT_WORTH and self.is_recalled:
+            pays_nowhere = not _backend.fork_blocker(self.func)
+        if pays_nowhere:
             self.refused_s, self.record.costs = self.profile.item_s, host.costs
-        return self.is_hopeless
+            self.is_hopeless = plan.reason in _TRANSFERS or self.is_recalled
+        return pays_nowhere
 
     def _gain(self, costs: Any, item_s: float) -> float:
         """Return the share of an item's seconds that a second worker saves."""
@@ -367,7 +372,9 @@ class Call:
 
     def _inspect(self) -> None:
         """Complete the profile with what the decision needs: outside state and pickled sizes."""
-        self.profile = _profile.inspect_function(self.profile, self.func, _backend.dumps_by_value)
+        if not self.inspected:
+            self.profile = _profile.inspect_function(self.profile, self.func, _backend.dumps_by_value)
+            self.inspected = True
         if self.weighed or self.samples is None or not self.profile.is_picklable:
             return
         sampler = self.samples

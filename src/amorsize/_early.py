@@ -26,8 +26,9 @@ _READ_AFTER_S: Final = 0.2e-3
 # Seconds after which an item inside which the host was read is looked at again: does it wait, or compute?
 _STILL_S: Final = 200e-6
 
-# Times what the others are cut for that the first item seems to take: it may be an outlier, and a thousand chunks of
-# two tiny items took the caller 4 ms to take in. Chunks that are too long are shared by whoever runs dry.
+# Times shorter than the first item seems that others are cut for, for forked workers: it may be an outlier, and a
+# thousand tiny items in chunks of two took the caller 4 ms to take in. Chunks that are too long are shared by whoever
+# runs dry.
 _CAUTION: Final = 16
 
 
@@ -79,7 +80,8 @@ class EarlyStart:
             return 0.0
         job = call.job(plan, call.source.data[1:], None)
         job.base = 1
-        job.item_s /= _CAUTION
+        if plan.backend == FORK:
+            job.item_s /= _CAUTION
         try:
             with _backend.no_interrupt():
                 make = _backend.thread_team if plan.backend == THREADS else _backend.fork_team
@@ -113,7 +115,8 @@ class EarlyStart:
             self._is_told = True
             if (now - self._ready).cpu_fraction < cost.WAITING_FRACTION:
                 sampler.lost = sampler.lost._replace(wall_s=0.0)
-        return max(0.0, _THREADS_AFTER_S - (now - sampler.began - sampler.lost).wall_s)
+        left_s = _THREADS_AFTER_S - (now - sampler.began - sampler.lost).wall_s
+        return max(left_s, _STILL_S) if left_s > 0 else 0.0  # what an item did in less says nothing
 
     def _one_each(self, profile: Profile, host: Host) -> Plan:
         """Two items, the first under way: decide as for two that have not begun."""

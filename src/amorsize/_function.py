@@ -188,7 +188,12 @@ def code_hash(code: types.CodeType) -> str:
 
 
 def _digest(data: bytes) -> str:
-    """Return two checksums: what they tell apart are the functions of one program, and hashlib takes 1 ms to load."""
+    """
+    Return two checksums and the length.
+
+    Enough to tell a program's functions apart, and a worker's version of a module from the caller's; hashlib would take
+    a first call 1 ms to load.
+    """
     return f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}-{len(data):x}"
 
 

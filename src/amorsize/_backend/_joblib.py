@@ -59,8 +59,8 @@ OPTIMISM: Final = 8.0
 # Items that are left where nobody knows.
 _UNKNOWN: Final = 1 << 40
 
-# Times what a dispatch costs from which the pace of workers says what a task takes.
-_CLEAR: Final = 4.0
+# Times by which tasks may be shorter than those of their kind that are remembered.
+_ALIKE: Final = 2.0
 
 # Kinds of tasks of which it is remembered what they came to.
 _MOST_KINDS: Final = 256
@@ -148,12 +148,11 @@ class _Run:
         self.next_look_s = 0.0
         self.block = 1
         self.weights: _Weights | None = None
-        self.first: tuple[Any, Any] | None = None
+        self.first: tuple[Any, Any, Any] | None = None
         self.chunker: schedule.Chunker | None = None
         self.n_home = 0
         self.sent_since = 0.0
         self.kind = ""
-        self.dispatch_s = 0.0
         self.n_given = 0
         self.n_expected = 0
 
@@ -216,11 +215,12 @@ class _Run:
         self.cpu_s += cpu_s
         self.block = schedule.next_block(n_items, took_s, BATCH_HERE_S)
         if self.first is not None:
-            task, result = self.first
-            self.first, self.weights = None, weigh([task, job.batch.items[0]], result, self.backend.max_nbytes)
+            if self.weights is not None:
+                self.weights = shared(self.weights, self.first, job.batch.items[0], self.backend.max_nbytes)
+            self.first = None
         elif self.weights is None and took_s / n_items >= 1e-4:  # lighter items are weighed when it matters
-            self.first = job.batch.items[0], results[0]
-            self.weights = weigh([self.first[0]], self.first[1], self.backend.max_nbytes)
+            self.first = job.batch.items[0]
+            self.weights = weigh(self.first, results[0], self.backend.max_nbytes)
 
     # -- evidence ----------------------------------------------------------------------------------------------------
 
@@ -237,19 +237,20 @@ class _Run:
     def remember(self) -> None:
         """Note what this call came to, for the next one over such tasks."""
         n_items = self.n_here + self.n_home
-        if not n_items:
-            return
-        if self.n_here or self.chunker is None:
-            item_s = self.item_s()
-        elif self.chunker.item_s < _CLEAR * self.dispatch_s:
-            _seen.pop(self.kind, None)  # mostly dispatch: the next call begins here and will see
-            return
-        else:
-            before = _seen.get(self.kind)
-            item_s = self.chunker.item_s if before is None else min(before.item_s, self.chunker.item_s)
-        if len(_seen) >= _MOST_KINDS:
-            _seen.clear()
-        _seen[self.kind] = _Seen(item_s, n_items, self.weights)
+        before = _seen.get(self.kind)
+        if self.n_here:
+            if len(_seen) >= _MOST_KINDS:
+                _seen.clear()
+            _seen[self.kind] = _Seen(self.item_s(), n_items, self.weights)
+        elif before is not None and self.chunker is not None and n_items:
+            # The pace of workers holds what moving takes, too, and is not remembered. Where it contradicts what is,
+            # the next call begins here, and will see.
+            is_shorter = self.chunker.item_s < before.item_s / _ALIKE
+            is_slower = clock() - self.sent_since > before.item_s * n_items
+            if is_shorter or is_slower:
+                del _seen[self.kind]
+            else:
+                _seen[self.kind] = replace(before, n_items=n_items)
 
     def n_left(self) -> int | None:
         """Return the items that nobody has begun, None where joblib does not know how many there are."""
@@ -305,9 +306,7 @@ class _Run:
         )
         n_items = None if n_left is None else self.n_here + n_left
         threads = backend.wants_threads
-        costs = backend.engine.costs(threads=threads, warm=warm)
-        self.dispatch_s = costs.batch_overhead_s
-        costs = self.with_batch(costs)
+        costs = self.with_batch(backend.engine.costs(threads=threads, warm=warm))
         plan = backend.engine.decide(profile, n_items, backend.n_most, costs, threads=threads)
         logger.debug("joblib.Parallel: %s", plan.reason, extra={"plan": plan})
         if not plan.is_parallel:
@@ -400,6 +399,7 @@ class _Run:
         with self.lock:
             self.is_over = True
             self.waiting.clear()
+            self.first = None
             busy = self.n_sent > 0
         if not busy:
             self.remember()
@@ -415,15 +415,29 @@ def kind_of(task: tuple[Any, Any, Any]) -> str:
     return ", ".join((f"{getattr(func, '__module__', '')}.{name}", *(type(arg).__qualname__ for arg in args)))
 
 
-def weigh(tasks: list[tuple[Any, Any, Any]], result: Any, max_nbytes: int | None) -> _Weights:
-    """Weigh a task and its result, given with another task if there is one: what both share, a batch has once."""
-    alone_bytes, alone_s = _weigh(tasks[0][1:], max_nbytes)
+def weigh(task: tuple[Any, Any, Any], result: Any, max_nbytes: int | None) -> _Weights:
+    """Weigh a task and its result as joblib sends them."""
+    arg_bytes, arg_s = _weigh(task[1:], max_nbytes)
     result_bytes, result_s = _weigh(result, max_nbytes)
-    each_bytes, each_s = alone_bytes, alone_s
-    if len(tasks) > 1:
-        both_bytes, both_s = _weigh([task[1:] for task in tasks], max_nbytes)
-        each_bytes, each_s = min(alone_bytes, both_bytes - alone_bytes), min(alone_s, max(0.0, both_s - alone_s))
-    return _Weights(each_bytes, result_bytes, 2 * (each_s + result_s), alone_bytes - each_bytes, 2 * (alone_s - each_s))
+    return _Weights(arg_bytes, result_bytes, 2 * (arg_s + result_s))
+
+
+def shared(
+    weights: _Weights, task: tuple[Any, Any, Any], other: tuple[Any, Any, Any], max_nbytes: int | None
+) -> _Weights:
+    """Tell what each task has for itself from what it shares with another one: the same objects as arguments."""
+    _, args, keywords = task
+    own = [arg for arg, its in zip(args, other[1], strict=False) if arg is not its]
+    own += [arg for name, arg in keywords.items() if arg is not other[2].get(name)]
+    if len(own) == len(args) + len(keywords):
+        return weights
+    own_bytes, own_s = _weigh(own, max_nbytes)
+    batch_bytes = max(0, weights.arg_bytes - own_bytes)
+    # In proportion: what is pickled together with all its parts, and what is alone, do not add up.
+    batch_s = max(0.0, weights.pickle_s - 2 * own_s) * batch_bytes / max(1, weights.arg_bytes + weights.result_bytes)
+    return _Weights(
+        weights.arg_bytes - batch_bytes, weights.result_bytes, weights.pickle_s - batch_s, batch_bytes, batch_s
+    )
 
 
 def _weigh(value: Any, max_nbytes: int | None) -> tuple[int, float]:
