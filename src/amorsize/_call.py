@@ -345,10 +345,12 @@ class Call:
 
     def _pays_nowhere(self, n_items: int) -> bool:
         """Tell whether even the most favourable machine had better loop, once the data have been weighed."""
-        # What runs have found of the workers' speed is doubted now and then: by decisions, which are counted.
-        limits = self.limits
-        is_open = limits.n_jobs is None and limits.start_method is None and not self.state.habit.is_due
-        if not is_open or 0 < self.profile.efficiency < 1:
+        limits, habit = self.limits, self.state.habit
+        if limits.n_jobs is not None or limits.start_method is not None:
+            return False
+        # Where the last call went parallel this one will, too. And what runs have found of the workers' speed is
+        # doubted now and then: by decisions, which are counted.
+        if habit.is_due or habit.plan is not None or 0 < self.profile.efficiency < 1:
             return False
         host = best_case(limits.prefer)
         if host is None or _backend.is_standing_by(self.func):

@@ -301,7 +301,13 @@ def unpack(
     which one kept result would keep alive. A result that does not open again becomes an :class:`UnpicklableResult` at
     its index, counted from *start*.
     """
-    own = [bytearray(b) if apart or memoryview(b).readonly else b for b in buffers]
+    own: Sequence[Any] = buffers
+    if apart:
+        own = [bytearray(buffer) for buffer in buffers]
+    elif any(memoryview(buffer).readonly for buffer in buffers):
+        from amorsize._backend._buffers import copied  # noqa: PLC0415 - only an engine's results need it
+
+        own = copied(buffers)
     failures: list[Failure] = []
     try:
         with no_collection():
@@ -315,7 +321,7 @@ def unpack(
     return results, failures
 
 
-def _unpack_others(data: Any, buffers: list[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
+def _unpack_others(data: Any, buffers: Sequence[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
     """Open what can be opened."""
     from amorsize._backend import _careful, _ship  # noqa: PLC0415 - only where something cannot
 
