@@ -219,8 +219,8 @@ class _Run:
                 self.weights = shared(self.weights, self.first, job.batch.items[0], self.backend.max_nbytes)
             self.first = None
         elif self.weights is None and took_s / n_items >= 1e-4:  # lighter items are weighed when it matters
-            self.first = job.batch.items[0]
-            self.weights = weigh(self.first, results[0], self.backend.max_nbytes)
+            first = self.first = job.batch.items[0]
+            self.weights = weigh(first, results[0], self.backend.max_nbytes)
 
     # -- evidence ----------------------------------------------------------------------------------------------------
 
