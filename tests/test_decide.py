@@ -29,6 +29,7 @@ def parallel_plan(**changes: Any) -> Plan:
 
 
 @given(profiles(), any_host, maybe_items, limits())
+@example(Profile(), make_host(), 1, Limits(timeout=1.0))  # an item that takes nothing, in a worker all the same
 def test_every_valid_input_gets_a_plan_with_sane_numbers(
     profile: Profile, host: Host, n_items: int | None, bounds: Limits
 ) -> None:

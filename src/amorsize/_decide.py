@@ -119,7 +119,7 @@ class _Draft:
         speedup = 1.0
         if endless and chosen and self.profile.item_s > 0:
             speedup = cost.serial_s(self.profile, self.n_left) / max(chosen.forecast.total_s, 1e-12)
-        elif predicted_s > 0 and not endless:
+        elif predicted_s > 0 and serial_s > 0 and not endless:
             speedup = serial_s / predicted_s
         n_left = 1 if endless else self.n_left
         return Plan(
