@@ -346,3 +346,25 @@ def test_an_input_that_becomes_shorter_is_an_error_and_no_endless_loop(way: dict
     with contextlib.suppress(RuntimeError):  # where all has been handed out before, nothing is missing
         assert func.with_options(progress=cutting(data)).map(data) == list(range(1000))
     assert threading.active_count() < 50
+
+
+def test_a_pool_that_is_ended_with_tasks_not_yet_queued_leaves_no_thread() -> None:
+    """Loky's manager died looking for a task that it had dropped: its feeder stayed, and forbade every later fork."""
+    pool = _local.Loky()
+    pool.ensure(2)
+    executor = pool._executor
+    held, go = threading.Event(), threading.Event()
+
+    def holds_the_manager(result: Any, error: BaseException | None) -> None:
+        del result, error
+        held.set()
+        go.wait(30)
+
+    pool.submit(time.monotonic, holds_the_manager)
+    assert held.wait(30)
+    pool.submit(time.monotonic, lambda *_: None)
+    assert executor._work_ids.qsize() == 1
+    threading.Timer(0.2, go.set).start()
+    served = pool.threads()
+    pool.close(kill=True)
+    wait_until(lambda: not any(thread.is_alive() for thread in served))

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import io
 import os
+import queue
 import signal
 import sys
 import threading
@@ -325,6 +326,8 @@ class Loky:
                 try:
                     with contextlib.suppress(Exception):  # whatever state it is in, it must go
                         _end_unserved(executor)
+                        if kill:
+                            _withdraw(executor)
                         executor.shutdown(wait=True, kill_workers=kill)
                 except BaseException:  # a signal's handler that ends the program, say: nobody tells them to leave now
                     _kill(processes)
@@ -386,6 +389,18 @@ def _flushable() -> Iterator[None]:
     finally:
         for name, stream in replaced.items():
             setattr(sys, name, stream)
+
+
+def _withdraw(executor: Any) -> None:
+    """
+    Take back tasks that wait to be queued: told to kill its workers, loky drops them, and then looks for them.
+
+    Of that its manager dies, and the thread that feeds the queue stays for good, which forbids forking.
+    """
+    waiting = executor._work_ids  # noqa: SLF001 - no public way
+    with contextlib.suppress(queue.Empty):
+        while True:
+            waiting.get(block=False)
 
 
 def _end_unserved(executor: Any) -> None:
