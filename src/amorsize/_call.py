@@ -324,20 +324,24 @@ class Call:
     def _consider(self) -> None:
         """Decide now if the work is long enough to be worth a thought, else loop on."""
         n_items = self.source.n_items
-        if n_items is None or self._is_too_short(n_items - len(self.results)) or self._pays_nowhere(n_items):
+        if n_items is None or self._is_in_vain(n_items):
             self._loop()
         else:
             self._decide_and_run()
 
-    def _is_too_short(self, n_left: int) -> bool:
-        """Tell whether not even the cheapest start could gain anything: the host is not even looked at."""
+    def _is_in_vain(self, n_items: int) -> bool:
+        """Tell whether no start of workers could gain anything: the host is then not even looked at."""
         if self.limits.n_jobs is not None:
             return False
-        rest_s = self.profile.item_s * n_left
+        rest_s = self.profile.item_s * (n_items - len(self.results))
         if rest_s < cost.FLOOR_S:
             return True
         if self.state.habit.is_due:
             return False
+        return self._is_too_short(rest_s) or self._pays_nowhere(n_items)
+
+    def _is_too_short(self, rest_s: float) -> bool:
+        """Tell whether not even the cheapest start could gain anything."""
         costs = self.cheapest()
         start_s = costs.start_each_s + _host.unread_s()
         self.is_hopeless = 0.9 * self._gain(costs, self.profile.item_s) * rest_s <= start_s
@@ -345,12 +349,10 @@ class Call:
 
     def _pays_nowhere(self, n_items: int) -> bool:
         """Tell whether even the most favourable machine had better loop, once the data have been weighed."""
-        limits, habit = self.limits, self.state.habit
-        if limits.n_jobs is not None or limits.start_method is not None:
-            return False
+        limits = self.limits
         # Where the last call went parallel this one will, too. And what runs have found of the workers' speed is
         # doubted now and then: by decisions, which are counted.
-        if habit.is_due or habit.plan is not None or 0 < self.profile.efficiency < 1:
+        if limits.start_method is not None or self.state.habit.plan is not None or 0 < self.profile.efficiency < 1:
             return False
         host = best_case(limits.prefer)
         if host is None or _backend.is_standing_by(self.func):

@@ -39,10 +39,9 @@ class EarlyStart:
         self.call = call
         self.team: Any = None
         self.plan: Plan | None = None
-        # The clocks as the host had been read for threads, and whether it is known how the item took that; the clocks
-        # after the latest look.
+        # The clocks as the host had been read for threads, None before and once it is dealt with; and those after the
+        # latest look.
         self._ready: Clocks | None = None
-        self._is_told = False
         self._looked: Clocks | None = None
 
     def watching(self) -> Any:
@@ -106,14 +105,14 @@ class EarlyStart:
         assert sampler.began is not None  # noqa: S101 - for the type checker
         if (now - sampler.began).wall_s < _READ_AFTER_S:
             return _READ_AFTER_S
-        if self._ready is None:
+        if sampler.lost is _profile.NOTHING:
             _host.snapshot()
             self._ready = Clocks.now()
             sampler.lost = self._ready - now
             return _STILL_S
-        if not self._is_told:
-            self._is_told = True
-            if (now - self._ready).cpu_fraction < cost.WAITING_FRACTION:
+        if self._ready is not None:
+            since, self._ready = now - self._ready, None
+            if since.cpu_fraction < cost.WAITING_FRACTION:
                 sampler.lost = sampler.lost._replace(wall_s=0.0)
         left_s = _THREADS_AFTER_S - (now - sampler.began - sampler.lost).wall_s
         return max(left_s, _STILL_S) if left_s > 0 else 0.0  # what an item did in less says nothing

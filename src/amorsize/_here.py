@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _host
 from amorsize import _cost as cost
 from amorsize._decide import decide
-from amorsize._types import FORK, LOKY, THREADS, Host
+from amorsize._types import FORK, THREADS, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from amorsize._types import Costs, Limits, Plan, Profile
 
@@ -42,14 +42,8 @@ def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream:
     """
     base = _host.snapshot()
     name, n_jobs, backend = _backend.context()
-    if prefer == "threads":
-        unavailable: dict[str, str] = {}
-        costs = _host.local_costs((THREADS,), warm=frozenset(), unavailable=unavailable)
-    else:
-        unavailable = _backend.blockers(func)
-        costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
-    if FORK in costs:
-        costs[FORK] = _of_this_process(costs[FORK])
+    unavailable = {} if prefer == "threads" else _backend.blockers(func)
+    costs = _local_costs(prefer, unavailable)
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -65,14 +59,19 @@ def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream:
     return host, backend
 
 
-def _of_this_process(fork: Costs) -> Costs:
-    """Add to what forking costs what the size of this process adds, and its first loading."""
-    resident = _host.resident_bytes()
-    return replace(
-        fork,
-        start_s=fork.start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
-        start_each_s=fork.start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
-    )
+def _local_costs(prefer: str | None, unavailable: Mapping[str, str]) -> dict[str, Costs]:
+    """Return what local ways cost now; forking with what the size of this process adds, and a first loading."""
+    if prefer == "threads":
+        return _host.local_costs((THREADS,), warm=frozenset(), unavailable=unavailable)
+    costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if FORK in costs:
+        resident = _host.resident_bytes()
+        costs[FORK] = replace(
+            costs[FORK],
+            start_s=costs[FORK].start_s + resident * cost.FORK_S_PER_BYTE + _backend.unloaded_s(),
+            start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
+        )
+    return costs
 
 
 def best_case(prefer: str | None = None) -> Host | None:
@@ -85,12 +84,11 @@ def best_case(prefer: str | None = None) -> Host | None:
     if _backend.context() != (None, None, None):
         return None
     n_cpus = os.cpu_count() or 1
-    names = (THREADS,) if prefer == "threads" else (FORK, LOKY)
-    costs = _host.local_costs(names, warm=_backend.warm(), unavailable={})
-    if FORK in costs:
-        costs[FORK] = _of_this_process(costs[FORK])
     # The looking is a part of every start that follows from it.
-    costs = {name: replace(known, start_s=known.start_s + _host.unread_s()) for name, known in costs.items()}
+    costs = {
+        name: replace(known, start_s=known.start_s + _host.unread_s())
+        for name, known in _local_costs(prefer, {}).items()
+    }
     return Host(n_cpus=n_cpus, n_physical_cpus=n_cpus, memory_bytes=sys.maxsize, costs=costs, platform=sys.platform)
 
 

@@ -33,9 +33,10 @@ _FIRST_BLOCK: Final = 256
 # a loop over a million items a quarter slower.
 _MOST_BLOCK: Final = 8192
 
-# Seconds of a block of few items from which it is slow for nothing but its items: a lost core or a pass of the garbage
-# collector over a hundred thousand objects takes 10 ms. (Parsing rows of 0.35 ms, one of 0.8 looked like a reason to
-# start workers, which took 25 ms longer than the loop.)
+# Items in a block from which its rate is that of many, whatever single ones take; and seconds of a block of fewer from
+# which it is slow for nothing but its items: a lost core or a pass of the garbage collector over a hundred thousand
+# objects takes 10 ms. (Parsing rows of 0.35 ms, one of 0.8 looked like a reason to start workers, which took 25 ms
+# longer than the loop.)
 _MANY: Final = 64
 _LONG_S: Final = 0.02
 

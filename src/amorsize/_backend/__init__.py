@@ -127,11 +127,6 @@ def _semaphores() -> str | None:
     return _semaphore_problem[0]
 
 
-def _waiting_threads() -> frozenset[threading.Thread]:
-    """Return our own idle threads, which end before a fork."""
-    return _threads.waiting_threads()
-
-
 def unloaded_s() -> float:
     """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
     return 0.0 if _if_used("_fork") is not None else cost.LOADING_RUNS_S
@@ -143,7 +138,8 @@ def fork_blocker(func: Callable[..., Any]) -> str:
         return "fork is only used on Linux"
     if threading.current_thread() is not threading.main_thread():
         return "not called from the main thread"
-    if reason := _blas.foreign_threads(_local.LOKY.threads() | _waiting_threads()):
+    # Our own idle threads end before a fork.
+    if reason := _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads()):
         return reason
     if names := _function.outside(func).unshareable:
         return f"the function uses {', '.join(names)}, which two processes must not share"

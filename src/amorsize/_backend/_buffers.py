@@ -26,6 +26,11 @@ _MOST_SPARES: Final = 2
 _spares: list[mmap.mmap] = []
 
 
+def writable(buffers: Sequence[Any], *, again: bool = False) -> Sequence[Any]:
+    """Return buffers that can be written to: those given or, where one of them cannot, :func:`copied` ones."""
+    return copied(buffers, again=again) if any(memoryview(buffer).readonly for buffer in buffers) else buffers
+
+
 def copied(buffers: Sequence[Any], *, again: bool = False) -> list[Any]:
     """
     Copy buffers.

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from amorsize import _cost as cost
 from amorsize import _function
 from amorsize._backend import _ship, _worker
-from amorsize._backend._buffers import copied
+from amorsize._backend._buffers import writable
 from amorsize._backend._chunks import alarmed
 from amorsize._backend._flow import Done, Work, run_quantum, send_by
 from amorsize._backend._worker import NoWorkersError
@@ -252,10 +252,7 @@ def pickled(value: Any) -> tuple[Blob, tuple[Blob, ...]]:
 
 def unpickled(items: Blob, buffers: tuple[Blob, ...]) -> Any:
     """Undo :func:`pickled`; arrays can be written to, as the caller's can."""
-    found = [b.data for b in buffers]
-    if any(memoryview(buffer).readonly for buffer in found):
-        found = copied(found, again=True)
-    return pickle.loads(items.data, buffers=found)
+    return pickle.loads(items.data, buffers=writable([b.data for b in buffers], again=True))
 
 
 def _module_of(error: BaseException, shipped: Shipped) -> str:

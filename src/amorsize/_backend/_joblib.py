@@ -214,9 +214,8 @@ class _Run:
         self.spent_s += took_s
         self.cpu_s += cpu_s
         self.block = schedule.next_block(n_items, took_s, BATCH_HERE_S)
-        if self.first is not None:
-            if self.weights is not None:
-                self.weights = shared(self.weights, self.first, job.batch.items[0], self.backend.max_nbytes)
+        if self.first is not None and self.weights is not None:
+            self.weights = shared(self.weights, self.first, job.batch.items[0], self.backend.max_nbytes)
             self.first = None
         elif self.weights is None and took_s / n_items >= 1e-4:  # lighter items are weighed when it matters
             first = self.first = job.batch.items[0]

@@ -304,10 +304,10 @@ def unpack(
     own: Sequence[Any] = buffers
     if apart:
         own = [bytearray(buffer) for buffer in buffers]
-    elif any(memoryview(buffer).readonly for buffer in buffers):
-        from amorsize._backend._buffers import copied  # noqa: PLC0415 - only an engine's results need it
+    elif buffers:
+        from amorsize._backend._buffers import writable  # noqa: PLC0415 - only an engine's results need it
 
-        own = copied(buffers)
+        own = writable(buffers)
     failures: list[Failure] = []
     try:
         with no_collection():
