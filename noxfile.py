@@ -57,6 +57,13 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+def promised() -> list[str]:
+    """Return the dependencies, and those of the extras that the tests use; each has a lower bound."""
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *extras["plot"], *extras["progress"]]
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, spelling, and that the rooms stay apart."""
@@ -69,12 +76,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy for three platforms, pyright, and the public surface as others and their editors see it."""
+    """Check types: mypy for three platforms, pyright, the public surface as editors see it, and all examples."""
     session.install(".", *group("typing"))
     for platform in PLATFORMS:
         session.run("mypy", "--platform", platform)
     session.run("pyright")
     session.run("pyright", "--verifytypes", "amorsize", "--ignoreexternal")
+    with tempfile.TemporaryDirectory() as folder:
+        # The examples of README.md and docs/, as their readers' type checkers see them.
+        session.run("python", "tests/blocks.py", folder)
+        with session.chdir(folder):
+            session.run("mypy", ".")
+            session.run("pyright")
     session.install(*group("tests"))
     session.run("python", "-m", "pytest", "tests/test_editors.py", *session.posargs)
 
@@ -92,6 +105,16 @@ def docs(session: nox.Session) -> None:
     session.install(".[plot]", *group("docs"))
     options = ["-n", "-W", "--keep-going", "--fresh-env", "-b", "html"]
     session.run("sphinx-build", *options, *session.posargs, "docs", "docs/_build/html")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples and tests that need pandas, Polars, pydantic and others, which the other sessions skip."""
+    session.install(".[progress]", *group("examples"))
+    # Each in a process of its own: Polars leaves threads behind, and beside these nothing is forked any more.
+    for page in ("async", "dataframes", "progress"):
+        session.run("python", "-m", "pytest", f"docs/how-to/{page}.md", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/test_decorated.py", *session.posargs)
 
 
 @nox.session
@@ -156,7 +179,16 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def minimums(session: nox.Session) -> None:
-    """Run the tests with the oldest versions of the dependencies that are promised to work."""
-    oldest = [line.replace(">=", "==") for line in PYPROJECT["project"]["dependencies"]]
-    session.install(".", *oldest, *group("tests"))
+    """Run the tests with the oldest versions of the dependencies and extras that are promised to work."""
+    session.install(".", *(line.replace(">=", "==") for line in promised()), *group("tests"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[-1], default=False)
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest versions of the dependencies and extras, those not yet released included."""
+    session.install("--upgrade", "--upgrade-strategy=eager", ".", *group("tests"))
+    # Only of what is named here: a preview of everything below would test the test tools' previews.
+    session.install("--upgrade", "--pre", *promised())
+    session.run("python", "-m", "pip", "list")
     session.run("python", "-m", "pytest", *session.posargs)

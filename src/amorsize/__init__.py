@@ -14,32 +14,69 @@ Example:
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Any
+
 from amorsize import exceptions
 from amorsize._adopt import register_joblib
 from amorsize._backend import shutdown
 from amorsize._decide import decide
-from amorsize._decorator import ParallelFunction, configure, host, parallel, plan
-from amorsize._types import Costs, Host, Limits, Plan, Profile, Reason, Revision, Span
+from amorsize._decorator import ParallelFunction, parallel
+from amorsize._options import Checkpoint, MapOptions
+from amorsize._plans import Plan, Reason
+from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
+from amorsize._toplevel import configure, host, plan
+from amorsize._toplevel import map_ as map  # noqa: A004 - it is the builtin's twin, and read as amorsize.map
+
+if TYPE_CHECKING:
+    from amorsize._async import AsyncStream
+    from amorsize._stream import Stream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncStream",
+    "Checkpoint",
     "Costs",
     "Host",
     "Limits",
+    "MapOptions",
     "ParallelFunction",
     "Plan",
     "Profile",
     "Reason",
     "Revision",
     "Span",
+    "Stream",
     "__version__",
     "configure",
     "decide",
     "exceptions",
     "host",
+    "map",
     "parallel",
     "plan",
     "register_joblib",
     "shutdown",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Stream":
+        from amorsize._stream import Stream  # noqa: PLC0415 - only streams need it
+
+        globals()["Stream"] = Stream
+        return Stream
+    if name == "AsyncStream":
+        from amorsize._async import AsyncStream  # noqa: PLC0415 - only async programs need it
+
+        globals()["AsyncStream"] = AsyncStream
+        return AsyncStream
+    from amorsize._synonyms import meant_of_module  # noqa: PLC0415 - only mistakes need it
+
+    meant = meant_of_module(name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    if meant is None:
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
+    # With its name alone: Python would add a guess of its own to ours.
+    raise AttributeError(f"{message}; did you mean {meant}?", name=name)

@@ -6,11 +6,15 @@ Composes; the backend itself is :mod:`amorsize._backend._joblib`.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
+from typing import Any
 
-from amorsize import _host
+from amorsize import _backend, _host
 from amorsize._decide import decide
-from amorsize._types import LOKY, THREADS, Costs, Limits, Plan, Profile
+from amorsize._here import local_costs
+from amorsize._plans import Plan
+from amorsize._records import FORKSERVER, THREADS, Costs, Limits, Profile
 
 _PROCESSES = Limits()
 _THREADS = Limits(prefer="threads")
@@ -39,12 +43,33 @@ def register_joblib() -> None:
 class _Decider:
     """The engine behind the backend."""
 
-    def costs(self, *, threads: bool, warm: bool) -> Costs:
+    def has_server(self) -> bool:
+        """Tell whether workers can be those of the fork server."""
+        return not _backend.server_blocker()
+
+    def is_server_up(self) -> bool:
+        """Tell whether the fork server is there, so that its workers are there at once."""
+        state = _backend.server_state()
+        return state is not None and state[1] == 0
+
+    def pool(self, n_jobs: int, inner_threads: int | None) -> Any:
+        """
+        Return workers of the fork server that call what they are sent.
+
+        Raises:
+            OSError: If the system refuses them.
+        """
+        n_cpus = _host.snapshot().n_cpus if inner_threads is None else n_jobs * inner_threads
+        return _backend.server_pool(_backend.Job(func=operator.call, items=(), n_jobs=n_jobs, n_cpus=n_cpus))
+
+    def costs(self, way: str, *, warm: bool) -> Costs:
         """Return what workers cost here, as far as it has been measured."""
-        known = _host.BOOK.get(THREADS if threads else LOKY)
+        if way == FORKSERVER:
+            return local_costs(None, {})[FORKSERVER]
+        known = _host.BOOK.get(way)
         return replace(known, start_s=0.0, start_each_s=0.0) if warm else known
 
-    def decide(self, profile: Profile, n_items: int | None, n_jobs: int, costs: Costs, *, threads: bool) -> Plan:
+    def decide(self, way: str, profile: Profile, n_items: int | None, n_jobs: int, costs: Costs) -> Plan:
         """Return the plan for what is left, with at most *n_jobs* that cost what is given."""
-        host = replace(_host.snapshot(), costs={THREADS if threads else LOKY: costs}, context_n_jobs=n_jobs)
-        return decide(profile, host, n_items, _THREADS if threads else _PROCESSES)
+        host = replace(_host.snapshot(), costs={way: costs}, context_n_jobs=n_jobs)
+        return decide(profile, host, n_items, _THREADS if way == THREADS else _PROCESSES)

@@ -7,16 +7,16 @@ Pure arithmetic: nothing here chooses. The derivations are in ``docs/explanation
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from amorsize._types import FORK, LOKY, THREADS, Costs
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from amorsize._types import Profile
+    from amorsize._records import Profile
 
 # Seconds of work below which nothing is even considered. One wake-up of a worker and one of the caller took 50 us
 # on a warm forked worker and 250 us through loky (tests/benchmarks/probes.py, 2 cores, Linux); no start method can
@@ -35,6 +35,12 @@ FIRST_MARGIN: Final = 0.15
 # of libraries and system functions to look up).
 LOADING_RUNS_S: Final = 3e-3
 
+# Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
+# (measured: 1.5 to 2 ms), and imports psutil where that is needed and has not been done (12 ms more). Shorter work is
+# not worth it.
+READING_S: Final = 2e-3
+PSUTIL_S: Final = 15e-3
+
 # Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
 # dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.
 QUANTUM_S: Final = 0.05
@@ -50,26 +56,16 @@ DISPATCH_SHARE: Final = 0.02
 # The same for the last chunks of a run: two of them and not one bound by half what uneven items cost at the end.
 LAST_DISPATCH_SHARE: Final = 0.05
 
-# The name under which the costs of kept forked workers are filed; in a plan their backend is "fork".
-STANDBY: Final = "standby"
+# The name under which the costs of the fork server's idle workers are filed; in a plan their backend is "forkserver".
+SERVED: Final = "served"
 
-# Seconds of a map up to which forked workers are kept for the next one: beyond, a fork's 2 ms do not show.
-STANDBY_WORK_S: Final = 0.3
+# Share of a start of the fork server that the caller itself pays, loading what it needs and spawning a process: 10 to
+# 20 ms of 80. The rest passes on another core while the caller goes on, so calls that miss workers need not have
+# missed all of it.
+SERVER_SHARE: Final = 0.25
 
-# Seconds that forked workers wait for another map: long enough for maps in a loop; short, since a fork holds on to what
-# the caller had at the time, memory and the other ends of its pipes. And the age up to which they are counted on, so
-# that they do not leave while a map is being given to them.
-STANDBY_S: Final = 1.0
-STANDBY_SURE_S: Final = 0.8 * STANDBY_S
-
-# Bytes of items that kept workers are given at most, and of the memory in which those are shared with them: more would
-# take as long to copy as a fork does. What was weighed in the sample may be half of what the items come to.
-STANDBY_BYTES: Final = 128 << 10
-STANDBY_MAIL_BYTES: Final = 2 * STANDBY_BYTES
-
-# Bytes of items per second that are pickled together and unpickled by kept workers: small integers, the slowest per
-# byte, on the reference host.
-STANDBY_BYTES_PER_S: Final = 0.1e9
+# Seconds that a server which is there takes to fork a worker and to have it ready (measured: 2 ms, on 60 runs).
+SERVER_FORK_S: Final = 2.5e-3
 
 # Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only.
 FOUNDING_CHUNK_S: Final = 0.2
@@ -84,6 +80,9 @@ MAX_CALLER_JOBS: Final = 4
 
 # Share of the caller's time that handling results may take before it stops computing itself.
 MAX_CALLER_TRAFFIC: Final = 0.1
+
+# Share of what moving an item and its result takes that falls to the calling process, when a worker does the item.
+CALLER_SHARE: Final = 0.5
 
 # Bytes per second that all cores together read from memory: a function that only streams through its input gains
 # nothing from more cores beyond that. Summing 8 MB arrays on the 2-core reference host: 12 GB/s on one core, 24 on both
@@ -142,9 +141,20 @@ _FORK = Costs(
     efficiency=0.96,
     worker_bytes=8 << 20,
 )
-# Forked workers that wait for another map of the same function: until one has begun, 0.15 ms on the reference host, and
-# 30 us of the caller for each further one (tests/benchmarks/probes.py).
-_STANDBY = replace(_FORK, start_s=0.2e-3, start_each_s=30e-6)
+# The fork server and its first worker: 60 to 90 ms on the reference host, an interpreter and the modules that a worker
+# needs; items in memory that is mapped, results in the pipe or in memory of their own (tests/benchmarks/probes.py).
+_FORKSERVER = Costs(
+    start_s=0.08,
+    start_each_s=1.0e-3,
+    batch_overhead_s=60e-6,
+    item_overhead_s=100e-9,
+    send_bytes_per_s=1.5e9,
+    receive_bytes_per_s=1.5e9,
+    efficiency=0.96,
+    worker_bytes=12 << 20,
+)
+# Its idle workers: until one has begun, 0.3 ms, and 60 us of the caller for each further one.
+_SERVED = replace(_FORKSERVER, start_s=0.3e-3, start_each_s=60e-6)
 _LOKY = Costs(
     start_s=0.5,
     start_each_s=0.02,
@@ -169,14 +179,25 @@ _THREADS = Costs(start_s=150e-6, start_each_s=60e-6, batch_overhead_s=60e-6, ite
 
 PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
     {
-        "linux": MappingProxyType({FORK: _FORK, STANDBY: _STANDBY, LOKY: _LOKY, THREADS: _THREADS}),
+        "linux": MappingProxyType(
+            {
+                FORK: _FORK,
+                FORKSERVER: _FORKSERVER,
+                SERVED: _SERVED,
+                LOKY: _LOKY,
+                THREADS: _THREADS,
+            }
+        ),
         "darwin": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
         "win32": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
     }
 )
 
 # Backends of this machine; every other name is a cluster's.
-LOCAL: Final = frozenset({FORK, STANDBY, LOKY, THREADS})
+LOCAL: Final = frozenset({FORK, FORKSERVER, SERVED, LOKY, THREADS})
+
+# Those among them whose workers are processes.
+PROCESSES: Final = LOCAL - {THREADS}
 
 # A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler
 # (dask's documentation), 100 MB/s each way.
@@ -197,8 +218,50 @@ DATA_DISPATCH: Final = 3.0
 DATA_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, eq=False, repr=False, match_args=False)
-class Forecast:
+# -- what runs teach ---------------------------------------------------------------------------------------------------
+
+# Weight of a new observation of a cost against what was known: the first replaces the prior, later ones count a third,
+# so that three runs after a change the estimate has moved 70 % of the way. And how many times what was known one
+# observation may say at most: a start on a machine that was busy with something else took ten times the usual one.
+NEW_WEIGHT: Final = 1 / 3
+MOST_CHANGE: Final = 3.0
+
+# Share of an item's seconds from which its transfer is worth learning from runs.
+LARGE_TRANSFER: Final = 0.2
+
+# Seconds per item, and items timed alone in the same call, from which the speed of workers beside each other is
+# compared with that of the caller alone: below, the difference is the clock's.
+COMPARABLE_S: Final = 200e-6
+COMPARABLE_ITEMS: Final = 3
+
+# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike.
+ALIKE: Final = 1.25
+
+# Between which an efficiency is believed: below, something else had the cores or the items are others; above, they are.
+LEAST_EFFICIENCY: Final = 0.3
+MOST_EFFICIENCY: Final = 1.1
+
+# Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
+# run said is tried again after some forty calls, at half a per cent of their time.
+FORGET: Final = 0.005
+
+# How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
+PLAUSIBLE: Final = 5.0
+
+# Bytes received from which their rate can be told: what takes a tenth of a millisecond.
+TELLING_BYTES: Final = 1 << 20
+
+# Bytes per second that a fast cluster moves: Ray's object store on the reference host.
+FAST_BYTES_PER_S: Final = 1e9
+
+# Bytes moved between two chunks of a worker up to which the gap is dispatch: 0.3 ms at the 200 MB/s of a slow cluster,
+# a few per cent of what a dispatch costs there.
+MOST_GAP_BYTES: Final = 64 << 10
+
+# -- the equations -----------------------------------------------------------------------------------------------------
+
+
+class Forecast(NamedTuple):
     """
     Predicted seconds of doing the items that are left, and the terms they are made of.
 
@@ -213,15 +276,25 @@ class Forecast:
     transfer_s: float
 
 
-def of_function(profile: Profile, costs: Costs, backend: str) -> Costs:
-    """Return what *backend* costs for this function: its measured speed there, its bytes in what a chunk costs."""
+def of_function(profile: Profile, costs: Costs, backend: str, *, has_gil: bool = True) -> Costs:
+    """
+    Return what *backend* costs for this function: its measured speed there, its bytes in what a chunk costs.
+
+    What threads reach with the interpreter's lock says nothing of what they reach without it, and the other way round.
+    """
+    changes: dict[str, Any] = {}
     if backend not in LOCAL and profile.item_s > 0.0:
         n_bytes = (profile.arg_bytes + profile.result_bytes) * max(1.0, QUANTUM_S / profile.item_s)
         if n_bytes > DATA_BYTES:
-            costs = replace(costs, batch_overhead_s=DATA_DISPATCH * costs.batch_overhead_s)
-    speeds = dict.fromkeys((FORK, STANDBY, LOKY), profile.efficiency) | {THREADS: profile.thread_efficiency}
-    seen = speeds.get(backend, 0.0)
-    return replace(costs, efficiency=seen) if seen > 0 else costs
+            changes["batch_overhead_s"] = DATA_DISPATCH * costs.batch_overhead_s
+    seen = 0.0
+    if backend in PROCESSES:
+        seen = profile.efficiency
+    elif backend == THREADS:
+        seen = profile.thread_efficiency if has_gil else profile.free_thread_efficiency
+    if seen > 0.0:
+        changes["efficiency"] = seen
+    return replace(costs, **changes) if changes else costs
 
 
 def serial_s(profile: Profile, n_left: int) -> float:
@@ -261,11 +334,6 @@ def _objects_s(pickle_s: float, n_bytes: int) -> float:
     return max(0.0, pickle_s - SMALL_PICKLE_S - FLAT_S_PER_BYTE * n_bytes)
 
 
-def caller_item_s(profile: Profile, costs: Costs) -> float:
-    """Predict the seconds of the calling process that one item costs when a worker does it: about half its transfer."""
-    return transfer_item_s(profile, costs) / 2
-
-
 def chunk_size(profile: Profile, costs: Costs, n_left: int, n_jobs: int) -> int:
     """Choose the items of the first chunks: :func:`next_chunk` of what items take with their transfer."""
     each_s = profile.item_s + transfer_item_s(profile, costs)
@@ -282,10 +350,10 @@ def next_chunk(n_left: int, n_jobs: int, each_s: float, batch_overhead_s: float)
     Hummel's FAC2), at most four fifths of :data:`QUANTUM_S` of work, at least :func:`dispatch_floor_s`; never more than
     an equal share, so that every worker gets work.
 
-    Where one dispatch asks for more than the quantum, as on a cluster, few chunks are made, and nobody can share what
-    another has: they must end together. So factoring's rounds are kept, one chunk of a size for each worker. They are
-    as long as dispatch asks for while there is work for two rounds, then halves of what is left as long as one more
-    costs no more than :data:`LAST_DISPATCH_SHARE`, then equal shares.
+    Where one dispatch asks for more than the quantum, as on a cluster, few chunks are made, and a worker cannot take
+    over items of another: they must end together. So factoring's rounds are kept, one chunk of a size for each worker.
+    They are as long as dispatch asks for while there is work for two rounds, then halves of what is left as long as one
+    more costs no more than :data:`LAST_DISPATCH_SHARE`, then equal shares.
     """
     each_s = max(each_s, 1e-9)
     share = n_left / n_jobs
@@ -341,7 +409,7 @@ def parallel(
     work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)
     work_s = max(work_s, n_left * (profile.arg_bytes + profile.result_bytes) / MEMORY_BYTES_PER_S)
     transfer_s = n_left * each_s / n_jobs
-    home_s = n_left * caller_item_s(profile, costs)
+    home_s = n_left * CALLER_SHARE * each_s
     start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1)
     if caller_computes:
         # The caller works while its workers start, and what it does itself is not moved.
@@ -355,14 +423,3 @@ def parallel(
     dispatch_s = n_chunks * costs.batch_overhead_s / n_jobs
     busy_s = max(work_s + transfer_s + dispatch_s, home_s)
     return Forecast(start_s + busy_s, start_s + dispatch_s, max(0.0, busy_s - work_s - dispatch_s))
-
-
-def break_even_s(costs: Costs, n_jobs: int) -> float:
-    """
-    Return the seconds of serial work from which *n_jobs* workers pay: ``W = S p / (p - 1)``.
-
-    The break-even rule of ski rental: a policy that starts workers after that much work, without knowing how much
-    is left, is at most ``2 - 1/p`` times the best plan in hindsight.
-    """
-    start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1) + costs.batch_overhead_s
-    return start_s * n_jobs / max(1, n_jobs - 1)

@@ -7,20 +7,26 @@ This room never imports joblib, psutil or wrapt, never logs, and never looks at 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from amorsize import _bounds as bounds
 from amorsize import _cost as cost
-from amorsize._types import FORK, LOKY, SERIAL, THREADS, Plan, Reason
+from amorsize._plans import Plan, Reason
+from amorsize._records import FORK, FORKSERVER, LOKY, SERIAL, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from amorsize._types import Costs, Host, Limits, Profile
+    from amorsize._records import Costs, Host, Limits, Profile
 
-# Items a work of unknown length is assumed to have left when its ways are compared; large, so that only the steady
-# cost per item counts. When to start is then decided in flight.
-_ENDLESS = 10**6
+
+# Names of outside state in a note: more of them tell nobody more.
+_MOST_NAMES: Final = 4
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    return ", ".join([*names[:_MOST_NAMES], *more])
 
 
 class _Candidate(NamedTuple):
@@ -31,6 +37,7 @@ class _Candidate(NamedTuple):
     batch_size: int
     caller_computes: bool
     forecast: cost.Forecast
+    limited_by: str
 
 
 def decide(  # noqa: PLR0911 - one return per rule
@@ -50,7 +57,7 @@ def decide(  # noqa: PLR0911 - one return per rule
     Returns:
         The plan. Where ``limits.n_jobs`` is None it is never one that the model itself says is slower than the loop.
     """
-    n_left = _ENDLESS if n_items is None else max(0, n_items - profile.n_head)
+    n_left = bounds.ENDLESS if n_items is None else max(0, n_items - profile.n_head)
     plan = _Draft(profile, host, n_items, n_left, limits)
     if reason := _forbidden(plan):
         return plan.serial(reason)
@@ -70,8 +77,7 @@ def decide(  # noqa: PLR0911 - one return per rule
     return plan.serial(Reason.UNKNOWN_LENGTH if n_items is None else _why_not(profile, best), best)
 
 
-@dataclass(frozen=True, eq=False, repr=False, match_args=False)
-class _Draft:
+class _Draft(NamedTuple):
     """The inputs of one decision, and how a plan is written down."""
 
     profile: Profile
@@ -83,9 +89,10 @@ class _Draft:
     def ceiling(self, backend: str) -> tuple[int, str]:
         """Return the most jobs that *backend* may have, and what limits them."""
         ceilings = [_cpu_ceiling(self, backend)]
+        n_left = 0 if self.n_items is None else self.n_left
         # The memory of this machine says nothing about a cluster's.
-        if backend in {FORK, LOKY} or (backend != THREADS and self.limits.max_memory is not None):
-            ceilings.append((_memory_ceiling(self.profile, self.host, self.limits, backend), "memory"))
+        if backend in cost.PROCESSES or (backend != THREADS and self.limits.max_memory is not None):
+            ceilings.append((memory_ceiling(self.profile, self.host, self.limits, backend, n_left), "memory"))
         if self.n_items is not None:
             ceilings.append((self.n_left, "number of items"))
         if self.host.platform == "win32" and backend == LOKY:
@@ -95,14 +102,20 @@ class _Draft:
     def warnings(self) -> tuple[str, ...]:
         notes = []
         if self.profile.mutates:
-            names = ", ".join(self.profile.mutates)
-            notes.append(f"the function changes {names}, which lives outside it; workers do not share such changes")
+            names = _listed(self.profile.mutates)
+            lives = "live" if len(self.profile.mutates) > 1 else "lives"
+            notes.append(f"the function changes {names}, which {lives} outside it; workers do not share such changes")
         if self.profile.reads_mutable:
-            names = ", ".join(self.profile.reads_mutable)
+            names = _listed(self.profile.reads_mutable)
             notes.append(f"the function reads {names}, which can change; each worker has its own copy of it")
         if self.host.platform == "win32" and (self.limits.n_jobs or 0) > cost.MAX_WINDOWS_JOBS:
             notes.append(
                 f"Windows waits on at most {cost.MAX_WINDOWS_JOBS} workers; n_jobs={self.limits.n_jobs} is more"
+            )
+        if self.profile.by_seed and self.host.has_own_seed:
+            notes.append(
+                f"results depend on the hash seed ({self.profile.by_seed}): only a fork of this process computes the "
+                "same; start Python with PYTHONHASHSEED=0 to allow other workers"
             )
         if not self.profile.is_picklable:
             notes.append(f"not picklable: {self.profile.problem}")
@@ -136,7 +149,7 @@ class _Draft:
             predicted_s=predicted_s,
             speedup=speedup,
             reason=reason,
-            limited_by=self.ceiling(best.backend)[1] if best else "",
+            limited_by=best.limited_by if best else "",
             caller_computes=bool(chosen and chosen.caller_computes),
             warnings=self.warnings(),
             profile=self.profile,
@@ -151,36 +164,40 @@ class _Draft:
         return self._write(reason, best, best)
 
 
-def _forbidden(plan: _Draft) -> Reason | None:
+def _forbidden(plan: _Draft) -> Reason | None:  # noqa: PLR0911 - one return per rule
     """Return the first rule that makes this serial whatever the forecast says, or None."""
     profile, host, limits = plan.profile, plan.host, plan.limits
-    fixed = limits.n_jobs is not None
+    if plan.n_items == 0:
+        return Reason.EMPTY
+    if plan.n_left == 0:
+        return Reason.NOTHING_LEFT
+    if host.is_disabled:
+        return Reason.DISABLED
+    if host.is_nested:
+        return Reason.NESTED
     wants_threads = _wants_threads(host, limits)
-    rules = (
-        (plan.n_items == 0, Reason.EMPTY),
-        (plan.n_left == 0, Reason.NOTHING_LEFT),
-        (host.is_disabled, Reason.DISABLED),
-        (host.is_nested, Reason.NESTED),
-        (not wants_threads and not profile.is_picklable, Reason.NOT_PICKLABLE),
-        (not fixed and not wants_threads and bool(profile.mutates), Reason.SHARED_STATE),
-    )
-    return next((reason for holds, reason in rules if holds), None)
+    if not profile.is_picklable or _is_bound_to_seed(profile, host):
+        stays_here = wants_threads or bool(_backends(plan))
+        if not stays_here:
+            return Reason.HASH_SEED if profile.is_picklable else Reason.NOT_PICKLABLE
+    if profile.mutates and limits.n_jobs is None and not wants_threads:
+        return Reason.SHARED_STATE
+    return None
 
 
 def _not_worth_a_thought(plan: _Draft) -> Reason | None:
     """Return the rule that makes this serial before anything is predicted, or None."""
     profile, host, limits = plan.profile, plan.host, plan.limits
-    fixed = limits.n_jobs is not None
+    if limits.n_jobs is not None:
+        return Reason.ONE_JOB if jobs_meant(limits.n_jobs, host.n_cpus) == 1 else None
+    if host.context_n_jobs == 1:
+        return Reason.ONE_JOB
+    if cost.serial_s(profile, plan.n_left) < cost.FLOOR_S:
+        return Reason.TOO_FAST
     n_cores = host.n_cpus if _wants_threads(host, limits) else min(host.n_cpus, host.n_physical_cpus)
-    alone = n_cores == 1 and host.context_backend is None and not _waits(profile, host, limits)
-    rules = (
-        (fixed and jobs_meant(limits.n_jobs or 1, host.n_cpus) == 1, Reason.ONE_JOB),
-        (not fixed and host.context_n_jobs == 1, Reason.ONE_JOB),
-        (not fixed and cost.serial_s(profile, plan.n_left) < cost.FLOOR_S, Reason.TOO_FAST),
-        (not fixed and alone, Reason.ONE_CPU),
-        (not fixed and plan.n_left == 1, Reason.ONE_ITEM),
-    )
-    return next((reason for holds, reason in rules if holds), None)
+    if n_cores == 1 and host.context_backend is None and not _waits(profile, host, limits):
+        return Reason.ONE_CPU
+    return Reason.ONE_ITEM if plan.n_left == 1 else None
 
 
 def _isolated(plan: _Draft) -> Plan:
@@ -215,8 +232,29 @@ def _backends(plan: _Draft) -> tuple[str, ...]:
     elif host.context_backend is not None:
         wanted = (host.context_backend,)
     else:
-        wanted = (FORK, LOKY)
+        wanted = _local_processes(host)
+    profile = plan.profile
+    if not profile.is_picklable or _is_bound_to_seed(profile, host):
+        # A fork needs to pickle results only, and hashes as the caller does; threads share everything.
+        here = {THREADS} if profile.result_problem else {THREADS, FORK}
+        wanted = tuple(name for name in wanted if name in here)
     return tuple(name for name in wanted if name in host.costs)
+
+
+def _is_bound_to_seed(profile: Profile, host: Host) -> bool:
+    """Tell whether other interpreters would compute other results, each with its own hash seed."""
+    return bool(profile.by_seed) and host.has_own_seed
+
+
+def _local_processes(host: Host) -> tuple[str, ...]:
+    """Return how worker processes are started where nobody says: loky's only where our own ways are not there."""
+    costs = host.costs
+    if FORKSERVER not in costs:
+        return FORK, LOKY
+    if FORK not in costs:
+        return (FORKSERVER,)
+    # A server that is there, for another function's sake, may have workers sooner than forking anew.
+    return (FORK, FORKSERVER) if costs[FORKSERVER].start_s < costs[FORK].start_s else (FORK,)
 
 
 def _first_backend(plan: _Draft) -> str:
@@ -225,8 +263,9 @@ def _first_backend(plan: _Draft) -> str:
 
 def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
     for backend in _backends(plan):
-        costs = cost.of_function(plan.profile, plan.host.costs[backend], backend)
-        for n_jobs in _job_counts(plan, backend, fewest):
+        costs = cost.of_function(plan.profile, plan.host.costs[backend], backend, has_gil=plan.host.has_gil)
+        most, limited_by = plan.ceiling(backend)
+        for n_jobs in _job_counts(plan, backend, fewest, most):
             caller = _caller_computes(plan, backend, costs, n_jobs)
             size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
             forecast = cost.parallel(
@@ -239,10 +278,10 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
                 caller_computes=caller,
                 is_fixed=plan.limits.batch_size is not None,
             )
-            yield _Candidate(backend, n_jobs, size, caller, forecast)
+            yield _Candidate(backend, n_jobs, size, caller, forecast, limited_by)
 
 
-def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
+def _job_counts(plan: _Draft, backend: str, fewest: int, most: int) -> Iterator[int]:
     """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
     if plan.limits.n_jobs is not None:
         # On a cluster -1 is all of its workers.
@@ -250,7 +289,6 @@ def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
         asked = jobs_meant(plan.limits.n_jobs, plan.host.n_cpus if is_local else plan.host.context_n_jobs or 1)
         yield min(asked, cost.MAX_WINDOWS_JOBS) if plan.host.platform == "win32" and backend == LOKY else asked
         return
-    most = plan.ceiling(backend)[0]
     n_jobs = fewest
     while n_jobs < most:
         yield n_jobs
@@ -262,23 +300,24 @@ def _job_counts(plan: _Draft, backend: str, fewest: int) -> Iterator[int]:
 def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> bool:
     """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, no item it must be shielded from."""
     limits, profile = plan.limits, plan.profile
-    if backend != FORK or n_jobs > cost.MAX_CALLER_JOBS or math.isfinite(costs.send_bytes_per_s):
+    if backend not in {FORK, FORKSERVER} or n_jobs > cost.MAX_CALLER_JOBS:
         return False
     if limits.timeout is not None or limits.retries or limits.max_memory is not None:
         return False
-    traffic_s = cost.caller_item_s(profile, costs)
+    if backend == FORK and math.isfinite(costs.send_bytes_per_s):
+        return False  # a stream: its items are sent
+    traffic_s = cost.CALLER_SHARE * cost.transfer_item_s(profile, costs)
     return traffic_s * (n_jobs - 1) <= cost.MAX_CALLER_TRAFFIC * max(profile.item_s, 1e-9) * n_jobs
 
 
 def _cpu_ceiling(plan: _Draft, backend: str) -> tuple[int, str]:
-    host, limits = plan.host, plan.limits
+    host = plan.host
     if backend == THREADS:
         return _thread_ceiling(plan.profile, host)
-    if backend not in {FORK, LOKY}:
+    if backend not in cost.PROCESSES:
         return max(1, host.context_n_jobs or 1), "cluster"
     if host.context_n_jobs is not None and host.context_n_jobs < host.n_physical_cpus:
         return max(1, host.context_n_jobs), "joblib context"
-    del limits
     return min(host.n_cpus, host.n_physical_cpus), "CPUs"
 
 
@@ -295,7 +334,7 @@ def _thread_ceiling(profile: Profile, host: Host) -> tuple[int, str]:
     return max(host.n_cpus, min(cost.MAX_THREADS, int(host.n_cpus / max(profile.cpu_fraction, 0.01)))), "waits"
 
 
-def _memory_ceiling(profile: Profile, host: Host, limits: Limits, backend: str) -> int:
+def memory_ceiling(profile: Profile, host: Host, limits: Limits, backend: str, n_left: int) -> int:
     """
     Return ``available_RAM / est_job_RAM`` (S5), at least 0.
 
@@ -307,8 +346,11 @@ def _memory_ceiling(profile: Profile, host: Host, limits: Limits, backend: str) 
     job_bytes = max(1.0, base + profile.peak_bytes + min(in_flight, 64 << 20))
     memory = host.memory_bytes * cost.MEMORY_SHARE
     if limits.max_memory is not None:
-        memory = min(memory, limits.max_memory)
-    return int(memory / job_bytes)
+        is_share = isinstance(limits.max_memory, float)
+        memory = min(memory, limits.max_memory * host.memory_bytes if is_share else limits.max_memory)
+    if backend == FORKSERVER:  # the packed items stay in memory until the map ends
+        memory -= profile.arg_bytes * n_left
+    return max(0, int(memory / job_bytes))
 
 
 def _why_not(profile: Profile, best: _Candidate) -> Reason:

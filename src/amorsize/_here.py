@@ -1,4 +1,4 @@
-"""The decision as of now: the host as it stands for one function, its kept workers, and the cluster of a context."""
+"""The decision as of now: the host as it stands for one function, and the cluster of a context."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import math
 import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from amorsize import _backend, _host
+from amorsize import _backend, _host, _weigh
+from amorsize import _bounds as bounds
 from amorsize import _cost as cost
 from amorsize._decide import decide
-from amorsize._types import FORK, THREADS, Host
+from amorsize._records import FORK, FORKSERVER, THREADS, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from amorsize._types import Costs, Limits, Plan, Profile
-
-# Seconds that a decision takes, with what surrounds it.
-_THINKING_S: Final = 0.2e-3
+    from amorsize._plans import Plan
+    from amorsize._records import Costs, Limits, Profile
 
 
 def never_worth_s() -> float:
@@ -33,17 +32,20 @@ def never_worth_s() -> float:
     return _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
 
 
-def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream: bool = False) -> tuple[Host, Any]:
+def current_host(
+    func: Callable[..., Any], prefer: str | None = None, start_method: str | None = None, *, stream: bool = False
+) -> tuple[Host, Any]:
     """
     Return the host as it is for *func* now, and joblib's backend object where an external one is active.
 
-    With ``prefer="threads"`` it is not looked at what forbids processes, which takes 1 ms at first, and these have no
-    costs. In a *stream* the items do not exist yet when workers are forked, so they are sent there like anywhere else.
+    With ``start_method="fork"`` it is not looked at what the function can reach. With ``prefer="threads"`` it is not
+    looked at what forbids processes, which takes 1 ms at first, and these have no costs. In a *stream* the items do not
+    exist yet when workers are forked, so they are sent there like anywhere else.
     """
     base = _host.snapshot()
     name, n_jobs, backend = _backend.context()
-    unavailable = {} if prefer == "threads" else _backend.blockers(func)
-    costs = _local_costs(prefer, unavailable)
+    unavailable = _backend.blockers(func, prefer, start_method)
+    costs = local_costs(prefer, unavailable)
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -59,11 +61,13 @@ def current_host(func: Callable[..., Any], prefer: str | None = None, *, stream:
     return host, backend
 
 
-def _local_costs(prefer: str | None, unavailable: Mapping[str, str]) -> dict[str, Costs]:
+def local_costs(prefer: str | None, unavailable: Mapping[str, str]) -> dict[str, Costs]:
     """Return what local ways cost now; forking with what the size of this process adds, and a first loading."""
     if prefer == "threads":
         return _host.local_costs((THREADS,), warm=frozenset(), unavailable=unavailable)
     costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    if FORKSERVER in costs:
+        costs[FORKSERVER] = _served(costs[FORKSERVER])
     if FORK in costs:
         resident = _host.resident_bytes()
         costs[FORK] = replace(
@@ -72,6 +76,24 @@ def _local_costs(prefer: str | None, unavailable: Mapping[str, str]) -> dict[str
             start_each_s=costs[FORK].start_each_s + resident * cost.FORK_CALLER_S_PER_BYTE,
         )
     return costs
+
+
+def _served(cold: Costs) -> Costs:
+    """Return what workers of the fork server cost as it stands: idle ones, one to be forked, or the server too."""
+    state = _backend.server_state()
+    if state is None:
+        return cold
+    n_idle, left = state
+    warm = _host.BOOK.get(cost.SERVED)
+    start_s = cold.start_s * left if left else warm.start_s + (0.0 if n_idle else cost.SERVER_FORK_S)
+    return replace(
+        cold,
+        start_s=start_s,
+        start_each_s=cold.start_each_s if left else warm.start_each_s,
+        batch_overhead_s=warm.batch_overhead_s,
+        send_bytes_per_s=warm.send_bytes_per_s,
+        receive_bytes_per_s=warm.receive_bytes_per_s,
+    )
 
 
 def best_case(prefer: str | None = None) -> Host | None:
@@ -87,28 +109,9 @@ def best_case(prefer: str | None = None) -> Host | None:
     # The looking is a part of every start that follows from it.
     costs = {
         name: replace(known, start_s=known.start_s + _host.unread_s())
-        for name, known in _local_costs(prefer, {}).items()
+        for name, known in local_costs(prefer, {}).items()
     }
     return Host(n_cpus=n_cpus, n_physical_cpus=n_cpus, memory_bytes=sys.maxsize, costs=costs, platform=sys.platform)
-
-
-# Seconds of work left from which a cluster never used before is measured first: measuring takes 0.1 to 0.4 s, and is
-# only done where the prior already says that the cluster pays, or earlier calls have missed more than it costs.
-PROBE_WORTH_S: Final = 1.0
-PROBE_PRICE_S: Final = 0.4
-
-
-def _standing_by(host: Host, func: Callable[..., Any], profile: Profile, n_items: int | None) -> Host:
-    """Return the host with the costs of the workers that an earlier map of *func* has left, where they can be used."""
-    if FORK not in host.costs or n_items is None or not _backend.is_standing_by(func):
-        return host
-    n_left = n_items - profile.n_head
-    n_bytes = n_left * max(1, profile.arg_bytes)
-    if n_bytes > cost.STANDBY_BYTES or n_left * profile.item_s > cost.STANDBY_WORK_S:
-        return host
-    known = _host.BOOK.get(cost.STANDBY)
-    warm = replace(known, start_s=known.start_s + n_bytes / cost.STANDBY_BYTES_PER_S + _THINKING_S)
-    return replace(host, costs={**host.costs, FORK: warm})
 
 
 def decide_here(
@@ -118,28 +121,42 @@ def decide_here(
     limits: Limits,
     *,
     stream: bool = False,
-    missed_s: float = 0.0,
+    host: Host | None = None,
 ) -> tuple[Plan, Any]:
     """
     Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used.
 
-    What earlier calls have *missed* for want of workers has been paid for a start already.
+    With a *host*, it is decided on that one, and nothing is looked at.
     """
-    host, backend = current_host(func, limits.prefer, stream=stream)
-    if not stream:
-        host = _standing_by(host, func, profile, n_items)
-    if missed_s > 0 and FORK in host.costs:
-        known = host.costs[FORK]
-        paid = replace(known, start_s=max(0.0, known.start_s - missed_s), start_each_s=0.0)
-        host = replace(host, costs={**host.costs, FORK: paid})
-    plan = decide(profile, host, n_items, limits)
-    name = host.context_backend
-    is_paid = name is not None and _host.BOOK.missed_s(name) >= PROBE_PRICE_S
-    if backend is None or name is None or (plan.backend != name and not is_paid):
-        return plan, backend
-    rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
-    if (is_paid or rest_s >= PROBE_WORTH_S) and (seen := _backend.probe(backend, name)):
+    is_given, backend = host is not None, None
+    if host is None:
+        host, backend = current_host(func, limits.prefer, limits.start_method, stream=stream)
+    is_tried = is_probed = is_given
+    while True:
+        plan = decide(profile, host, n_items, limits)
+        if not is_tried and plan.is_parallel and plan.backend not in {FORK, THREADS}:
+            # Only now that sending the function is predicted to pay, its pickling is tried: that runs code of its
+            # objects.
+            is_tried = True
+            problem = _weigh.function_problem(func, _backend.dumps_by_value) or _backend.settings_problem(func)
+            if problem:
+                profile = replace(profile, is_picklable=False, problem=problem)
+                continue
+        name = host.context_backend
+        if is_probed or backend is None or name is None or not _is_worth_probing(name, plan):
+            return plan, backend
+        is_probed = True
+        if not (seen := _backend.probe(backend, name)):
+            return plan, backend
         _host.BOOK.started(name)
         _host.BOOK.renew(name, **seen)
-        plan = decide(profile, replace(host, costs={**host.costs, name: _host.BOOK.get(name)}), n_items, limits)
-    return plan, backend
+        host = replace(host, costs={**host.costs, name: _host.BOOK.get(name)})
+
+
+def _is_worth_probing(name: str, plan: Plan) -> bool:
+    """Tell whether a cluster is to be measured: the plan would use it for long, or earlier calls have missed it."""
+    if _host.BOOK.missed_s(name) >= bounds.PROBE_PRICE_S:
+        return True
+    profile, n_items = plan.profile, plan.n_items
+    rest_s = math.inf if n_items is None else profile.item_s * (n_items - profile.n_head)
+    return plan.backend == name and rest_s >= bounds.PROBE_WORTH_S

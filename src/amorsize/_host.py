@@ -2,13 +2,12 @@
 The machine as this process may use it: CPUs, memory, and what starting and feeding workers costs.
 
 Where a reading comes from is a parameter (:class:`Readings`), so that odd machines are tested by giving odd
-readings. Detection never raises: a reading that cannot be had is left out, and ``Host.sources`` says where each came
-from. The only room that knows psutil.
+readings. Detection never raises: a reading that fails is left out, and ``Host.sources`` says where each came
+from. The only module that imports psutil.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -17,37 +16,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from amorsize._cost import EXTERNAL_PRIOR, PRIORS
-from amorsize._types import FORK, LOKY, THREADS, Costs, Host
+from amorsize import _bounds as bounds
+from amorsize import _cgroup
+from amorsize import _cost as cost
+from amorsize._cost import EXTERNAL_PRIOR, PRIORS, SERVER_SHARE
+from amorsize._outside import pass_on
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-# Seconds a snapshot of CPUs and memory is reused. Reading both takes 0.1 to 0.3 ms (some ten small files), which would
-# show in many small calls; limits change by the second at most.
-SNAPSHOT_S: Final = 1.0
-
-# Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
-# (measured: 1.5 to 2 ms), and loads psutil where that is needed and nobody has (12 ms more). Shorter work is not worth
-# it.
-READING_S: Final = 2e-3
-LOADING_S: Final = 15e-3
-
-# Weight of a new observation of a cost against what was known: the first replaces the prior, later ones count a
-# third, so that three runs after a change the estimate has moved 70 % of the way.
-NEW_WEIGHT: Final = 1 / 3
-
-# How many times what was known one observation may say at most: a start on a machine that was busy with something else
-# took ten times the usual one.
-MOST_CHANGE: Final = 3.0
-
-# What is assumed where no reading of the memory can be had at all: 1 GiB, enough for a few small workers.
-UNKNOWN_MEMORY_BYTES: Final = 1 << 30
-
-# Bytes available below which running work gets fewer workers: under that, Linux starts to reclaim and to kill.
-TIGHT_BYTES: Final = 200 << 20
-
-_CGROUP = "/sys/fs/cgroup"
+    from collections.abc import Callable, Mapping
 
 
 def _read_text(path: str) -> str:
@@ -64,9 +41,10 @@ def _physical() -> int | None:
     these files 0.1. Where a file is not as expected psutil is asked all the same.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-            return len({_read_text(topology.format(n)) for n in os.sched_getaffinity(0)})
+        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        found = _attempt(lambda: len({_read_text(topology.format(n)) for n in os.sched_getaffinity(0)}))
+        if found is not None:
+            return int(found)
     import psutil  # noqa: PLC0415 - see above
 
     return psutil.cpu_count(logical=False)
@@ -75,9 +53,9 @@ def _physical() -> int | None:
 def _available() -> int | None:
     """Return the bytes that can be had without swapping."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError):
-            _, _, rest = _read_text("/proc/meminfo").partition("MemAvailable:")
-            return int(rest.split(maxsplit=2)[0]) * 1024 if rest else _psutil_available()
+        found = _attempt(lambda: _read_text("/proc/meminfo").partition("MemAvailable:")[2].split(maxsplit=2)[0])
+        if found is not None and found.isdigit():
+            return int(found) * 1024
     return _psutil_available()
 
 
@@ -106,6 +84,15 @@ def _address_space() -> int | None:
     return max(0, soft - used)
 
 
+def _has_gil() -> bool:
+    """
+    Ask the interpreter for its lock, which only free-threaded builds can be without.
+
+    Not settled once: an extension module that cannot do without the lock switches it on when it is imported.
+    """
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())  # CPython 3.13 and newer
+
+
 class Readings(NamedTuple):
     """
     Where each reading comes from; every field is a function that may return None or raise.
@@ -119,6 +106,7 @@ class Readings(NamedTuple):
         read_text: Text of a file, for cgroup files.
         environ: The environment.
         platform: ``sys.platform``.
+        has_gil: Whether the interpreter's lock is on.
     """
 
     logical: Callable[[], int | None] = os.cpu_count
@@ -129,13 +117,15 @@ class Readings(NamedTuple):
     read_text: Callable[[str], str] = _read_text
     environ: Mapping[str, str] = os.environ
     platform: str = sys.platform
+    has_gil: Callable[[], bool | None] = _has_gil
 
 
 def _attempt(read: Callable[[], Any]) -> Any:
     """Return the reading, or None where it fails: a machine's oddity must never stop the user's work."""
     try:
         return read()
-    except Exception:  # noqa: BLE001 - psutil, odd files and limits fail in every way there is
+    except Exception as error:  # noqa: BLE001 - psutil, odd files and limits fail in every way there is
+        pass_on(error)
         return None
 
 
@@ -148,138 +138,52 @@ def _count(value: object) -> int | None:
     return number if number >= 1 else None
 
 
-def _parents(path: str) -> Iterator[str]:
-    """Yield a cgroup path and those above it, the root (an empty string) last."""
-    parts = [part for part in path.split("/") if part not in {"", ".", ".."}]
-    for n in range(len(parts), 0, -1):
-        yield "/" + "/".join(parts[:n])
-    yield ""
+def _text(readings: Readings) -> Callable[[str], str]:
+    """Return what reads the text of a file, empty where it cannot be read."""
+    return lambda path: str(_attempt(lambda: readings.read_text(path)) or "")
 
 
-def cgroup_paths(text: str) -> dict[str, str]:
-    """
-    Read ``/proc/self/cgroup``.
-
-    Returns:
-        The path of this process by controller; the unified hierarchy (version 2) stands under an empty name.
-    """
-    paths: dict[str, str] = {}
-    for line in text.splitlines():
-        parts = line.strip().split(":", 2)
-        if len(parts) == 3:
-            for controller in parts[1].split(","):
-                paths.setdefault(controller, parts[2])
-    return paths
-
-
-def parse_cpu_max(text: str) -> float | None:
-    """Read ``cpu.max`` of cgroup v2 (``"max 100000"``, ``"150000 100000"``); None where there is no quota."""
-    parts = text.split()
-    if not parts or parts[0] == "max":
-        return None
-    try:
-        quota, period = float(parts[0]), float(parts[1]) if len(parts) > 1 else 100_000.0
-    except ValueError:
-        return None
-    return quota / period if quota > 0 and period > 0 and 0 < quota / period < math.inf else None
-
-
-def parse_bytes(text: str) -> int | None:
-    """Read a memory figure of a cgroup file; None for ``max``, nonsense and the huge number that means no limit."""
-    try:
-        value = int(text.split(maxsplit=1)[0])
-    except (IndexError, ValueError):
-        return None
-    return value if 0 <= value < 1 << 60 else None
-
-
-def _reclaimable(text: str) -> int:
-    """Return the bytes of inactive file cache in ``memory.stat``, which the kernel gives back when asked."""
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name in {"inactive_file", "total_inactive_file"}:
-            return parse_bytes(value) or 0
-    return 0
-
-
-def _text(readings: Readings, path: str) -> str:
-    """Return the text of a file, empty where it cannot be read."""
-    return str(_attempt(lambda: readings.read_text(path)) or "")
-
-
-def cgroup_cpus(readings: Readings) -> float | None:
-    """Return the CPU quota of this process's cgroup and those above it, the smallest, in CPUs."""
-    paths = cgroup_paths(_text(readings, "/proc/self/cgroup"))
-    quotas: list[float] = []
-    for root in (_CGROUP, f"{_CGROUP}/unified"):
-        for path in _parents(paths.get("", "")):
-            text = _text(readings, f"{root}{path}/cpu.max")
-            quotas += [q for q in [parse_cpu_max(text)] if q is not None]
-    for path in _parents(paths.get("cpu", "")):
-        base = f"{_CGROUP}/cpu{path}/cpu.cfs"
-        quota = _text(readings, f"{base}_quota_us")
-        period = _text(readings, f"{base}_period_us")
-        if quota.strip() and period.strip():
-            quotas += [q for q in [parse_cpu_max(f"{quota.strip()} {period.strip()}")] if q is not None]
-    return min(quotas, default=None)
-
-
-def cgroup_memory(readings: Readings) -> int | None:
-    """Return the bytes left under the memory limits of this process's cgroup and those above it, the smallest."""
-    paths = cgroup_paths(_text(readings, "/proc/self/cgroup"))
-    left: list[int] = []
-
-    def consider(limit_file: str, usage_file: str, stat_file: str) -> None:
-        limit = parse_bytes(_text(readings, limit_file))
-        if limit is None:
-            return
-        used = parse_bytes(_text(readings, usage_file)) or 0
-        spare = _reclaimable(_text(readings, stat_file))
-        left.append(max(0, limit - max(0, used - spare)))
-
-    for root in (_CGROUP, f"{_CGROUP}/unified"):
-        for path in _parents(paths.get("", "")):
-            base = f"{root}{path}/memory"
-            consider(f"{base}.max", f"{base}.current", f"{base}.stat")
-    for path in _parents(paths.get("memory", "")):
-        base = f"{_CGROUP}/memory{path}/memory"
-        consider(f"{base}.limit_in_bytes", f"{base}.usage_in_bytes", f"{base}.stat")
-    return min(left, default=None)
+def cpu_limits(readings: Readings) -> dict[str, float | None]:
+    """Return every limit of the logical CPUs by name, None where there is no such limit."""
+    return {
+        "machine": _count(_attempt(readings.logical)),
+        "affinity": _count(_attempt(readings.affinity)),
+        "cgroup CPU quota": _attempt(lambda: _cgroup.n_cpus(_text(readings))),
+        "LOKY_MAX_CPU_COUNT": _count(_attempt(lambda: readings.environ.get("LOKY_MAX_CPU_COUNT"))),
+    }
 
 
 def usable_cpus(readings: Readings) -> tuple[int, int, str]:
     """Return usable logical CPUs, usable physical cores, and what set the number."""
-    logical = _count(_attempt(readings.logical))
-    ceilings = [] if logical is None else [(logical, "machine")]
-    if (affinity := _count(_attempt(readings.affinity))) is not None:
-        ceilings.append((affinity, "affinity"))
-    if (quota := _attempt(lambda: cgroup_cpus(readings))) is not None:
-        ceilings.append((max(1, math.ceil(quota)), "cgroup CPU quota"))
-    if (override := _count(_attempt(lambda: readings.environ.get("LOKY_MAX_CPU_COUNT")))) is not None:
-        ceilings.append((override, "LOKY_MAX_CPU_COUNT"))
-    n_cpus, source = min(ceilings, key=lambda c: c[0], default=(1, "unknown"))
+    limits = [(max(1, math.ceil(n)), name) for name, n in cpu_limits(readings).items() if n is not None]
+    n_cpus, source = min(limits, key=lambda c: c[0], default=(1, "unknown"))
     physical = _count(_attempt(readings.physical)) or n_cpus
     return n_cpus, max(1, min(n_cpus, physical)), source
 
 
+def memory_limits(readings: Readings) -> dict[str, int | None]:
+    """Return the bytes left under every limit by name, None where there is no such limit."""
+    reads = {
+        "machine": readings.available,
+        "cgroup": lambda: _cgroup.memory_bytes(_text(readings)),
+        "RLIMIT_AS": readings.address_space,
+    }
+    found = {name: _attempt(read) for name, read in reads.items()}
+    return {
+        name: int(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
+        for name, value in found.items()
+    }
+
+
 def available_memory(readings: Readings) -> tuple[int, str]:
     """Return the bytes available to this process, and which limit they come from."""
-    sources = (
-        (readings.available, "machine"),
-        (lambda: cgroup_memory(readings), "cgroup"),
-        (readings.address_space, "RLIMIT_AS"),
-    )
-    found = []
-    for read, source in sources:
-        value = _attempt(read)
-        if isinstance(value, int | float) and 0 <= value < math.inf:
-            found.append((int(value), source))
-    return min(found, default=(UNKNOWN_MEMORY_BYTES, "unknown"))
+    found = [(n_bytes, name) for name, n_bytes in memory_limits(readings).items() if n_bytes is not None]
+    return min(found, default=(bounds.UNKNOWN_MEMORY_BYTES, "unknown"))
 
 
 def is_memory_tight(readings: Readings | None = None) -> bool:
-    """Tell whether less than :data:`TIGHT_BYTES` are left to this process."""
-    return available_memory(readings or Readings())[0] < TIGHT_BYTES
+    """Tell whether less than :data:`amorsize._bounds.TIGHT_BYTES` are left to this process."""
+    return available_memory(readings or Readings())[0] < bounds.TIGHT_BYTES
 
 
 def read_host(readings: Readings | None = None) -> Host:
@@ -293,22 +197,37 @@ def read_host(readings: Readings | None = None) -> Host:
         memory_bytes=memory,
         costs=dict(PRIORS.get(readings.platform, PRIORS["darwin"])),
         platform=readings.platform,
-        is_disabled=_is_disabled(readings),
+        is_disabled=_is_disabled(readings.environ),
+        has_gil=_attempt(readings.has_gil) is not False,
+        has_own_seed=_has_own_seed(readings),
         sources={"n_cpus": cpu_source, "memory_bytes": memory_source},
     )
 
 
-def _is_disabled(readings: Readings) -> bool:
-    value = _attempt(lambda: readings.environ.get("AMORSIZE_SERIAL", "")) or ""
+def _has_own_seed(readings: Readings) -> bool:
+    """Tell whether new interpreters would hash strings with seeds of their own, as they do unless told one."""
+    return not readings.environ.get("PYTHONHASHSEED", "random").isdecimal()
+
+
+def _is_disabled(environ: Mapping[str, str]) -> bool:
+    value = _attempt(lambda: environ.get("AMORSIZE_SERIAL", "")) or ""
     return value.strip().lower() not in {"", "0", "false", "no"}
 
 
 def resident_bytes() -> int:
     """Return the resident memory of this process, 0 where it cannot be read cheaply."""
-    try:
-        return int(_read_text("/proc/self/statm").split()[1]) * 4096
-    except (OSError, ValueError, IndexError):
+    return _attempt(_resident) or 0
+
+
+def _resident() -> int:
+    if sys.platform == "win32":
         return 0
+    # Not with open(), which takes 10 us; each decision waits for this.
+    fd = os.open("/proc/self/statm", os.O_RDONLY)
+    try:
+        return int(os.read(fd, 100).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(fd)
 
 
 class CostBook:
@@ -316,21 +235,30 @@ class CostBook:
     What this process has learned about the costs of each backend: the priors until a run has measured them.
 
     Guarantees: any thread may read or write; a reader sees whole records only.
+
+    Attributes:
+        known: The costs by backend.
+        cheapest_start_s: Seconds of the start of the local workers that start soonest.
     """
 
     def __init__(self, platform: str = sys.platform) -> None:
         self._lock = threading.Lock()
-        self._costs: dict[str, Costs] = dict(PRIORS.get(platform, PRIORS["darwin"]))
+        # Replaced whole when something is learned, never changed: whoever holds it has the costs as they were.
+        self.known: Mapping[str, Costs] = dict(PRIORS.get(platform, PRIORS["darwin"]))
         self.cheapest_start_s = self._cheapest()
         self._missed_s: dict[str, float] = {}
         self._measured: set[tuple[str, str]] = set()
 
+    def renew_lock(self) -> None:
+        """Have a free lock in a forked copy of the process: a thread that is not in it may have held this one."""
+        self._lock = threading.Lock()
+
     def _cheapest(self) -> float:
-        return min(known.start_s for name, known in self._costs.items() if name in {FORK, LOKY})
+        return min(known.start_s for name, known in self.known.items() if name in {FORK, LOKY})
 
     def get(self, backend: str) -> Costs:
         """Return what is known of *backend*; a cluster's prior for names never seen."""
-        return self._costs.get(backend, EXTERNAL_PRIOR)
+        return self.known.get(backend, EXTERNAL_PRIOR)
 
     def learn(self, backend: str, **seen: float) -> None:
         """
@@ -350,16 +278,16 @@ class CostBook:
                 is_first = (backend, name) not in self._measured or not math.isfinite(before) or before <= 0
                 self._measured.add((backend, name))
                 if not is_first:
-                    value = min(value, MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
-                fields[name] = value if is_first else before + NEW_WEIGHT * (value - before)
+                    value = min(value, cost.MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
+                fields[name] = value if is_first else before + cost.NEW_WEIGHT * (value - before)
             if fields:
-                self._costs[backend] = replace(known, **fields, is_measured=True)
+                self.known = {**self.known, backend: replace(known, **fields, is_measured=True)}
                 self.cheapest_start_s = self._cheapest()
 
     def renew(self, backend: str, **seen: float) -> None:
         """Take in what was measured on a cluster seen for the first time; what another one cost is forgotten."""
         with self._lock:
-            self._costs.pop(backend, None)
+            self.known = {name: costs for name, costs in self.known.items() if name != backend}
             self._measured = {known for known in self._measured if known[0] != backend}
         self.learn(backend, **seen)
 
@@ -382,40 +310,45 @@ class CostBook:
         with self._lock:
             self._missed_s.pop(backend, None)
 
-    def items(self) -> dict[str, Costs]:
-        """Return a copy of everything known."""
-        with self._lock:
-            return dict(self._costs)
-
     def restore(self, costs: Mapping[str, Costs]) -> None:
         """Put back costs that were kept from an earlier process, where this one has not measured yet."""
         with self._lock:
             for name, value in costs.items():
-                if not self._costs.get(name, EXTERNAL_PRIOR).is_measured:
-                    self._costs[name] = value
+                if not self.known.get(name, EXTERNAL_PRIOR).is_measured:
+                    self.known = {**self.known, name: value}
             self.cheapest_start_s = self._cheapest()
 
 
 BOOK: Final = CostBook()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=BOOK.renew_lock)
 _snapshot: tuple[float, int, Host] | None = None
 
 
 def snapshot() -> Host:
-    """Return CPUs and memory as read at most :data:`SNAPSHOT_S` ago in this very process."""
+    """Return CPUs and memory as read at most :data:`amorsize._bounds.SNAPSHOT_S` ago in this very process."""
     global _snapshot  # noqa: PLW0603 - one tuple, replaced in one statement: threads see the old or the new one
     now, pid = time.monotonic(), os.getpid()
     kept = _snapshot
-    if kept is None or kept[1] != pid or not 0 <= now - kept[0] < SNAPSHOT_S:
+    if kept is None or kept[1] != pid or not 0 <= now - kept[0] < bounds.SNAPSHOT_S:
         kept = _snapshot = (now, pid, read_host())
-    disabled = _is_disabled(Readings())
-    return kept[2] if kept[2].is_disabled == disabled else replace(kept[2], is_disabled=disabled)
+    host, disabled, has_gil = kept[2], _is_disabled(os.environ), _has_gil()
+    if (host.is_disabled, host.has_gil) == (disabled, has_gil):
+        return host
+    return replace(host, is_disabled=disabled, has_gil=has_gil)
+
+
+def latest() -> Host | None:
+    """Return the latest reading of CPUs and memory in this very process, None before the first; reads nothing."""
+    kept = _snapshot
+    return None if kept is None or kept[1] != os.getpid() else kept[2]
 
 
 def unread_s() -> float:
     """Return the seconds that the first decision of this process takes longer than the others; 0 after it."""
     if _snapshot is not None:
         return 0.0
-    return READING_S if sys.platform == "linux" or "psutil" in sys.modules else LOADING_S
+    return cost.READING_S if sys.platform == "linux" or "psutil" in sys.modules else cost.PSUTIL_S
 
 
 def forget_snapshot() -> None:
@@ -425,7 +358,7 @@ def forget_snapshot() -> None:
 
 
 def local_costs(
-    names: tuple[str, ...] = (FORK, LOKY, THREADS), *, warm: frozenset[str], unavailable: Mapping[str, str]
+    names: tuple[str, ...] = (FORK, FORKSERVER, LOKY, THREADS), *, warm: frozenset[str], unavailable: Mapping[str, str]
 ) -> dict[str, Costs]:
     """
     Return the costs of the local backends as they stand now.
@@ -436,13 +369,14 @@ def local_costs(
         unavailable: Backends left out, with the reason.
     """
     costs = {}
-    for name, known in BOOK.items().items():
+    for name, known in BOOK.known.items():
         if name in unavailable or name not in names:
             continue
         now = known
-        if name in warm:
+        if name in warm and name != FORKSERVER:  # whose idle workers' costs are measured too
             now = replace(known, start_s=0.0, start_each_s=0.0)
-        elif name == LOKY and (missed_s := BOOK.missed_s(name)) > 0:
-            now = replace(known, start_s=max(0.0, known.start_s - missed_s))
+        elif name in {FORKSERVER, LOKY} and (missed_s := BOOK.missed_s(name)) > 0:
+            paid_s = missed_s / (SERVER_SHARE if name == FORKSERVER else 1.0)
+            now = replace(known, start_s=max(0.0, known.start_s - paid_s))
         costs[name] = now
     return costs

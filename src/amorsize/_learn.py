@@ -5,47 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from amorsize import _cost as cost
-from amorsize import _host, _profile
-from amorsize._types import FORK, LOKY, THREADS, Reason
+from amorsize import _host, _known
+from amorsize._plans import Reason
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 
 if TYPE_CHECKING:
     from amorsize._backend._outcome import Outcome
-    from amorsize._types import Costs, Plan, Profile, Span
-
-# Share of an item's seconds from which its transfer is worth learning from runs.
-LARGE_TRANSFER: Final = 0.2
-
-# Seconds per item, and items timed alone in the same call, from which the speed of workers beside each other is
-# compared with that of the caller alone: below, the difference is the clock's.
-COMPARABLE_S: Final = 200e-6
-COMPARABLE_ITEMS: Final = 3
-
-# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike.
-ALIKE: Final = 1.25
-
-# Between which an efficiency is believed: below, something else had the cores or the items are others; above, they are.
-LEAST_EFFICIENCY: Final = 0.3
-MOST_EFFICIENCY: Final = 1.1
-
-# Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
-# run said is tried again after some forty calls, at half a per cent of their time.
-FORGET: Final = 0.005
-
-# How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
-PLAUSIBLE: Final = 5.0
-
-# Bytes that came home from which their rate is worth knowing: a tenth of a millisecond's worth.
-TELLING_BYTES: Final = 1 << 20
-
-# Bytes per second that a fast cluster moves: Ray's object store on the reference host.
-FAST_BYTES_PER_S: Final = 1e9
-
-# Bytes moved between two chunks of a worker up to which the gap is dispatch: 0.3 ms at the 200 MB/s of a slow cluster,
-# a few per cent of what a dispatch costs there.
-MOST_GAP_BYTES: Final = 64 << 10
+    from amorsize._plans import Plan
+    from amorsize._records import Costs, Profile, Span
 
 
 def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
@@ -69,7 +39,7 @@ def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = N
     elif plan.backend != THREADS:
         costs = plan.host.costs.get(plan.backend)
         speed = 1.0 if costs is None else cost.of_function(plan.profile, costs, plan.backend).efficiency
-        _profile.refresh(key, busy_s * speed, n_items)
+        _known.refresh(key, busy_s * speed, n_items)
     if elapsed_s is not None:
         _learn_transfer(key, plan, outcome, elapsed_s)
 
@@ -81,26 +51,25 @@ def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
     Only where items are alike, in the sample and from chunk to chunk: else the difference is that of the items.
     """
     is_steady = profile.item_s_std < 0.05 * profile.item_s
-    if profile.n_sampled < COMPARABLE_ITEMS or not is_steady or profile.item_s <= COMPARABLE_S:
+    if profile.n_sampled < cost.COMPARABLE_ITEMS or not is_steady or profile.item_s <= cost.COMPARABLE_S:
         return 0.0
     rates = sorted((span.end_s - span.begin_s) / span.n_items for span in work if span.n_items)
     middle = rates[len(rates) // 2]
-    if len(rates) < COMPARABLE_ITEMS or middle <= 0 or rates[len(rates) * 9 // 10] > ALIKE * rates[len(rates) // 10]:
+    if len(rates) < cost.COMPARABLE_ITEMS or middle <= 0:
+        return 0.0
+    if rates[len(rates) * 9 // 10] > cost.ALIKE * rates[len(rates) // 10]:
         return 0.0
     seen = profile.item_s / middle
-    return min(1.0, seen) if LEAST_EFFICIENCY < seen < MOST_EFFICIENCY else 0.0
+    return min(1.0, seen) if cost.LEAST_EFFICIENCY < seen < cost.MOST_EFFICIENCY else 0.0
 
 
 def _costs(plan: Plan, outcome: Outcome) -> None:
     """Start, dispatch and bytes per second, as this run had them."""
-    if plan.backend == LOKY:
-        _host.BOOK.started(LOKY)
+    if plan.backend in {FORKSERVER, LOKY}:
+        _host.BOOK.started(plan.backend)
     seen: dict[str, float] = {}
-    if outcome.is_warm:
-        if outcome.start_s > 0:
-            _host.BOOK.learn(
-                cost.STANDBY, start_s=_plausible(outcome.start_s, cost.PRIORS["linux"][cost.STANDBY].start_s)
-            )
+    if plan.backend == FORKSERVER:
+        _costs_of_server(plan, outcome)
         return
     if plan.backend == FORK and outcome.start_s > 0:
         # Kept without what this process's size adds, which is added again as of the next decision.
@@ -111,7 +80,7 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
         seen["start_s"] = outcome.start_s
     if (gap_s := _usual_gap_s(outcome.spans, plan)) > 0:
         seen["batch_overhead_s"] = gap_s
-    if outcome.n_bytes > TELLING_BYTES and outcome.read_s > 0:
+    if outcome.n_bytes > cost.TELLING_BYTES and outcome.read_s > 0:
         seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
     if seen:
         prior = _prior(plan)
@@ -120,13 +89,28 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
         )
 
 
+def _costs_of_server(plan: Plan, outcome: Outcome) -> None:
+    """Tell a start of the server from one of its idle workers; one that forks more workers is neither."""
+    seen = {"batch_overhead_s": _usual_gap_s(outcome.spans, plan)}
+    if outcome.is_warm:
+        seen["start_s"] = outcome.start_s
+        seen["start_each_s"] = outcome.start_each_s
+    elif outcome.is_cold and outcome.start_s > 0:
+        cold_s = _plausible(outcome.start_s, cost.PRIORS["linux"][FORKSERVER].start_s)
+        _host.BOOK.learn(FORKSERVER, start_s=cold_s)
+    prior = cost.PRIORS["linux"][cost.SERVED]
+    found = {name: _plausible(value, getattr(prior, name)) for name, value in seen.items() if value > 0}
+    if found:
+        _host.BOOK.learn(cost.SERVED, **found)
+
+
 def _prior(plan: Plan) -> Costs:
     return cost.PRIORS.get(plan.host.platform, cost.PRIORS["linux"]).get(plan.backend, cost.EXTERNAL_PRIOR)
 
 
 def _plausible(value: float, prior: float) -> float:
-    """Keep a measurement within :data:`PLAUSIBLE` times the prior: beyond, the machine was busy with something else."""
-    return min(value, PLAUSIBLE * prior) if 0 < prior < math.inf else value
+    """Keep a measurement within :data:`amorsize._cost.PLAUSIBLE` times the prior: beyond, the machine was busy."""
+    return min(value, cost.PLAUSIBLE * prior) if 0 < prior < math.inf else value
 
 
 def _usual_gap_s(spans: list[Span], plan: Plan) -> float:
@@ -148,9 +132,9 @@ def _usual_gap_s(spans: list[Span], plan: Plan) -> float:
         for lane in lanes.values()
         for before, after in itertools.pairwise(sorted(lane, key=lambda s: s.begin_s))
         if after.begin_s > before.end_s
-        and before.n_items * profile.result_bytes + after.n_items * arg_bytes <= MOST_GAP_BYTES
+        and before.n_items * profile.result_bytes + after.n_items * arg_bytes <= cost.MOST_GAP_BYTES
     )
-    return gaps[len(gaps) // 4] if len(gaps) >= COMPARABLE_ITEMS else 0.0
+    return gaps[len(gaps) // 4] if len(gaps) >= cost.COMPARABLE_ITEMS else 0.0
 
 
 def _learn_efficiency(key: str, plan: Plan, seen: float) -> None:
@@ -161,10 +145,11 @@ def _learn_efficiency(key: str, plan: Plan, seen: float) -> None:
     function reaches: it rises at once and sinks slowly, since a function that waits for memory says nothing about the
     cores.
     """
-    name = "thread_efficiency" if plan.backend == THREADS else "efficiency"
-    known = _profile.CACHE.get(key)
+    in_threads = "thread_efficiency" if plan.host.has_gil else "free_thread_efficiency"
+    name = in_threads if plan.backend == THREADS else "efficiency"
+    known = _known.CACHE.get(key)
     before = (known and getattr(known.profile, name)) or 1.0
-    _profile.remember_efficiency(key, **{name: (before + seen) / 2})
+    _known.remember_efficiency(key, **{name: (before + seen) / 2})
     best = _host.BOOK.get(plan.backend).efficiency
     _host.BOOK.learn(plan.backend, efficiency=seen if seen > best else 0.1 * seen + 0.9 * best)
 
@@ -179,11 +164,11 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
     if costs is None or outcome.n_items < plan.n_jobs:
         return
     expected_s = cost.transfer_item_s(plan.profile, costs)
-    if expected_s < LARGE_TRANSFER * plan.profile.item_s:
+    if expected_s < cost.LARGE_TRANSFER * plan.profile.item_s:
         return
     seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
     if seen_s > 1.2 * expected_s:
-        _profile.remember_transfer(key, (seen_s - expected_s) / 2)
+        _known.remember_transfer(key, (seen_s - expected_s) / 2)
 
 
 def from_loop(key: str, plan: Plan, actual_s: float) -> None:
@@ -191,14 +176,17 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     _miss_cluster(plan, actual_s)
     if 0 < plan.profile.efficiency < 1:
         seen = plan.profile.efficiency
-        _profile.remember_efficiency(key, efficiency=seen + FORGET * (1 - seen))
-    costs = plan.host.costs.get(LOKY)
+        _known.remember_efficiency(key, efficiency=seen + cost.FORGET * (1 - seen))
+    name = FORKSERVER if FORKSERVER in plan.host.costs else LOKY
+    costs = plan.host.costs.get(name)
     if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
         return
     n_jobs = min(plan.host.n_cpus, plan.host.n_physical_cpus, plan.n_items)
     if n_jobs > 1 and plan.reason is Reason.NOT_WORTH:
         warm = replace(costs, start_s=0.0, start_each_s=0.0)
-        _host.BOOK.miss(LOKY, actual_s - _could_s(plan.profile, warm, plan.n_items, n_jobs, plan.host.n_cpus))
+        helps = name == FORKSERVER and n_jobs <= cost.MAX_CALLER_JOBS
+        could_s = _could_s(plan.profile, warm, plan.n_items, n_jobs, plan.host.n_cpus, caller_computes=helps)
+        _host.BOOK.miss(name, actual_s - could_s)
 
 
 def _miss_cluster(plan: Plan, actual_s: float) -> None:
@@ -213,16 +201,8 @@ def _miss_cluster(plan: Plan, actual_s: float) -> None:
         return
     if plan.reason is Reason.TRANSFER_BOUND:
         n_jobs = min(plan.host.context_n_jobs or 1, n_items)
-        quick = replace(costs, send_bytes_per_s=FAST_BYTES_PER_S, receive_bytes_per_s=FAST_BYTES_PER_S)
+        quick = replace(costs, send_bytes_per_s=cost.FAST_BYTES_PER_S, receive_bytes_per_s=cost.FAST_BYTES_PER_S)
         _host.BOOK.miss(name, actual_s - _could_s(plan.profile, quick, n_items, n_jobs, plan.host.n_cpus))
-
-
-def missed(profile: Profile, n_items: int, n_jobs: int) -> float:
-    """Return the seconds by which kept forked workers would have been faster than the loop; 0 where by little."""
-    costs = cost.of_function(profile, _host.BOOK.get(cost.STANDBY), cost.STANDBY)
-    could_s = _could_s(profile, costs, n_items, n_jobs, n_jobs, caller_computes=n_jobs <= cost.MAX_CALLER_JOBS)
-    loop_s = cost.serial_s(profile, n_items)
-    return loop_s - could_s if could_s < (1 - cost.MARGIN) * loop_s else 0.0
 
 
 def _could_s(

@@ -14,8 +14,8 @@ def loaded(name: str) -> Any:
     """
     Return a module that has been imported to its end, None if there is none.
 
-    One that is still being imported has not been used by anybody yet: to this package it is as good as absent, and
-    waiting for it could wait for ever.
+    One that is still being imported has not been used yet, so this package treats it as absent; waiting for it could
+    take for ever.
     """
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _decide
+from amorsize._records import FORK, FORKSERVER, LOKY, SERIAL, THREADS, Span
 from amorsize._render import seconds
-from amorsize._types import FORK, LOKY, SERIAL, THREADS, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amorsize._types import Plan
+    from amorsize._plans import Plan
 
 # Hues of middle lightness, which stand out from a white and from a black background alike.
 _OVERHEAD: Final = "#d98a3d"
@@ -126,13 +126,13 @@ def _backend_drawn(plan: Plan) -> str:
         return limits.start_method
     if host.context_backend is not None:
         return host.context_backend
-    return FORK if FORK in host.costs else LOKY
+    return next((name for name in (FORK, FORKSERVER) if name in host.costs), LOKY)
 
 
 def _forecast(plan: Plan, backend: str) -> list[_Point]:
     """Ask for the forecast with each number of workers from 2 on; empty where workers cannot be used at all."""
     limits = plan.limits
-    if backend in {FORK, LOKY}:
+    if backend in {FORK, FORKSERVER, LOKY}:
         limits = replace(limits, start_method=backend, prefer=None)
     host, found = plan.host, []
     for n_jobs in _counts(max(2, plan.n_jobs, _most_jobs(plan))):
@@ -145,7 +145,7 @@ def _forecast(plan: Plan, backend: str) -> list[_Point]:
 def _most_jobs(plan: Plan) -> int:
     """Return the most workers worth drawing: beyond the cores the forecast says nothing."""
     host = plan.host
-    if plan.backend not in {SERIAL, FORK, LOKY}:
+    if plan.backend not in {SERIAL, FORK, FORKSERVER, LOKY}:
         return max(plan.n_jobs, host.context_n_jobs or host.n_cpus)
     return min(host.n_cpus, host.n_physical_cpus)
 
@@ -208,7 +208,7 @@ def _draw_memory_ceiling(ax: Any, plan: Plan, backend: str, points: Sequence[_Po
     """Mark how many workers fit into the memory; returns where, if that is in the picture."""
     if backend == THREADS or backend not in plan.host.costs:
         return None
-    ceiling = _decide._memory_ceiling(plan.profile, plan.host, plan.limits, backend)  # noqa: SLF001 - the same rule
+    ceiling = _decide.memory_ceiling(plan.profile, plan.host, plan.limits, backend, plan.n_items or 0)
     last = max((p.n_jobs for p in points), default=1)
     if ceiling > last:
         ax.plot([], [], color=_QUIET, linewidth=2, label=f"memory: room for {ceiling:,}")
@@ -279,7 +279,7 @@ def plot_timeline(plan: Plan, ax: Any = None) -> Any:
 
 
 def _lanes(plan: Plan, total_s: float) -> dict[str, list[Span]]:
-    """Sort the spans into lanes, the caller first, with the caller's loop where nobody wrote it down."""
+    """Sort the spans into lanes, the caller first, with the caller's loop added where it was not recorded."""
     lanes: dict[str, list[Span]] = {"caller": []}
     for span in plan.timeline:
         lanes.setdefault(span.lane, []).append(span)

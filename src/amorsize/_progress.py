@@ -2,7 +2,8 @@
 Shows how far a call is: a bar, or the caller's own function.
 
 Called from the thread that called ``map``, after each block of items; never starts a thread (a second thread would
-forbid forking the next call's workers), and never draws for runs that are over within :data:`SHOW_AFTER_S`.
+forbid forking the next call's workers), and never draws for runs that are over within
+:data:`amorsize._bounds.SHOW_AFTER_S`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from amorsize import _bounds as bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._call import Call
-
-# Seconds before a bar appears: what is over sooner needs none.
-SHOW_AFTER_S: Final = 1.0
-
-# Seconds between two reports. Ten a second read as continuous, and cost 0.1 % at 100 us for one redrawn bar.
-INTERVAL_S: Final = 0.1
+    from amorsize._options import Progress
+    from amorsize._request import Request
 
 
 class Follower:
@@ -33,8 +33,8 @@ class Follower:
     An update that is not yet due costs one reading of the clock.
 
     Args:
-        progress: True for a bar, or a callable that gets ``(done, total, elapsed_s)`` at most every
-            :data:`INTERVAL_S` seconds and once at the end.
+        progress: True for a bar, a class like tqdm to make it of, a mapping of tqdm's arguments, or a callable that
+            gets ``(done, total, elapsed_s)`` at most every :data:`amorsize._bounds.INTERVAL_S` and once at the end.
         name: What the bar is called.
         total: All items, None if unknown; or a function that returns it, asked again at each report.
         predicted: Predicted seconds of the whole run, None if unknown; or a function that returns them.
@@ -42,28 +42,31 @@ class Follower:
 
     Raises:
         ImportError: If a bar is wanted and tqdm is not installed.
+        TypeError: If a mapping names something that is no argument of tqdm.
     """
 
-    __slots__ = ("_bar", "_began", "_clock", "_due", "_is_open", "_predicted", "_progress", "_total", "n_done", "name")
+    __slots__ = (
+        "_bar", "_began", "_clock", "_due", "_is_open", "_make", "_predicted", "_report_to", "_total", "n_done", "name",
+    )  # fmt: skip
 
     def __init__(
         self,
-        progress: bool | Callable[[int, int | None, float], object],
+        progress: Progress,
         name: str,
         total: int | Callable[[], int | None] | None = None,
         predicted: float | Callable[[], float | None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if progress is True:
-            require_tqdm()
+        # Exactly one of the two is set, none where nothing is to be shown.
+        self._make = _bar_maker(progress)
+        self._report_to = progress if self._make is None and callable(progress) else None
         self.name = name
         self.n_done = 0
-        self._progress = progress
         self._total = total
         self._predicted = predicted
         self._clock = clock
         self._began = clock()
-        self._due = self._began + (INTERVAL_S if callable(progress) else SHOW_AFTER_S)
+        self._due = self._began + (bounds.SHOW_AFTER_S if self._report_to is None else bounds.INTERVAL_S)
         self._bar: Any = None
         self._is_open = True
 
@@ -72,7 +75,7 @@ class Follower:
         self.n_done = n_done
         now = self._clock()
         if now >= self._due:
-            self._due = now + INTERVAL_S
+            self._due = now + bounds.INTERVAL_S
             self._report(now)
 
     def close(self) -> None:
@@ -80,7 +83,7 @@ class Follower:
         if not self._is_open:
             return
         self._is_open, self._due, now = False, math.inf, self._clock()
-        if callable(self._progress) or self._bar is not None or now - self._began >= SHOW_AFTER_S:
+        if self._report_to is not None or self._bar is not None or now - self._began >= bounds.SHOW_AFTER_S:
             self._report(now)
         if self._bar is not None:
             self._bar.close()
@@ -97,16 +100,18 @@ class Follower:
         return seconds if seconds is not None and math.isfinite(seconds) else None
 
     def _report(self, now: float) -> None:
-        if callable(self._progress):
-            self._progress(self.n_done, self.total, now - self._began)
-        elif self._progress:
+        if self._report_to is not None:
+            self._report_to(self.n_done, self.total, now - self._began)
+        elif self._make is not None:
             self._draw(now - self._began)
 
     def _draw(self, elapsed_s: float) -> None:
         if self._bar is None:
-            self._bar = _make_bar(self.name, elapsed_s)
-        bar, predicted_s = self._bar, self.predicted_s
-        bar.total = self.total
+            assert self._make is not None  # noqa: S101 - for the type checker
+            self._bar = self._make(self.name, elapsed_s)
+        bar, predicted_s, total = self._bar, self.predicted_s, self.total
+        if total is not None:
+            bar.total = total
         if predicted_s is not None:
             bar.set_postfix_str(f"predicted {bar.format_interval(predicted_s)} in all", refresh=False)
         bar.update(self.n_done - bar.n)
@@ -121,45 +126,82 @@ def require_tqdm() -> None:
         )
 
 
-def _make_bar(name: str, elapsed_s: float) -> Any:
+def _bar_maker(progress: Progress) -> Callable[[str, float], Any] | None:
+    """Return what makes a bar, given its name and the seconds gone by; None where no bar is wanted."""
+    if isinstance(progress, Mapping):
+        require_tqdm()
+        arguments = dict(progress)
+        _check_arguments(arguments)
+        return lambda name, elapsed_s: _make_bar(name, elapsed_s, None, arguments)
+    if _is_bar_class(progress):
+        return lambda name, elapsed_s: _make_bar(name, elapsed_s, progress, {})
+    if progress is True:
+        require_tqdm()
+        return lambda name, elapsed_s: _make_bar(name, elapsed_s, None, {})
+    return None
+
+
+def _is_bar_class(progress: object) -> bool:
+    """Tell a class like tqdm, whose objects are updated and closed, from a class or function to be called."""
+    return isinstance(progress, type) and all(
+        hasattr(progress, name) for name in ("update", "close", "set_postfix_str")
+    )
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse what is no argument of tqdm before the work begins: the bar is made a second later."""
+    known = inspect.signature(importlib.import_module("tqdm").tqdm.__init__).parameters
+    for name in arguments:
+        if name not in known or name in {"self", "iterable"}:
+            words = ", ".join(each for each in known if each not in {"self", "iterable", "kwargs"})
+            raise TypeError(f"progress={{{name!r}: ...}}: tqdm has no argument of that name; it has {words}")
+
+
+def _make_bar(name: str, elapsed_s: float, tqdm: Any, arguments: Mapping[str, Any]) -> Any:
     """Return a bar of a run that began *elapsed_s* ago; it appears with its first update."""
-    tqdm: Any = importlib.import_module("tqdm.auto").tqdm
+    if tqdm is None:
+        tqdm = importlib.import_module("tqdm.auto").tqdm
 
     class Bar(tqdm):  # type: ignore[misc]  # the base is only known at run time
         # tqdm's monitor is a thread that wakes slow bars. It would outlive the bar and forbid forking from then on.
         monitor_interval = 0
 
     # mininterval, miniters: when to draw has been decided here. delay: the constructor draws nothing at 0 items.
-    bar: Any = Bar(desc=name, unit="item", dynamic_ncols=True, mininterval=0, miniters=0, smoothing=0.1, delay=1e-9)
+    usual = {"desc": name, "unit": "item", "dynamic_ncols": True, "smoothing": 0.1}
+    bar: Any = Bar(**{**usual, **arguments, "mininterval": 0, "miniters": 0, "delay": 1e-9})
     bar.start_t -= elapsed_s
     bar.last_print_t = bar.start_t
     return bar
 
 
 @contextlib.contextmanager
-def following(call: Call, progress: bool | Callable[[int, int | None, float], object], name: str) -> Iterator[Follower]:
+def following(request: Request, progress: Progress, name: str) -> Iterator[Follower]:
     """
     Follow a call while the block runs.
 
-    Sets ``call.progress``. At the end of a run that failed the last state is reported too, but nothing that reporting
-    raises replaces the failure.
+    Sets ``request.progress``. At the end of a run that failed the last state is reported too, but nothing that
+    reporting raises replaces the failure.
 
     Args:
-        call: The call that is about to run.
+        request: The call that is about to run.
         progress: As for :class:`Follower`.
         name: The function's name.
     """
 
     def predicted_s() -> float | None:
-        plan = call.record.plan
+        plan = request.record.plan
         return None if plan is None else plan.predicted_s
 
-    follower = Follower(progress, name, lambda: call.source.n_items, predicted_s)
-    call.progress = follower.update
+    follower = Follower(progress, name, lambda: request.source.n_items, predicted_s)
+    request.progress = follower.update
     try:
         yield follower
-    except BaseException:
-        with contextlib.suppress(Exception):  # the user's exception goes on as the loop would have raised it
+    except BaseException as error:
+        try:
             follower.close()
+        except Exception as problem:  # noqa: BLE001 - the user's exception goes on as the loop would have raised it
+            note = f"amorsize: reporting the progress failed as well: {type(problem).__name__}: {problem}"
+            with contextlib.suppress(Exception):  # one that takes no notes
+                error.add_note(note)
         raise
     follower.close()

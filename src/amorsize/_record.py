@@ -1,47 +1,25 @@
-"""What a decorated function remembers between calls, what a call writes down, and the options it goes by."""
+"""What a decorated function remembers between calls, and what a call writes down."""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from amorsize import _function, _host
+from amorsize import _function, _host, _known
+from amorsize._backend import MISSING
 from amorsize._decide import decide
-from amorsize._habit import Habit
-from amorsize._types import SERIAL, Limits, Reason
+from amorsize._records import SERIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from amorsize._types import Costs, Host, Plan, Profile, Revision, Span
-
-
-@dataclass(eq=False, repr=False, match_args=False)
-class Options:
-    """
-    The caller's options beyond :class:`Limits`.
-
-    Attributes:
-        limits: The bounds.
-        progress: True for a bar, a callable, or False.
-        initializer: Called once in each worker.
-        initargs: Its arguments.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    progress: Any = False
-    initializer: Callable[..., Any] | None = None
-    initargs: tuple[Any, ...] = ()
-    is_plain: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Nothing but speed is asked for: a short loop then needs no care.
-        limits = self.limits
-        asks = limits.n_jobs, limits.timeout, limits.retries or None, self.initializer, self.progress or None
-        self.is_plain = limits.errors == "raise" and all(ask is None for ask in asks)
+    from amorsize._analysis import Dependencies
+    from amorsize._backend._outcome import Outcome
+    from amorsize._plans import Plan
+    from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
 
 
 def store() -> Any:
@@ -53,6 +31,10 @@ def store() -> Any:
     return _store
 
 
+# What tells one way of doing the work from another.
+_WAY = ("backend", "n_jobs", "caller_computes")
+
+
 class State:
     """
     What a decorated function remembers; shared by its bound methods and by what ``with_options`` returns.
@@ -62,7 +44,9 @@ class State:
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
         is_checked: Whether it stands where decorators may stand.
-        habit: What its recent calls add up to.
+        settled: The number of items for which looping has been decided and found right, or None.
+        was_parallel: Whether its latest call that was thought about went to workers.
+        watched: What the function could reach when its items were watched, and the names of what they changed.
     """
 
     def __init__(self, func: Any) -> None:
@@ -70,12 +54,16 @@ class State:
         self.last: Record | None = None
         self.initialized: int = 0
         self.is_checked: bool = False
-        self.habit: Habit = Habit()
+        self.settled: int | None = None
+        self.was_parallel: bool = False
+        self.watched: tuple[Dependencies, tuple[str, ...]] | None = None
 
     @functools.cached_property
     def key(self) -> str:
         """The stable key of the function's profile."""
-        return _function.function_key(self.func)
+        key = _function.function_key(self.func)
+        _known.CACHE.call_it(key, self.func)
+        return key
 
 
 class Record:
@@ -86,8 +74,8 @@ class Record:
     """
 
     __slots__ = (
-        "actual_s", "began", "built", "costs", "head_s", "host", "limits", "n_head", "n_items", "plan", "profile",
-        "rate_s", "revisions", "skipped", "spans",
+        "actual_s", "began", "built", "costs", "fell_back", "head_s", "host", "limits", "more_s", "n_failed", "n_head",
+        "n_items", "outside_s", "plan", "profile", "ran", "rate_s", "revisions", "skipped", "spans",
     )  # fmt: skip
 
     def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
@@ -95,57 +83,84 @@ class Record:
         self.n_items: int | None = n_items
         self.limits: Limits = limits
         self.began: float = began
-        self.host: Host | None = None
-        self.costs: Mapping[str, Costs] | None = None
+        # What a call that is too short to think about goes by: the latest reading, if there is one, the costs as known
+        # now, and the seconds that reading takes where there is none. Its plan is made of them when somebody asks.
+        self.host: Host | None = _host.latest()
+        self.costs: Mapping[str, Costs] = _host.BOOK.known
+        self.more_s: float = _host.unread_s()
         self.plan: Plan | None = None
+        # What was carried out in the end, if that was parallel; whether workers could not be had after all; and, of a
+        # stream, the seconds that its consumer kept it waiting.
+        self.ran: Plan | None = None
+        self.fell_back: bool = False
+        self.outside_s: float = 0.0
         self.revisions: list[Revision] = []
         self.spans: list[Span] = []
         self.skipped: list[int] = []
+        self.n_failed: int = 0
         self.n_head: int = 0
         self.head_s: float = 0.0
         self.rate_s: float | None = None
         self.actual_s: float | None = None
         self.built: Plan | None = None
 
-    @property
-    def ended_s(self) -> float:
-        """When the call ended, on the clock of ``began``."""
-        return self.began + (self.actual_s or 0.0)
+    def note_failure(self, index: int, error: BaseException) -> Any:
+        """Note that an item of a stream has failed; returns what stands for its result."""
+        self.n_failed += 1
+        return self.left_over(index, error)
+
+    def left_over(self, index: int, error: BaseException) -> Any:
+        """Return what stands for the result of an item that has failed: its exception, or that it is left out."""
+        if self.limits.errors != "skip":
+            return error
+        self.skipped.append(index)
+        return MISSING
+
+    def note_plan(self, plan: Plan) -> None:
+        """Keep a decision as the one that last_plan replays."""
+        self.plan, self.profile, self.host = plan, plan.profile, plan.host
+
+    def note_run(self, outcome: Outcome) -> None:
+        """Take in who did what in a run of workers; none of it counts as theirs if the system gave none."""
+        self.spans += outcome.spans
+        self.fell_back = outcome.is_refused and not outcome.busy_items
 
     def build(self) -> Plan:
         """Return the plan as it stands."""
         if self.built is None or self.actual_s is None or self.built.actual_s != self.actual_s:
-            plan = self.plan or self._decided_to_loop()
+            plan = self._as_done(self.plan or self._decided_to_loop())
             spans = tuple(replace(s, begin_s=s.begin_s - self.began, end_s=s.end_s - self.began) for s in self.spans)
             self.built = replace(
                 plan,
                 revisions=tuple(self.revisions),
                 timeline=spans,
                 skipped=tuple(self.skipped),
+                n_failed=self.n_failed,
                 actual_s=self.actual_s,
             )
         return self.built
 
+    def _as_done(self, plan: Plan) -> Plan:
+        """Return the plan with what was done in place of what had been decided, where that is something else."""
+        if self.fell_back and plan.is_parallel:
+            return _looped(plan)
+        ran = self.ran
+        if ran is None or self.fell_back or all(getattr(ran, name) == getattr(plan, name) for name in _WAY):
+            return plan
+        return replace(plan, decided=plan, **{name: getattr(ran, name) for name in (*_WAY, "batch_size")})
+
     def _decided_to_loop(self) -> Plan:
-        """Write down the plan of a call that was too short to think about, as the decision would have been."""
-        host = self.host or _host.snapshot()
-        if self.costs is not None:
-            host = replace(host, costs=self.costs)
-        for profile in (
-            self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s),
-            self.profile,
-        ):
-            profile_now = replace(profile, n_head=self.n_head, head_s=self.head_s)
-            plan = decide(profile_now, host, self.n_items, self.limits)
-            if not plan.is_parallel:
-                return plan
-        # The loop ended before a look came to that, or what a first start loads was too much: what ran is what counts.
-        return replace(
-            plan,
-            backend=SERIAL,
-            n_jobs=1,
-            caller_computes=False,
-            predicted_s=plan.serial_s,
-            speedup=1.0,
-            reason=Reason.NOT_WORTH,
-        )
+        """Make the plan of a call that was too short to think about, of what it went by."""
+        host = self.host or _host.snapshot()  # never read before: its CPUs and memory are no part of what it went by
+        # The reading is a part of every start that would have followed from it.
+        costs = {name: replace(known, start_s=known.start_s + self.more_s) for name, known in self.costs.items()}
+        profile = self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s)
+        profile = replace(profile, n_head=self.n_head, head_s=self.head_s)
+        plan = decide(profile, replace(host, costs=costs), self.n_items, self.limits)
+        # A loop can end before a look at the clock comes to what the decision would have come to.
+        return _looped(plan) if plan.is_parallel else plan
+
+
+def _looped(plan: Plan) -> Plan:
+    """Return a plan that was carried out as a loop, whatever had been decided."""
+    return replace(plan, backend=SERIAL, n_jobs=1, caller_computes=False, decided=plan)

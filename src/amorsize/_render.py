@@ -1,31 +1,30 @@
 """
-Puts plans, profiles and hosts into words, for terminals and notebooks.
+Puts plans, profiles and hosts into words, for terminals; :mod:`amorsize._html` shows the same in notebooks.
 
-Leaves out no fact and adds none. What is shown as HTML takes its colours from the page around it (light or dark), and
-holds no scripts and no links.
+Leaves out no fact and adds none.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._types import SENTENCES, SERIAL
+from amorsize._plans import SENTENCES, Reason
+from amorsize._records import SERIAL, THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Mapping
 
-    from amorsize._types import Costs, Host, Plan, Profile
+    from amorsize._plans import Plan
+    from amorsize._records import Costs, Host, Profile
 
 # Columns of an explanation, and of the labels on its left.
 WIDTH: Final = 96
 _LABEL: Final = 11
 
-# How often the steady seconds the first item must have taken to be called a warm-up. Also the threshold at which the
-# profile leaves it out.
-_WARM_UP: Final = 3.0
+# How much the upper end of a forecast must be above the lower one for the interval to be worth telling.
+_CERTAIN: Final = 1.1
 
 # What keeps n_jobs from being larger, by Plan.limited_by.
 _LIMITS: Final = {
@@ -80,26 +79,50 @@ def fold(label: str, text: str, width: int = WIDTH) -> str:
     return "\n".join(lines)
 
 
+class Text(str):
+    """Words that shells and notebooks show as they are read, not as a literal; pickled, it is a plain string."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        del cycle
+        printer.text(str(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return str, (str(self),)
+
+
 # -- plans -----------------------------------------------------------------------------------------------------------
 
 
-def explain(plan: Plan, width: int = WIDTH) -> str:
+def explain(plan: Plan, width: int = WIDTH) -> Text:
     """Say what was sampled, decided, predicted and measured, in lines of at most *width* columns."""
     head = textwrap.fill(headline(plan), width, subsequent_indent=" " * _LABEL, break_on_hyphens=False)
-    return "\n".join([head, *(fold(label, text, width) for label, text in facts(plan))])
+    return Text("\n".join([head, *(fold(label, text, width) for label, text in facts(plan))]))
 
 
 def headline(plan: Plan) -> str:
     """Say what was decided and why, in one sentence."""
     items = "an unknown number of items" if plan.n_items is None else count(plan.n_items)
     why = f"because {SENTENCES[plan.reason]} [{plan.reason}]"
+    if plan.decided is None or (plan.backend, plan.n_jobs) == (plan.decided.backend, plan.decided.n_jobs):
+        return f"{items}: {_way(plan)}, {why}"
+    if not plan.is_parallel:
+        return f"{items}: serial; decided was {_way(plan.decided)}, {why}"
+    first = "serial at first" if not plan.decided.is_parallel else f"{_way(plan.decided)} at first"
+    return f"{items}: {first}, {why}; then {_way(plan)}"
+
+
+def _way(plan: Plan) -> str:
+    """Name workers and chunks."""
     if plan.backend == SERIAL:
-        # Some revisions only note that something was tried; those that go parallel say so.
-        first = " at first" if plan.revisions else ""
-        return f"{items}: serial{first}, {why}"
+        return "serial"
     who = " (the caller is one of them)" if plan.caller_computes else ""
-    least = "" if plan.limits.batch_size is not None else " and less"
-    return f"{items}: {plan.backend}, n_jobs={plan.n_jobs}{who}, chunks of {plan.batch_size:,}{least}, {why}"
+    most = "" if plan.limits.batch_size is not None else "up to "
+    return f"{plan.backend}, n_jobs={plan.n_jobs}{who}, chunks of {most}{plan.batch_size:,}"
 
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
@@ -112,14 +135,47 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     lines += [
         ("revised", f"after {seconds(r.at_s)} and {count(r.n_done)}: {r.what}, because {r.why}") for r in plan.revisions
     ]
+    if plan.n_failed > len(plan.skipped):
+        lines.append(("failed", f"{count(plan.n_failed)}: the exceptions stand in place of the results"))
     if plan.skipped:
         more = ", ..." if len(plan.skipped) > 10 else ""
         lines.append(
             ("skipped", f"{count(len(plan.skipped))} that failed: {', '.join(map(str, plan.skipped[:10]))}{more}")
         )
     lines += [("note", warning) for warning in plan.warnings]
+    if hint := _threads(plan):
+        lines.append(("hint", hint))
     lines.append(("predicted", _outcome(plan)))
     return lines
+
+
+# Share of the time that the CPU is busy below which a function mostly waits, and seconds of a loop from which that is
+# worth a word.
+_WAITS: Final = 0.5
+_WORTH_A_WORD_S: Final = 0.05
+
+# Reasons for which threads would not be used either, or should not.
+_NO_THREADS: Final = frozenset(
+    {Reason.NESTED, Reason.DISABLED, Reason.SHARED_STATE, Reason.ISOLATED, Reason.ONE_ITEM, Reason.ONE_JOB}
+)
+
+
+def _threads(plan: Plan) -> str:
+    """Say that threads would overlap what the function waits for, where nobody has said yes or no to them."""
+    profile, host = plan.profile, plan.host
+    is_open = plan.limits.prefer is None and plan.limits.start_method is None and host.context_backend is None
+    # timeout and retries need processes.
+    is_open = is_open and plan.limits.timeout is None and not plan.limits.retries
+    if not is_open or plan.backend == THREADS or plan.reason in _NO_THREADS or profile.mutates:
+        return ""
+    is_waiting = profile.n_sampled > 0 and profile.cpu_fraction < _WAITS
+    if not is_waiting or not _WORTH_A_WORD_S <= plan.serial_s < math.inf:
+        return ""
+    fixed = "" if plan.limits.n_jobs is None else f" without n_jobs={plan.limits.n_jobs}"
+    return (
+        f'the function waits for {1 - profile.cpu_fraction:.0%} of its time: if it is thread-safe, prefer="threads"'
+        f"{fixed} lets more items wait at once than there are CPUs"
+    )
 
 
 def _sampled(plan: Plan) -> list[tuple[str, str]]:
@@ -127,8 +183,8 @@ def _sampled(plan: Plan) -> list[tuple[str, str]]:
     if not profile.n_sampled:
         return [("sampled", "nothing")]
     # A call that has run and took no sample of its own went by what an earlier one had measured.
-    is_remembered = plan.actual_s is not None and not profile.n_head
-    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_sampled > 1 else ""
+    is_remembered = _is_remembered(plan)
+    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""
     lines = [
         (
             "remembered" if is_remembered else "sampled",
@@ -136,12 +192,24 @@ def _sampled(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("", _weight(profile)),
     ]
-    if profile.n_sampled > 1 and profile.first_s > _WARM_UP * max(profile.item_s, 1e-9):
+    if profile.n_steady < profile.n_sampled:
         lines.append(("", f"the first took {seconds(profile.first_s)}: a warm-up, left out"))
     return lines
 
 
+def _is_remembered(plan: Plan) -> bool:
+    """Tell whether the profile is that of earlier calls: such a call took no sample of its own."""
+    return plan.actual_s is not None and not plan.profile.n_head
+
+
+def is_weighed(profile: Profile) -> bool:
+    """Tell whether items and results were pickled: not even None takes no bytes."""
+    return profile.arg_bytes > 0 or profile.result_bytes > 0 or profile.pickle_s > 0
+
+
 def _weight(profile: Profile) -> str:
+    if not is_weighed(profile):
+        return f"items and results not weighed, peak memory +{size(profile.peak_bytes)}"
     function = f", function {size(profile.func_bytes)}" if profile.func_bytes else ""
     return (
         f"item {size(profile.arg_bytes)}, result {size(profile.result_bytes)}{function} pickled, "
@@ -151,7 +219,7 @@ def _weight(profile: Profile) -> str:
 
 def terms(plan: Plan) -> tuple[float, float, float] | None:
     """Return the terms of the equation, T_overhead, T_serial/N and T_IPC, or None where nothing was compared."""
-    if plan.n_items is None or not math.isfinite(plan.parallel_s) or not _is_compared(plan):
+    if plan.n_items is None or not math.isfinite(plan.parallel_s) or not _is_compared(plan.decision):
         return None
     return plan.overhead_s, max(0.0, plan.parallel_s - plan.overhead_s - plan.transfer_s), plan.transfer_s
 
@@ -193,16 +261,42 @@ def _by(host: Host, name: str) -> str:
 
 
 def _outcome(plan: Plan) -> str:
-    predicted = seconds(plan.predicted_s)
-    if plan.backend != SERIAL and math.isfinite(plan.speedup):
+    predicted = _forecast(plan)
+    if plan.decision.backend != SERIAL and math.isfinite(plan.speedup):
         predicted += f", {plan.speedup:.2f} times as fast as the loop"
     if plan.actual_s is None:
         return f"{predicted}; not run"
     return f"{predicted}; measured {seconds(plan.actual_s)}{_difference(plan.actual_s, plan.predicted_s)}"
 
 
+def _forecast(plan: Plan) -> str:
+    """Spell the prediction: an interval where a few items were sampled that differ."""
+    profile, predicted = plan.profile, seconds(plan.predicted_s)
+    if _is_remembered(plan) or plan.n_items is None or not profile.n_steady or plan.n_items <= profile.n_sampled:
+        return predicted
+    bounds = plan.predicted_range_s
+    if bounds is None:
+        return f"{predicted} from {count(profile.n_steady)}"
+    if bounds[1] < _CERTAIN * bounds[0]:
+        return predicted
+    return f"{span(*bounds)} from {count(profile.n_steady)}, {predicted} by their mean"
+
+
+# Seconds below which a forecast is not compared with what was measured: it leaves out the 0.1 to 0.3 ms of deciding.
+_NEGLIGIBLE_S: Final = 1e-3
+
+
+def span(low_s: float, high_s: float) -> str:
+    """Spell an interval of seconds, its unit once where both have it."""
+    low, high = seconds(low_s), seconds(high_s)
+    number, _, unit = low.partition(" ")
+    return f"{number} to {high}" if high.endswith(f" {unit}") else f"{low} to {high}"
+
+
 def _difference(actual_s: float, predicted_s: float) -> str:
     if not (math.isfinite(predicted_s) and predicted_s > 0):
+        return ""
+    if max(actual_s, predicted_s) < _NEGLIGIBLE_S:
         return ""
     ratio = actual_s / predicted_s
     if ratio >= 2:
@@ -210,90 +304,91 @@ def _difference(actual_s: float, predicted_s: float) -> str:
     return f", {ratio - 1:+.0%}"
 
 
-# -- HTML ------------------------------------------------------------------------------------------------------------
-
-# Lines and backgrounds are translucent greys and text keeps the page's colour, so that they suit any theme. The hues
-# are of middle lightness: 3:1 against white and against a notebook's dark grey.
-_LINE: Final = "1px solid rgba(128,128,128,.35)"
-_CELL: Final = f"padding:.2em .8em .2em 0;border:0;border-bottom:{_LINE};vertical-align:top;background:transparent"
-_TERMS: Final = (("T_overhead", "#c1762b"), ("T_serial/N", "#3f87c4"), ("T_IPC", "#a05fb5"))
-_LOOP: Final = "#808890"
+# -- one line, and a few -----------------------------------------------------------------------------------------------
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    """Lay out labelled cells; the second of each pair is HTML."""
-    body = "".join(
-        f'<tr style="background:transparent"><th scope="row" style="{_CELL};text-align:left;font-weight:600;'
-        f'white-space:nowrap;opacity:.75">{escape(label)}</th>'
-        f'<td style="{_CELL};text-align:left;white-space:normal">{cell}</td></tr>'
-        for label, cell in rows
-    )
-    return f'<table style="border-collapse:collapse;border:0;margin:.4em 0;color:inherit">{body}</table>'
+def plan_line(plan: Plan) -> str:
+    """Return the plan in one line, for shells and messages."""
+    items = "unknown number of items" if plan.n_items is None else count(plan.n_items)
+    way = "serial" if plan.backend == SERIAL else f"{plan.backend}, n_jobs={plan.n_jobs}, batch_size={plan.batch_size}"
+    took = "not run" if plan.actual_s is None else f"measured {seconds(plan.actual_s)}"
+    return f"Plan: {items}, {way} [{plan.reason}], predicted {seconds(plan.predicted_s)}, {took}"
 
 
-def _card(title: str, *parts: str) -> str:
-    heading = f'<div style="font-weight:600;margin:.2em 0">{escape(title)}</div>'
-    return f'<div style="max-width:52em;color:inherit;line-height:1.45">{heading}{"".join(parts)}</div>'
-
-
-def _grouped(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Join the sentences that go on without a label to the one above, as HTML."""
-    rows: list[tuple[str, str]] = []
-    for label, text in lines:
-        if label or not rows:
-            rows.append((label, escape(text)))
-        else:
-            rows[-1] = (rows[-1][0], f"{rows[-1][1]}<br>{escape(text)}")
-    return rows
-
-
-def _bars(plan: Plan) -> str:
-    """Draw the equation: the loop as one bar, the three terms as another beneath it."""
-    parts = terms(plan)
-    if parts is None:
-        return ""
-    longest = max(plan.serial_s, plan.parallel_s, 1e-12)
-
-    def bar(label: str, pieces: Iterable[tuple[str, str, float]], total_s: float) -> str:
-        drawn = "".join(
-            f'<span title="{escape(name)}: {escape(seconds(value))}" style="display:inline-block;height:.9em;'
-            f'width:{60 * value / longest:.2f}%;background:{hue};vertical-align:middle"></span>'
-            for name, hue, value in pieces
-        )
-        return (
-            '<div style="white-space:nowrap"><span style="display:inline-block;width:6em;opacity:.75">'
-            f"{escape(label)}</span>{drawn} {escape(seconds(total_s))}</div>"
-        )
-
-    named = [(name, hue, value) for (name, hue), value in zip(_TERMS, parts, strict=True)]
-    legend = " &nbsp; ".join(
-        f'<span style="display:inline-block;width:.8em;height:.8em;background:{hue};vertical-align:middle"></span> '
-        f"{escape(name)} {escape(seconds(value))}"
-        for name, hue, value in named
-    )
-    loop = bar("loop", [("T_serial", _LOOP, plan.serial_s)], plan.serial_s)
-    workers = bar("workers", named, plan.parallel_s)
-    legend = f'<div style="font-size:90%;opacity:.85;margin-left:6em">{legend}</div>'
-    return f'<div style="margin:.3em 0">{loop}{workers}{legend}</div>'
-
-
-def plan_html(plan: Plan) -> str:
-    """Return the plan as HTML for a notebook."""
-    return _card(headline(plan), _bars(plan), _table(_grouped(facts(plan))))
-
-
-def profile_html(profile: Profile) -> str:
-    """Return the profile as HTML for a notebook."""
+def profile_line(profile: Profile) -> str:
+    """Return the profile in one line."""
     if not profile.n_sampled:
-        return _card("Profile: nothing sampled")
+        return "Profile: nothing sampled"
+    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""
+    weight = "not weighed"
+    if is_weighed(profile):
+        weight = f"item {size(profile.arg_bytes)}, result {size(profile.result_bytes)}"
+    problem = "" if profile.is_picklable else ", not picklable"
+    return f"{profile_title(profile)}: {seconds(profile.item_s)} each{spread}, {weight}{problem}"
+
+
+def profile_text(profile: Profile, width: int = WIDTH) -> str:
+    """Return the profile in a few lines."""
+    return "\n".join([profile_title(profile), *(_cell(label, text, width) for label, text in profile_rows(profile))])
+
+
+def host_line(host: Host) -> str:
+    """Return the host in one line."""
+    known = ", ".join(f"{name} {'measured' if costs.is_measured else 'prior'}" for name, costs in host.costs.items())
+    cores = f"{count(host.n_cpus, 'CPU')}, {host.n_physical_cpus} physical"
+    return f"Host: {cores}, {size(host.memory_bytes)} of memory free; {known or 'no workers'}"
+
+
+def host_text(host: Host, width: int = WIDTH) -> str:
+    """Return the host in a few lines, one for each kind of workers."""
+    lines = [HOST_TITLE, *(_cell(label, text, width) for label, text in host_rows(host))]
+    for name, costs in host.costs.items():
+        known = "measured" if costs.is_measured else "prior"
+        words = (
+            f"starts in {seconds(costs.start_s)}, {seconds(costs.batch_overhead_s)} per chunk, "
+            f"{rate(costs.send_bytes_per_s)} to workers, {rate(costs.receive_bytes_per_s)} back ({known})"
+        )
+        lines.append(_cell(name, words, width))
+    return "\n".join(lines)
+
+
+def _cell(label: str, text: str, width: int) -> str:
+    return textwrap.fill(text, width, initial_indent=f"  {label:<18}", subsequent_indent=" " * 20)
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def profile_title(profile: Profile) -> str:
+    """Return the heading of a profile: what its figures are of."""
+    if not profile.n_sampled:
+        return "Profile: nothing sampled"
+    # One that is remembered: its seconds per item are those of later calls as well.
+    later = "" if profile.n_head else " sampled, and of the calls since"
+    return f"Profile of {count(profile.n_sampled)}{later}"
+
+
+def profile_rows(profile: Profile) -> list[tuple[str, str]]:
+    """Return what is known of a function as labelled words."""
+    if not profile.n_sampled:
+        return []
+    weighed = is_weighed(profile)
     rows = [
-        ("seconds per item", f"{seconds(profile.item_s)} +- {seconds(profile.item_s_std)}"),
+        (
+            "seconds per item",
+            seconds(profile.item_s) + (f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""),
+        ),
         ("first item", seconds(profile.first_s)),
         ("CPU", f"{profile.cpu_fraction:.0%} of the wall time"),
-        ("item", f"{size(profile.arg_bytes)} pickled"),
-        ("result", f"{size(profile.result_bytes)} pickled"),
+        ("item", f"{size(profile.arg_bytes)} pickled" if weighed else "not weighed"),
+        ("result", f"{size(profile.result_bytes)} pickled" if weighed else "not weighed"),
         ("function", f"{size(profile.func_bytes)} to ship"),
-        ("pickling", f"{seconds(profile.pickle_s)} there and back, {seconds(profile.arg_pickle_s)} of it for the item"),
+        (
+            "pickling",
+            f"{seconds(profile.pickle_s)} there and back, {seconds(profile.arg_pickle_s)} of it for the item"
+            if weighed
+            else "not timed",
+        ),
         ("peak memory", f"+{size(profile.peak_bytes)} while sampling"),
         ("picklable", "yes" if profile.is_picklable else f"no: {profile.problem}"),
     ]
@@ -303,7 +398,7 @@ def profile_html(profile: Profile) -> str:
         rows.append(("reads", f"{', '.join(profile.reads_mutable)} (mutable)"))
     if profile.n_head:
         rows.append(("head", f"{count(profile.n_head)} of this call done in {seconds(profile.head_s)}"))
-    return _card(f"Profile of {count(profile.n_sampled)}", _table([(label, escape(text)) for label, text in rows]))
+    return rows
 
 
 def costs_cells(costs: Costs) -> list[tuple[str, str]]:
@@ -321,13 +416,18 @@ def costs_cells(costs: Costs) -> list[tuple[str, str]]:
     ]
 
 
-def host_html(host: Host) -> str:
-    """Return the host as HTML for a notebook."""
+HOST_TITLE: Final = "Host, as this process may use it"
+
+
+def host_rows(host: Host) -> list[tuple[str, str]]:
+    """Return what is known of the machine as labelled words, the costs of workers apart."""
     rows = [
         ("CPUs", f"{host.n_cpus} usable, {host.n_physical_cpus} physical{_by(host, 'n_cpus')}"),
         ("memory", f"{size(host.memory_bytes)} available{_by(host, 'memory_bytes')}"),
         ("platform", host.platform),
     ]
+    if not host.has_gil:
+        rows.append(("GIL", "off"))
     rows += [("not used", f"{name}: {why}") for name, why in host.unavailable.items()]
     if host.is_nested:
         rows.append(("nested", "this is a worker; workers do not start workers"))
@@ -335,23 +435,9 @@ def host_html(host: Host) -> str:
         rows.append(("disabled", "AMORSIZE_SERIAL is set"))
     if host.context_backend is not None:
         rows.append(("joblib context", f"{host.context_backend}, n_jobs={host.context_n_jobs}"))
-    parts = [_table([(label, escape(text)) for label, text in rows])]
-    if host.costs:
-        parts.append(_costs_table(host))
-    return _card("Host, as this process may use it", *parts)
+    return rows
 
 
-def _costs_table(host: Host) -> str:
-    cells = {name: costs_cells(costs) for name, costs in host.costs.items()}
-    style = f"{_CELL};text-align:right;white-space:nowrap"
-    head = "".join(f'<th scope="col" style="{style};opacity:.75">{escape(name)}</th>' for name, _ in cells[min(cells)])
-    body = "".join(
-        f'<tr style="background:transparent"><th scope="row" style="{_CELL};text-align:left;font-weight:600">'
-        f"{escape(backend)}</th>" + "".join(f'<td style="{style}">{escape(value)}</td>' for _, value in row) + "</tr>"
-        for backend, row in cells.items()
-    )
-    return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;border:0;margin:.4em 0;color:inherit">'
-        f'<tr style="background:transparent"><th style="{_CELL};text-align:left;opacity:.75">workers</th>{head}</tr>'
-        f"{body}</table></div>"
-    )
+# A record in one line, and in a few, by the name of its class.
+LINES: Final[Mapping[str, Callable[[Any], str]]] = {"Plan": plan_line, "Profile": profile_line, "Host": host_line}
+TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {"Plan": explain, "Profile": profile_text, "Host": host_text}

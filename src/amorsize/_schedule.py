@@ -16,8 +16,8 @@ from amorsize import _cost as cost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Seconds of work between two looks at the clock and at hungry colleagues. A look costs about 1 us, so it takes 0.1 %;
-# it bounds how long a worker that ran dry waits for a share of somebody else's chunk.
+# Seconds of work between two looks at the clock and at the pipe of tasks. A look costs about 1 us, so it takes 0.1 %;
+# it bounds how long a worker without work waits for a share of another worker's chunk.
 CHECK_S: Final = 0.001
 
 # Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
@@ -32,9 +32,6 @@ _FIRST_BLOCK: Final = 16
 
 # Items in one block at most, so that a block of nothing measurable still ends.
 _MOST_BLOCK: Final = 1 << 16
-
-# Chunks posted ahead per worker: one running and one waiting hide the time a result takes to reach the caller.
-AHEAD: Final = 2
 
 
 @dataclass(slots=True, eq=False, repr=False, match_args=False)
@@ -86,7 +83,7 @@ class Chunker:
 
 def split(current: int, stop: int) -> int:
     """
-    Return where a worker cuts what it has left when somebody else has run dry: it keeps the first half.
+    Return where a worker cuts its remaining items when another one has no work: it keeps the first half.
 
     Halving until nothing is left to halve bounds the tail by about ``log2(m) + 2`` looks, with m the items a worker has
     left, and the longest item, for every distribution (lazy binary splitting, Tzannes, Caragea, Barua and Vishkin
@@ -96,7 +93,7 @@ def split(current: int, stop: int) -> int:
 
 
 def first_block(item_s: float) -> int:
-    """Return the items of a worker's first block: :data:`CHECK_S` of work, few as long as nobody has seen them."""
+    """Return the items of a worker's first block: :data:`CHECK_S` of work, few while none has been timed."""
     return max(1, min(_FIRST_BLOCK, int(CHECK_S / max(item_s, 1e-9))))
 
 

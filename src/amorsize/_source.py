@@ -9,36 +9,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _profile
+from amorsize import _bounds as bounds
+from amorsize import _known
 from amorsize import _schedule as schedule
+from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 clock = time.perf_counter
-
-# Seconds of a block from which its rate is worth more than five items timed one by one.
-_TELLING_S: Final = 100e-6
-
-# Looks at the clock in one loop at least, and items that are not worth a look in between; of a function that is known,
-# and in its first call. After a change of cost the rest of a block runs unwatched: a thousand items of nothing before
-# 400 of 3 ms take 15 % more than the best plan with 20 looks, 11 % with 40. But a look costs 0.4 us.
-_LOOKS, _LEAST_BLOCK = 20, 32
-_FIRST_LOOKS, _FIRST_LEAST_BLOCK = 64, 16
-
-# Items in the first block of a loop at most.
-_FIRST_BLOCK: Final = 256
-
-# Items in one block at most: slices of more than 128 kB are mapped and unmapped by the allocator each time, which made
-# a loop over a million items a quarter slower.
-_MOST_BLOCK: Final = 8192
-
-# Items in a block from which its rate is that of many, whatever single ones take; and seconds of a block of fewer from
-# which it is slow for nothing but its items: a lost core or a pass of the garbage collector over a hundred thousand
-# objects takes 10 ms. (Parsing rows of 0.35 ms, one of 0.8 looked like a reason to start workers, which took 25 ms
-# longer than the loop.)
-_MANY: Final = 64
-_LONG_S: Final = 0.02
 
 # Types whose iterators know how much is left and never raise: a block of them can run as one comprehension.
 PLAIN: Final[frozenset[type]] = frozenset(
@@ -51,7 +30,7 @@ SLICED: Final = frozenset((list, tuple, range, str, bytes, bytearray))
 class Source:
     """The items of one call: one iterator, read once, and what is known about its length."""
 
-    __slots__ = ("data", "is_plain", "iterator", "n_items", "n_read", "star")
+    __slots__ = ("data", "is_plain", "iterator", "n_items", "star")
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], *, star: bool) -> None:
         for position, iterable in enumerate(iterables):
@@ -60,7 +39,6 @@ class Source:
                 message = f"argument{which} of map must be iterable, not {type(iterable).__name__}: {iterable!r}"
                 raise TypeError(message)
         self.star = star or len(iterables) > 1
-        self.n_read = 0
         if len(iterables) == 1:
             self.data: Any = iterables[0]
             self.is_plain = type(self.data) in PLAIN
@@ -81,29 +59,54 @@ class Source:
             return rest
         return list(self.iterator)
 
-    def read(self, box_s: float) -> tuple[list[Any], bool]:
-        """Read ahead for at most *box_s* seconds; returns the items and whether that was all."""
+    def read_all(self) -> int:
+        """Read what is left of an input of unknown length; returns the number of items."""
+        if self.n_items is None:
+            self.data, self.is_plain = list(self.iterator), True
+            self.n_items, self.iterator = len(self.data), iter(self.data)
+        return self.n_items
+
+    def read_ahead(self, n_done: int, box_s: float) -> bool:
+        """Read an input of unknown length for at most *box_s* seconds; if that was all, its length is known then."""
         items: list[Any] = []
-        begin, block = clock(), 1
-        while True:
+        begin, block, is_all = clock(), 1, False
+        while not is_all and clock() - begin <= box_s:
             part = list(itertools.islice(self.iterator, block))
             items += part
-            if len(part) < block:
-                return items, True
-            if clock() - begin > box_s:
-                return items, False
+            is_all = len(part) < block
             block = min(block * 2, 10_000)
+        self.iterator = itertools.chain(items, self.iterator)
+        if is_all:
+            self.n_items, self.data, self.is_plain = n_done + len(items), None, False
+        return is_all
+
+    def is_exhausted(self) -> bool:
+        """Look whether an iterator has ended, without losing an item."""
+        for item in self.iterator:
+            self.iterator = itertools.chain([item], self.iterator)
+            return False
+        return True
+
+    def put_back(self, items: Iterable[Any]) -> None:
+        """Have *items* for what is left."""
+        self.iterator, self.is_plain, self.data = iter(items), False, None
 
 
 def _length(iterable: Any) -> int | None:
     try:
         return len(iterable)
-    except Exception:  # noqa: BLE001 - no length, or one that cannot be told: unknown
+    except Exception as error:  # noqa: BLE001 - no length, or one that cannot be told: unknown
+        pass_on(error)
         return None
 
 
 def is_array(data: Any) -> bool:
     return type(data).__module__ == "numpy" and type(data).__name__ == "ndarray" and data.ndim > 0
+
+
+def begins_like(data: Any, known: _known.Known) -> bool:
+    """Tell whether the first item, where it can be looked at, is of the kind the remembered profile was measured on."""
+    return type(data) not in SLICED or not data or known.is_like(data[0])
 
 
 class Beat:
@@ -156,9 +159,11 @@ class Beat:
         self.first_rate_s: float | None = None
         self.due = due
         # What is remembered may be wrong for these items: start small, at most double.
-        looks, least = (_FIRST_LOOKS, _FIRST_LEAST_BLOCK) if is_first else (_LOOKS, _LEAST_BLOCK)
-        self._most = max(least, min(_MOST_BLOCK, self.n_items // looks))
-        self._block = int(max(1, min(_FIRST_BLOCK, self._most, schedule.BEAT_S / item_s if item_s > 0 else 1)))
+        looks, least = (
+            (bounds.FIRST_LOOKS, bounds.FIRST_LEAST_BLOCK) if is_first else (bounds.LOOKS, bounds.LEAST_BLOCK)
+        )
+        self._most = max(least, min(bounds.MOST_BLOCK, self.n_items // looks))
+        self._block = int(max(1, min(bounds.FIRST_BLOCK, self._most, schedule.BEAT_S / item_s if item_s > 0 else 1)))
 
     def blocks(self) -> Iterator[Iterator[Any]]:
         """Yield the items in blocks until a thought ends it."""
@@ -175,12 +180,12 @@ class Beat:
                 yield part
             now = clock()
             took_s = now - before
-            if self.first_rate_s is None and took_s > _TELLING_S:
+            if self.first_rate_s is None and took_s > bounds.TELLING_S:
                 self.first_rate_s = took_s / (stop - position)
             item_s = took_s / (stop - position)
             if now >= due or stop == n_items:
                 # A pass of the garbage collector or a lost core makes one block slow: items are slow if two blocks are.
-                is_plain = took_s >= _LONG_S and stop - position < _MANY
+                is_plain = took_s >= bounds.LONG_S and stop - position < bounds.MANY
                 self.item_s = item_s if is_plain else min(item_s, last_s)
                 self._block = min(most, schedule.next_block(block, took_s, beat_s))
                 self.position = stop
@@ -201,9 +206,14 @@ class Beat:
         return self._stop - 1 - operator.length_hint(self._part)
 
 
-def note_error(error: BaseException, data: Any, index: int) -> None:
-    """Name the item on an exception, given its index in data of a plain type."""
+def note_error(
+    error: BaseException,
+    data: Any,
+    index: int,
+    note: Callable[[BaseException, int, Any], None],
+) -> None:
+    """Name the item on an exception as *note* does, given its index in data of a plain type."""
     if index < 0:
         return
     for item in itertools.islice(data, index, index + 1):
-        _profile.add_item_note(error, index, item)
+        note(error, index, item)

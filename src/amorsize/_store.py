@@ -8,8 +8,8 @@ Never fatal and never trusted: what cannot be read, is not amorsize's, or does n
     end of call ─► keep ──► at once after a long call, else when the process ends
 
 Guarantees: many processes may use one folder at once, since every operation opens the file, makes one transaction and
-closes it; a process that finds the file busy for :data:`BUSY_S` goes on without. Profiles and costs are filed under
-the machine they were measured on, so that machines may share a folder.
+closes it; a process that finds the file busy for a quarter of a second goes on without. Profiles and costs are filed
+under the machine they were measured on, so that machines may share a folder.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from amorsize import _host, _profile
-from amorsize._types import Costs, Profile
+from amorsize import _bounds as bounds
+from amorsize import _database, _host, _known
+from amorsize._records import Costs, Profile
 from amorsize._warn import warn
 from amorsize.exceptions import AmorsizeError
 
@@ -36,33 +37,26 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping
 
-    from amorsize._profile import Known
+    from amorsize._known import Known
 
 T = TypeVar("T")
 
 # Version of the tables and of what their JSON holds; part of the file's name, so that versions live side by side.
-SCHEMA: Final = 1
-
-# Marks a database as amorsize's (SQLite's application_id): "amor" in ASCII.
-APPLICATION_ID: Final = 0x616D6F72
+SCHEMA: Final = 2
 
 FILE_NAME: Final = f"amorsize-{SCHEMA}.sqlite3"
 
-# Seconds to wait for another process's transaction, which takes about a millisecond.
-BUSY_S: Final = 0.25
-
-# Seconds a call must have taken for its profile to be saved at once. Opening the file and one transaction, without
-# waiting for the disk, took 0.2 ms on the 2-core reference host and may take ten times that on a slower disk: 2 %.
-SAVE_AFTER_S: Final = 0.1
-
-# Profiles kept in a file; the oldest leave first. As many as a process remembers.
-MOST_PROFILES: Final = 1024
-
-_TABLES: Final = (
-    "CREATE TABLE profiles (machine TEXT, key TEXT, saved_at REAL, known TEXT, PRIMARY KEY (machine, key))",
-    "CREATE TABLE costs (machine TEXT, backend TEXT, saved_at REAL, costs TEXT, PRIMARY KEY (machine, backend))",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA}",
+# The disk is not waited for: a power cut may cost the file,
+# which is then reported and ignored. The mark: "amor".
+_KIND: Final = _database.Kind(
+    mark=0x616D6F72,
+    version=SCHEMA,
+    tables=(
+        "profiles (machine TEXT, key TEXT, saved_at REAL, known TEXT, PRIMARY KEY (machine, key))",
+        "costs (machine TEXT, backend TEXT, saved_at REAL, costs TEXT, PRIMARY KEY (machine, backend))",
+    ),
+    busy_s=bounds.STORE_BUSY_S,
+    synchronous="OFF",
 )
 
 
@@ -77,11 +71,13 @@ class Entry:
 
     Attributes:
         key: The stable key of the function.
+        name: Its module and qualified name, empty where that is not known.
         known: What is remembered of it.
         saved_at: Seconds since 1970 when it was saved.
     """
 
     key: str
+    name: str
     known: Known
     saved_at: float
 
@@ -151,8 +147,8 @@ def load() -> None:
     atexit.register(_save_all)
     for entry in entries():
         _state.saved[entry.key] = entry.known
-        if _profile.CACHE.get(entry.key) is None:
-            _profile.CACHE.put(entry.key, entry.known)
+        if _known.CACHE.get(entry.key) is None:
+            _known.CACHE.put(entry.key, entry.known)
     _state.costs = costs()
     _host.BOOK.restore(_state.costs)
 
@@ -165,12 +161,12 @@ def keep(key: str, actual_s: float) -> None:
         key: The key of the function.
         actual_s: Seconds the call took.
     """
-    if _state.folder is None or actual_s < SAVE_AFTER_S:
+    if _state.folder is None or actual_s < bounds.SAVE_AFTER_S:
         return
-    known = _profile.CACHE.get(key)
+    known = _known.CACHE.get(key)
     if known is not None and known != _state.saved.get(key):
         save(key, known)
-    save_costs(_host.BOOK.items())
+    save_costs(_host.BOOK.known)
 
 
 def save(key: str, known: Known) -> None:
@@ -193,9 +189,9 @@ def entries() -> list[Entry]:
     rows: list[Any] = _attempt(read, [])
     found = []
     for key, text, saved_at in rows:
-        known = _parse(text, _known_from)
-        if known is not None and isinstance(key, str) and isinstance(saved_at, float):
-            found.append(Entry(key=key, known=known, saved_at=saved_at))
+        parsed = _parse(text, lambda given: (_name_from(given), _known_from(given)))
+        if parsed is not None and isinstance(key, str) and isinstance(saved_at, float):
+            found.append(Entry(key=key, name=parsed[0], known=parsed[1], saved_at=saved_at))
     return found
 
 
@@ -238,8 +234,8 @@ def _save_all() -> None:
     """Keep what the process has learned, at its end."""
     if _state.folder is None or _state.pid != os.getpid():
         return
-    known = _profile.CACHE.items()
-    _save({key: value for key, value in known.items() if value != _state.saved.get(key)}, _host.BOOK.items())
+    known = _known.CACHE.items()
+    _save({key: value for key, value in known.items() if value != _state.saved.get(key)}, _host.BOOK.known)
 
 
 def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
@@ -249,7 +245,7 @@ def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
     import json  # noqa: PLC0415 - 3 ms that only a process with a store needs
 
     now = time.time()
-    rows = [(machine(), key, now, _known_text(value)) for key, value in known.items()]
+    rows = [(machine(), key, now, _known_text(value, _known.CACHE.name(key))) for key, value in known.items()]
     cost_rows = [(machine(), name, now, json.dumps(dataclasses.asdict(value))) for name, value in new.items()]
 
     def write(db: sqlite3.Connection) -> bool:
@@ -257,7 +253,7 @@ def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
         db.executemany("INSERT OR REPLACE INTO costs VALUES (?, ?, ?, ?)", cost_rows)
         db.execute(
             "DELETE FROM profiles WHERE rowid NOT IN (SELECT rowid FROM profiles ORDER BY saved_at DESC LIMIT ?)",
-            [MOST_PROFILES],
+            [bounds.MOST_PROFILES],
         )
         return True
 
@@ -275,9 +271,7 @@ def _path() -> Path | None:
 
 
 def _problems() -> tuple[type[Exception], ...]:
-    import sqlite3  # noqa: PLC0415 - 5 ms that only a process with a store needs
-
-    return (OSError, sqlite3.Error, StoreError)
+    return (OSError, _database.errors(), _database.ForeignDatabase, StoreError)
 
 
 def _attempt(work: Callable[[sqlite3.Connection], T], default: T, *, create: bool = False) -> T:
@@ -300,7 +294,7 @@ def _attempt(work: Callable[[sqlite3.Connection], T], default: T, *, create: boo
 
 
 def _is_busy(error: Exception) -> bool:
-    """Tell whether another process had the file: no fault of anybody, and the next save makes up for it."""
+    """Tell whether another process had locked the file: that is no error, and the next save writes this one too."""
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
@@ -312,29 +306,17 @@ def _complain(error: Exception) -> None:
 
 @contextlib.contextmanager
 def _open() -> Iterator[sqlite3.Connection]:
-    """Open the file for one transaction, which begins at once and is undone if the block fails."""
-    import sqlite3  # noqa: PLC0415 - as in _problems
-
+    """Open the file, which is its owner's alone, for one transaction."""
     path = _path()
     if path is None:
         raise StoreError("no folder is configured")
     _make_private(path)
-    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as db:
-        # Not waiting for the disk: a power cut may cost the file, which is then reported and ignored.
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            _check(db)
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
+    with _database.transaction(str(path), _KIND) as db:
+        yield db
 
 
 def _make_private(path: Path) -> None:
-    """Make folder and file for their owner only; refuse what belongs to somebody else."""
+    """Make folder and file for their owner only; refuse what belongs to another user."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
@@ -349,20 +331,6 @@ def _make_private(path: Path) -> None:
                 os.fchmod(fd, 0o600)
     finally:
         os.close(fd)
-
-
-def _check(db: sqlite3.Connection) -> None:
-    """Make the tables of a new file; refuse one that is not amorsize's, or of another version."""
-    mark = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if (mark, version) == (APPLICATION_ID, SCHEMA):
-        return
-    if mark == APPLICATION_ID:
-        raise StoreError(f"version {version}, where this amorsize reads version {SCHEMA}")
-    if mark or version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StoreError("a database that is not amorsize's")
-    for statement in _TABLES:
-        db.execute(statement)
 
 
 # -- what a machine, a profile and costs are in the file ---------------------------------------------------------------
@@ -394,11 +362,12 @@ def type_name(kind: type | str | None) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _known_text(known: Known) -> str:
+def _known_text(known: Known, name: str = "") -> str:
     import json  # noqa: PLC0415 - as in _save
 
     return json.dumps(
         {
+            "name": name,
             "profile": dataclasses.asdict(known.profile),
             "arg_type": type_name(known.arg_type),
             "arg_size": known.arg_size,
@@ -437,6 +406,12 @@ def _record(kind: type[T], given: Any) -> T:
     return kind(**values)
 
 
+def _name_from(given: dict[str, Any]) -> str:
+    if isinstance(name := given["name"], str):
+        return name
+    raise ValueError("not the name of a function")
+
+
 def _known_from(given: dict[str, Any]) -> Known:
     profile = _record(Profile, given["profile"])
     sizes = [given["arg_size"], given["n_seen"]]
@@ -444,7 +419,7 @@ def _known_from(given: dict[str, Any]) -> Known:
     if not (isinstance(arg_type, str) and all(type(size) is int and size >= 0 for size in sizes)):
         raise ValueError("not what is known of a function")
     # Any: the name of the type, where the process that has seen the items knows the type itself.
-    return _profile.Known(profile, cast("Any", arg_type), *sizes)
+    return _known.Known(profile, cast("Any", arg_type), *sizes)
 
 
 def _costs_from(given: dict[str, Any]) -> Costs:

@@ -4,89 +4,79 @@
     next() ──► loop: compute the item here, look at the clock ──► yield
                   │ evidence says parallel
                   ▼
-    next() ──► read input up to *buffersize* ahead ──► workers ──► yield in order, or as completed
-
-Everything happens inside ``next()``, in the caller's thread: the input is never read anywhere else, and a consumer
-that does not ask stops the reading.
+    next() ──► :class:`amorsize._window.Window`: workers, some items ahead ──► yield
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from amorsize import _backend, _learn, _profile
-from amorsize import _cost as cost
+from amorsize import _known, _profile, _trace
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
-from amorsize._call import Call
-from amorsize._record import store
-from amorsize._types import Revision, Span
-from amorsize.exceptions import AmorsizeError, WorkerDied
+from amorsize._evidence import Evidence
+from amorsize._finish import finish_stream, remember_stream
+from amorsize._gate import Gate
+from amorsize._ledger import Ledger
+from amorsize._records import Revision, Span
+from amorsize._request import Request
+from amorsize._serial import one_by_one
+from amorsize._window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._backend._outcome import Outcome
-    from amorsize._record import Options, State
+    from amorsize._options import Options
+    from amorsize._plans import Plan
+    from amorsize._record import State
     from amorsize._source import Source
-    from amorsize._types import Plan, Profile
+    from amorsize._turns import Halt
 
 clock = time.perf_counter
 
-# Share of the available memory that items read ahead and results waiting may take.
-MEMORY_SHARE: Final = 0.1
-
-# Chunks per worker that the buffer holds by default: one running, one waiting, and as many finished or being read.
-CHUNKS_PER_WORKER: Final = 4
-
-# Seconds of reading input after which what has been read is handed out and what has come home is looked at; and of one
-# item from which its source counts as slow: a result that is there is not kept back for it. With a source of 5 ms per
-# item a result came 0.24 s after its item was read, the time to read a whole buffer.
-READ_S: Final = schedule.LOOK_S
-
-# Bytes of items and results that are worth holding for a consumer that comes and goes: more only where chunks would
-# otherwise be too small for what their dispatch costs. With whole quanta in the buffer, 200,000 items of 1 kB that take
-# 20 us took 78 MB, 10,000 of them 52 (tests/benchmarks, stream-memory).
-BUFFER_BYTES: Final = 8 << 20
-
-# Bytes that an item in the buffer takes beside itself: two places in dictionaries, one in a list, and a number.
-PLACE_BYTES: Final = 256
+T = TypeVar("T")
 
 
-class Stream:
+class Stream(Generic[T]):
     """
-    An iterator over the results of a function over items.
+    The results of a function over items, one by one: an iterator, and a context manager.
 
-    Close it (or drop it) to stop the work: workers end, the input is not read any further.
+    Close it, drop it, or leave its ``with`` block to stop the work: workers end, the input is not read any further.
+    ``len(stream)`` is the number of results to come, where the number of items is known.
     """
 
     # The generator must not hold on to this object: dropping it must end the work at once, not at some collection.
-    def __init__(
-        self,
-        func: Callable[..., Any],
-        state: State,
-        options: Options,
-        source: Source,
-        kwargs: dict[str, Any] | None,
-        *,
-        ordered: bool = True,
-        buffersize: int | None = None,
-    ) -> None:
-        course = _Course(Call(func, state, options, source, kwargs), ordered=ordered, buffersize=buffersize)
-        self._steps: Iterator[Any] = course.run()
+    def __init__(self, course: Any) -> None:
+        self._course: Any = course
+        self._steps: Any = course.run()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
-        return next(self._steps)
+    def __next__(self) -> T:
+        result: T = next(self._steps)
+        return result
+
+    def __length_hint__(self) -> int:
+        n_left: int | None = self._course.n_left
+        return NotImplemented if n_left is None else n_left
+
+    def __len__(self) -> int:
+        n_left: int | None = self._course.n_left
+        if n_left is None or self._course.skips:
+            why = "errors='skip' leaves some out" if n_left is not None else "the number of items is not known"
+            raise TypeError(f"this stream has no len(): {why}")
+        return n_left
+
+    def __bool__(self) -> bool:
+        return True
 
     def close(self) -> None:
         """Stop the work. What has been yielded stays valid; asking for more raises StopIteration."""
-        self._steps.close()  # type: ignore[attr-defined]  # it is a generator
+        self._steps.close()
+        self._course.is_over = True
 
     def __enter__(self) -> Self:
         return self
@@ -95,369 +85,161 @@ class Stream:
         self.close()
 
 
+def stream(
+    func: Callable[..., Any],
+    state: State,
+    options: Options,
+    source: Source,
+    kwargs: dict[str, Any] | None,
+    *,
+    ordered: bool = True,
+    buffersize: int | None = None,
+    pairs: str | None = None,
+    check: Halt | None = None,
+) -> Stream[Any]:
+    """Return the results of a function over the items of a source, one by one."""
+    request = Request(func, state, options, source, kwargs, began=clock(), check=check)
+    return Stream(_Course(request, ordered=ordered, buffersize=buffersize, pairs=pairs))
+
+
 class _Course:
     """What happens in a stream, from its first item to its last."""
 
-    def __init__(self, call: Call, *, ordered: bool, buffersize: int | None) -> None:
-        self._call = call
+    def __init__(self, request: Request, *, ordered: bool, buffersize: int | None, pairs: str | None) -> None:
+        self._request = request
+        self._ledger = Ledger(request)
+        self._evidence = Evidence(request, self._ledger)
+        self._gate = Gate(request, self._ledger, self._evidence, is_stream=True)
+        self._pairs = pairs
+        self._n_out = 0  # items whose results have been yielded or left out
+        self.is_over = False
+        self.skips = request.limits.errors == "skip"
         self._ordered = ordered
         self._buffersize = buffersize
-        # Workers were asked for: then the first item of a function never seen is all that is computed here.
-        self._is_fixed = call.limits.n_jobs not in {None, 1}
+        # Workers were asked for: what is computed here is the first item of a function never seen, and the items that
+        # are watched for what they change.
+        self._is_fixed = request.limits.n_jobs not in {None, 1}
 
-    # -- the loop ----------------------------------------------------------------------------------------------------
+    @property
+    def n_left(self) -> int | None:
+        """Items whose results are still to come, None if unknown."""
+        n_items = self._request.source.n_items
+        if self.is_over:
+            return 0
+        return None if n_items is None else max(0, n_items - self._n_out)
 
     def run(self) -> Iterator[Any]:
-        """Yield results, MISSING ones left out."""
-        call = self._call
-        call.began = call.record.began = clock()
-        call.state.last = call.record
+        """Yield results, or pairs; those that are left out are not."""
+        record, pairs = self._request.record, self._pairs
+        record.began = clock()
+        self._request.state.last = record
         follower = self._follower()
-        n_yielded = 0
         try:
-            for result in self._results():
+            for index, item, result in self._results():
+                self._n_out += 1
                 if result is not MISSING:
-                    yield result
-                n_yielded += 1
+                    left = clock()
+                    try:
+                        yield result if pairs is None else (index if pairs == "index" else item, result)
+                    finally:
+                        record.outside_s += clock() - left
                 if follower is not None:
-                    follower.update(n_yielded)
+                    follower.update(self._n_out)
+        except BaseException as error:
+            _trace.trim(error)
+            raise
         finally:
+            self.is_over = True
             if follower is not None:
                 follower.close()
-            record = call.record
-            record.actual_s = clock() - call.began
-            if record.plan is None:
-                record.n_items = n_yielded if call.source.n_items is None else call.source.n_items
-                record.profile = replace(call.profile, n_head=0, head_s=0.0)
-            if (kept := store()) is not None:
-                kept.keep(call.state.key, record.actual_s)
+            finish_stream(self._request, self._evidence, self._n_out)
+            self._evidence.forget()
 
     def _follower(self) -> Any:
-        progress = self._call.options.progress
-        if not progress:
+        request = self._request
+        if request.options.progress is False:
             return None
         from amorsize._progress import Follower  # noqa: PLC0415 - only progress needs it
 
-        call = self._call
         return Follower(
-            progress,
-            getattr(call.func, "__qualname__", "imap"),
-            lambda: call.source.n_items,
-            lambda: None if call.record.plan is None else call.record.plan.predicted_s,
+            request.options.progress,
+            getattr(request.func, "__qualname__", "imap"),
+            lambda: request.source.n_items,
+            lambda: None if request.record.plan is None else request.record.plan.predicted_s,
         )
 
-    def _results(self) -> Iterator[Any]:
-        call = self._call
-        call.initialize()
-        known = _profile.CACHE.get(call.state.key)
-        call.recall(known)
-        if call.isolated or (self._is_fixed and known is not None):
-            decided = self._decide(0)
-            if decided is not None:
-                yield from _Parallel(self, *decided, n_done=0).results()
+    # -- the corridor ------------------------------------------------------------------------------------------------
+
+    def _results(self) -> Iterator[tuple[int, Any, Any]]:
+        """Yield index, item and result, computed here or by workers; MISSING for what is left out."""
+        request, evidence = self._request, self._evidence
+        request.initialize()
+        known = _known.CACHE.get(request.state.key)
+        evidence.recall(known)
+        if request.isolated or (self._is_fixed and known is not None and evidence.is_watched(0)):
+            plan, backend = self._gate.decide()
+            if plan.is_parallel:
+                yield from self._from_workers(plan, backend)
                 return
         yield from self._loop()
 
-    def _loop(self) -> Iterator[Any]:
+    def _loop(self) -> Iterator[tuple[int, Any, Any]]:
         """Compute here, item by item; go parallel when the time spent says that it pays."""
-        call = self._call
-        sampler = call.samples = _profile.Sampler(call.call)
-        source, keep_going, skip = call.source, call.keep_going, call.limits.errors == "skip"
-        spent_s, n_done = 0.0, 0
-        looked_s, n_looked = 0.0, 0  # spent and done at the last look
+        ledger, evidence = self._ledger, self._evidence
+        spent_s, n_looked, looked_s = 0.0, 0, 0.0  # all of it, and what there was at the last look
         look_at = 0.0 if self._is_fixed else schedule.LOOK_S
-        cpu, own = time.process_time(), time.thread_time()
-        for item in source.iterator:
-            before = clock()
-            try:
-                result = call.call(item)
-            except BaseException as error:
-                _profile.add_item_note(error, n_done, item)
-                if not (keep_going and isinstance(error, Exception)):
-                    raise
-                result = error
-                if skip:
-                    call.record.skipped.append(n_done)
-            taken = clock() - before
-            spent_s += taken
-            if n_done < call.limits.sample_size:
-                sampler.items.append(item)
-                sampler.results.append(result)
-                sampler.times.append(taken)
-                sampler.cpu_s = time.process_time() - cpu
-                sampler.own_s = time.thread_time() - own
-                call.first_item = sampler.items[0]
-            n_done += 1
-            yield (MISSING if skip and _is_failure(call, n_done - 1) else result)
-            if spent_s >= look_at:
-                look_at = spent_s * 1.25 + schedule.LOOK_S
-                # The mean since the last look: a single item during which something else had the core says nothing.
-                decided = self._look((spent_s - looked_s) / (n_done - n_looked), n_done, spent_s)
-                looked_s, n_looked = spent_s, n_done
-                if decided is not None:
-                    call.record.spans.append(
-                        Span(lane="caller", begin_s=call.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
-                    )
-                    yield from _Parallel(self, *decided, n_done=n_done).results()
-                    return
-                if self._is_fixed:
-                    look_at = math.inf  # workers cannot be had; that does not change
-        if sampler.times:
-            self._remember(sampler.profile(), n_done)
+        n_most, began = self._request.limits.sample_size, _profile.cpu_now()
+        for item, _, item_s, _ in one_by_one(self._request, ledger, is_single=True):
+            spent_s += item_s
+            index, result, error = ledger.pop()
+            if index < n_most:
+                evidence.take_item(item, result, item_s, began)
+            yield index, item, result if error is None else self._request.record.left_over(index, error)
+            if ledger.n_done < n_most:
+                began = _profile.cpu_now()  # what the consumer computes is not the function's
+            if spent_s < look_at:
+                continue
+            look_at = spent_s * 1.25 + schedule.LOOK_S
+            # The mean since the last look: a single item during which something else had the core says nothing.
+            decided = self._look((spent_s - looked_s) / (ledger.n_done - n_looked), spent_s)
+            looked_s, n_looked = spent_s, ledger.n_done
+            if decided is not None:
+                yield from self._from_workers(*decided)
+                return
+            if self._is_fixed:
+                # Where workers cannot be had, that does not change.
+                look_at = spent_s if evidence.watch.is_on else math.inf
+        remember_stream(self._request, self._ledger, self._evidence)
 
-    def _remember(self, seen: Profile, n_done: int) -> None:
-        """Keep what the first items of a loop took; what moving such items costs stays known if it was."""
-        call = self._call
-        known = _profile.CACHE.get(call.state.key)
-        if known is not None and known.is_like(call.first_item):
-            _profile.refresh(call.state.key, seen.item_s, seen.n_sampled)
-        else:
-            call.profile = seen
-            _profile.remember(call.state.key, seen, call.first_item, n_done)
-
-    def _look(self, item_s: float, n_done: int, spent_s: float) -> tuple[Plan, Any] | None:
+    def _look(self, item_s: float, spent_s: float) -> tuple[Plan, Any] | None:
         """Decide to go parallel, or not yet."""
-        call = self._call
+        request, evidence, gate = self._request, self._evidence, self._gate
+        if not evidence.is_weighed:
+            evidence.take_profile()
         if self._is_fixed:
-            if not call.weighed and call.samples is not None:
-                call.profile = call.samples.profile()
-            return self._decide(n_done)
-        n_items = call.source.n_items
-        costs = call.cheapest()
-        gain = 0.5 * costs.efficiency - (cost.transfer_item_s(call.profile, costs) if call.weighed else 0) / max(
-            item_s, 1e-9
-        )
-        n_left = None if n_items is None else n_items - n_done
-        start_s = costs.start_s + costs.start_each_s
-        if not schedule.should_promote(item_s, n_left, spent_s, start_s, gain):
+            if not evidence.is_watched(self._ledger.n_done):
+                return None
+        elif not gate.opens(item_s, spent_s):
             return None
-        sampler = call.samples
-        if sampler is not None and sampler.times and not call.weighed:
-            call.profile = sampler.profile()
-        call.profile = replace(call.profile, item_s=item_s)
-        decided = self._decide(n_done)
-        if decided is not None:
-            why = f"{n_done} items took {spent_s:.3g} s in the loop"
-            what = f"go parallel: {decided[0].backend}, n_jobs={decided[0].n_jobs}"
-            call.record.revisions.append(Revision(at_s=clock() - call.began, n_done=n_done, what=what, why=why))
-        return decided
-
-    def _decide(self, n_done: int) -> tuple[Plan, Any] | None:
-        """Decide for the rest of the stream, whose items are sent to workers one chunk after the other."""
-        call = self._call
-        plan, backend = call.decide(n_done, stream=True)
-        return (plan, backend) if plan.is_parallel else None
-
-    # -- for map over an input that is still being produced ----------------------------------------------------------
-
-    def take_over(self) -> bool:
-        """Do the rest of a map whose input is not all there yet; True if it did."""
-        call = self._call
-        n_done = len(call.results)
-        decided = self._decide(n_done)
-        if decided is None:
-            return False
-        parallel = _Parallel(self, *decided, n_done=n_done)
-        for result in parallel.results():
-            if result is MISSING:
-                call.failures[len(call.results)] = AmorsizeError("skipped")
-            call.results.append(result)
-        return True
-
-
-def take_over(call: Call) -> bool:
-    """Do the rest of a map whose input is not all there yet; True if it did."""
-    return _Course(call, ordered=True, buffersize=None).take_over()
-
-
-def _is_failure(call: Call, index: int) -> bool:
-    return bool(call.record.skipped) and call.record.skipped[-1] == index
-
-
-class _Parallel:
-    """A stream's workers, and the window of items between its input and its consumer."""
-
-    def __init__(self, stream: _Course, plan: Plan, backend: Any, *, n_done: int) -> None:
-        self.call = stream._call  # noqa: SLF001 - of this module
-        self.ordered = stream._ordered  # noqa: SLF001 - of this module
-        self.plan = plan
-        self.buffer = _Buffer(plan, stream._buffersize)  # noqa: SLF001 - of this module
-        self.n_jobs = min(plan.n_jobs, self.buffer.size)
-        self.n_done = n_done
-        self.input_error: BaseException | None = None
-        self.exhausted = self.is_slow = False
-        self.job = self.call.job(plan, (), backend)
-        self.job.base, self.job.n_jobs, self.job.progress = n_done, self.n_jobs, None
-
-    def results(self) -> Iterator[Any]:
-        """Yield results; MISSING stands for one that ``errors="skip"`` leaves out."""
-        finished = False
-        run: Any = None
-        try:
-            with _backend.no_interrupt():
-                run = self.run = _backend.Streaming(self.plan.backend, self.job)
-            yield from self._in_order() if self.ordered else self._as_completed()
-            if self.input_error is not None:
-                raise self.input_error
-            finished = True
-        finally:
-            if run is not None:
-                run.close(kill=not finished)
-                self.call.record.spans += run.team.outcome.spans
-            if finished:
-                _learn.from_run(self.call.state.key, self.plan, self.run.team.outcome)
-
-    def _read(self, n_out: int, is_ready: Callable[[], bool]) -> None:
-        """
-        Read input until the buffer is full, or its source is slow and there is a result to yield meanwhile.
-
-        An exception of the input waits for its turn.
-        """
-        team, buffer, iterator = self.run.team, self.buffer, self.call.source.iterator
-        now = handed_out = clock()
-        while not (self.exhausted or team.window.n_fed - n_out >= buffer.size or (self.is_slow and is_ready())):
-            before = now
-            try:
-                item = next(iterator)
-            except StopIteration:
-                self.exhausted = True
-            except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - raised after the items before it
-                self.exhausted, self.input_error = True, error
-            else:
-                buffer.weigh(item)
-                team.feed(item)
-            now = clock()
-            self.is_slow = now - before > READ_S
-            if now - handed_out > READ_S:
-                self._step(0)
-                handed_out = now
-        team.top_up_from(buffer.size, is_last=self.exhausted)
-
-    def _step(self, timeout_s: float) -> None:
-        """Take in what has come, and hand out what is there."""
-        team = self.run.team
-        team.step(timeout_s)
-        if self.ordered:
-            self._check_death()
-        self.buffer.learn(team.outcome, team.chunker.item_s)
-        team.top_up_from(self.buffer.size, is_last=self.exhausted)
-
-    def _in_order(self) -> Iterator[Any]:
-        team, position = self.run.team, 0
-
-        def is_ready() -> bool:
-            return team.outcome.results[position] is not MISSING
-
-        while True:
-            self._read(position, is_ready)
-            while not is_ready():
-                if self.exhausted and position >= team.window.n_fed:
-                    return
-                self._step(0.5)
-            yield self._hand_out(position)
-            position += 1
-
-    def _as_completed(self) -> Iterator[Any]:
-        team, n_out = self.run.team, 0
-        while True:
-            self._read(n_out, lambda: bool(team.order))
-            while not team.order:
-                if self.exhausted and n_out >= team.window.n_fed:
-                    return
-                self._step(0.5)
-            ready, team.order = team.order, []
-            for place, position in enumerate(ready):
-                if place + 1 == len(ready):
-                    self._read(n_out, lambda: True)
-                yield self._hand_out(position)
-                n_out += 1
-
-    def _check_death(self) -> None:
-        """Raise a worker's death at once; results that have come home are in it."""
-        outcome = self.run.team.outcome
-        if outcome.died is not None and not self.call.keep_going:
-            self.run.team.hear_out()
-            finished = {self.n_done + i: r for i, r in outcome.results.items() if i not in outcome.failures}  # type: ignore[attr-defined]  # a stream's results are a dict
-            died = outcome.died
-            raise WorkerDied(died.args[0], finished, died.in_flight, died.cause)
-
-    def _hand_out(self, position: int) -> Any:
-        """Return a result for good, or raise its item's exception."""
-        team, call = self.run.team, self.call
-        item = team.window.get(position)
-        result = team.forget(position)
-        if self.ordered:
-            team.order.clear()
-        error = team.outcome.failures.pop(position, None)
-        if error is None:
-            return result
-        if not isinstance(error, AmorsizeError):
-            _profile.add_item_note(error, self.n_done + position, item)
-        if not (call.keep_going and isinstance(error, Exception)):
-            raise error
-        if call.limits.errors == "skip":
-            call.record.skipped.append(self.n_done + position)
-            return MISSING
-        return error
-
-
-class _Buffer:
-    """
-    How many items may be read ahead: as many as the caller said, else what keeps the workers busy as of now.
-
-    Of a function never seen, one item per chunk until the first chunk has come home: its items may take nothing, or
-    for ever.
-
-    Attributes:
-        size: Items.
-    """
-
-    __slots__ = ("_arg_bytes", "_is_fixed", "_n_chunks", "_plan", "size")
-
-    def __init__(self, plan: Plan, asked: int | None) -> None:
-        self._plan = plan
-        self._is_fixed = asked is not None
-        self._n_chunks = 0
-        self._arg_bytes: int | None = plan.profile.arg_bytes if plan.profile.n_sampled else None
-        if asked is not None:
-            self.size = asked
-        elif plan.profile.n_sampled:
-            self.size = default_buffersize(plan, plan.profile)
         else:
-            self.size = CHUNKS_PER_WORKER * plan.n_jobs
+            evidence.take_pace(item_s)
+        plan, backend = gate.decide()
+        if not plan.is_parallel:
+            gate.refuse()
+            return None
+        n_done = self._ledger.n_done
+        if not self._is_fixed:
+            why = f"{n_done} item{'' if n_done == 1 else 's'} took {spent_s:.3g} s in the loop"
+            what = f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}"
+            at_s = clock() - request.record.began
+            request.record.revisions.append(Revision(at_s=at_s, n_done=n_done, what=what, why=why))
+        return plan, backend
 
-    def weigh(self, item: Any) -> None:
-        """Weigh the first item of a function never seen."""
-        if self._arg_bytes is None:
-            try:
-                self._arg_bytes = _profile.weigh_value(item, _backend.dumps_by_value)[0]
-            except _profile.NotPicklable:
-                self._arg_bytes = _profile.shallow_bytes(item)
-
-    def learn(self, outcome: Outcome, item_s: float) -> None:
-        """Follow what items take in the workers, *item_s* of late."""
-        if self._is_fixed or outcome.n_chunks == self._n_chunks:
-            return
-        self._n_chunks = outcome.n_chunks
-        known = self._plan.profile
-        result_bytes = known.result_bytes if known.n_sampled else outcome.n_bytes // max(1, outcome.busy_items)
-        profile = replace(known, item_s=item_s, arg_bytes=self._arg_bytes or 0, result_bytes=result_bytes)
-        self.size = default_buffersize(self._plan, profile)
-
-
-def default_buffersize(plan: Plan, profile: Profile) -> int:
-    """
-    Return how many items to read ahead: enough chunks for every worker, within a share of the memory.
-
-    :data:`CHUNKS_PER_WORKER` chunks per worker: of a quantum of work each, or less where that is more than
-    :data:`BUFFER_BYTES`, but not so little that dispatching them costs more than :data:`amorsize._cost.DISPATCH_SHARE`.
-    At most :data:`MEMORY_SHARE` of the available memory.
-    """
-    n_chunks = CHUNKS_PER_WORKER * plan.n_jobs
-    item_bytes = PLACE_BYTES + profile.arg_bytes + profile.result_bytes
-    dispatch_s = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR).batch_overhead_s
-    most_s, least_s = cost.QUANTUM_S, min(cost.QUANTUM_S, dispatch_s / cost.DISPATCH_SHARE)
-    most, least = (n_chunks * max(1, int(s / max(profile.item_s, 1e-9))) for s in (most_s, least_s))
-    wanted = min(most, max(least, BUFFER_BYTES // item_bytes))
-    affordable = int(plan.host.memory_bytes * MEMORY_SHARE / item_bytes)
-    return max(2 * plan.n_jobs, min(wanted, affordable))
+    def _from_workers(self, plan: Plan, backend: Any) -> Iterator[tuple[int, Any, Any]]:
+        """Have the rest computed by workers."""
+        record, n_done = self._request.record, self._ledger.n_done
+        if n_done:
+            span = Span(lane="caller", begin_s=record.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
+            record.spans.append(span)
+        window = Window(self._request, n_done, plan, backend, ordered=self._ordered, buffersize=self._buffersize)
+        yield from window.results()

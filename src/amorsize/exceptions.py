@@ -1,14 +1,15 @@
 """
-What amorsize raises of its own; the user's exceptions pass through unchanged.
+What amorsize itself raises; exceptions of the mapped function pass through unchanged.
 
     AmorsizeError
     ├── ItemError                an item could not be finished; names its ``index``
     │   ├── ItemTimeout          it ran longer than ``timeout=`` (also a ``TimeoutError``)
     │   ├── UnpicklableResult    its result cannot leave the worker
     │   └── RemoteError          its exception cannot leave the worker
-    └── WorkerDied               a worker was killed; carries the finished results
+    ├── WorkerDied               a worker was killed; carries the finished results
+    └── CheckpointError          the file of ``checkpoint=`` cannot be used
 
-    AmorsizeWarning              every warning amorsize gives
+    AmorsizeWarning              the category of all warnings
 
 Wrong arguments are plain ``TypeError`` and ``ValueError``, as anywhere in Python.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AmorsizeError",
     "AmorsizeWarning",
+    "CheckpointError",
     "ItemError",
     "ItemTimeout",
     "RemoteError",
@@ -32,11 +34,11 @@ __all__ = [
 
 
 class AmorsizeWarning(UserWarning):
-    """Category of every warning amorsize gives."""
+    """The category of all warnings of amorsize."""
 
 
 class AmorsizeError(Exception):
-    """Base of every error that is amorsize's and not the user's function's."""
+    """The base of all errors that amorsize raises itself; errors of the mapped function pass through unchanged."""
 
 
 class ItemError(AmorsizeError):
@@ -56,7 +58,7 @@ class ItemError(AmorsizeError):
 
 
 class ItemTimeout(ItemError, TimeoutError):  # noqa: N818 - TimeoutError is in its bases
-    """An item ran longer than the ``timeout`` seconds it was given."""
+    """An item ran longer than ``timeout`` seconds."""
 
 
 class UnpicklableResult(ItemError):  # noqa: N818 - the name says what is wrong
@@ -65,6 +67,10 @@ class UnpicklableResult(ItemError):  # noqa: N818 - the name says what is wrong
 
 class RemoteError(ItemError):
     """The function raised an exception that cannot be pickled; this says its type, text and traceback."""
+
+
+class CheckpointError(AmorsizeError):
+    """The file of ``checkpoint=`` cannot be used: it is something else, or others may write it."""
 
 
 class WorkerDied(AmorsizeError):  # noqa: N818 - the name says what happened

@@ -11,6 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._backend import _bounds as bounds
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,8 +37,11 @@ _OPENBLAS_NAMES: Final = (
 
 _LIBRARIES: Final = re.compile(rb" (/[^\n]*/[^\n/]*(?:openblas|libgomp|libiomp|libomp|mkl_rt)[^\n/]*\.so[^\n/]*)")
 
-# Seconds in which a thread that has been joined is gone: one of twenty was still there after joining, 5 ms at most.
-_ENDING_S: Final = 0.01
+# Libraries that keep threads of their own, which a fork does not stop: for the words that say why nothing is forked.
+_RUNTIMES: Final = re.compile(
+    rb"/(libgomp|libiomp5|libomp|libmkl_rt|libtbb|libcuda|libcudart|libarrow|libtorch_cpu|libjemalloc|polars|libpolars|"
+    rb"_polars_runtime\w*|cygrpc|duckdb|libduckdb|lib_lightgbm|libxgboost)[^\n/]*\.so"
+)
 
 # Threads that were still there after that.
 _stayed = 0
@@ -75,13 +80,51 @@ def _openblas(path: str, verb: str) -> Callable[..., int] | None:
     return _function(path, *(name.format(verb) for name in _OPENBLAS_NAMES))
 
 
-def idle_threads() -> int:
-    """Return how many threads the loaded OpenBLAS libraries keep beside the main one when they are not stopped."""
+def idle_threads() -> int | None:
+    """
+    Return how many idle threads the loaded OpenBLAS libraries have now, None where one does not tell.
+
+    They have none after any fork of this process, which stops them, until their next use. What they would have then
+    says nothing: in its place there may be as many threads of somebody else, which a fork does not stop.
+    """
     total = 0
     for path in _libraries():
-        if "openblas" in path.rpartition("/")[2] and (get := _openblas(path, "get_num_threads")) is not None:
-            total += max(0, get() - 1)
+        if "openblas" not in path.rpartition("/")[2]:
+            continue
+        number = _counted(path)
+        if number is None and (number := _meant(path)) is None:
+            return None
+        total += number
     return total
+
+
+def _counted(path: str) -> int | None:
+    """Return the idle threads that an OpenBLAS has, None for a build that hides its counts."""
+    try:
+        library = ctypes.CDLL(path)
+        is_serving = ctypes.c_int.in_dll(library, "blas_server_avail").value
+        return max(0, ctypes.c_int.in_dll(library, "blas_num_threads").value - 1) if is_serving else 0
+    except (OSError, ValueError):
+        return None
+
+
+def _meant(path: str) -> int | None:
+    """
+    Return the idle threads that an OpenBLAS would have, None where it does not tell.
+
+    NumPy 2.5's build tells nothing else. It says little where another library keeps threads, so that it is not asked
+    there.
+    """
+    get = _openblas(path, "get_num_threads")
+    return None if get is None or _runtimes() else max(0, get() - 1)
+
+
+def _runtimes() -> set[str]:
+    """Return the names of loaded libraries that keep threads which a fork does not stop, as of now."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
+        found = {name.decode().removeprefix("lib").strip("_") for name in _RUNTIMES.findall(file.read())}
+    return found
 
 
 def n_threads() -> int:
@@ -101,9 +144,44 @@ def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     count = n_threads() - len(ours)
     if count < 1:
         return "the number of threads cannot be read"
-    if count == 1 or count == 1 + idle_threads() or _are_ending(count, len(ours)):
+    if count == 1 or count == _explained() or _are_ending(count, len(ours)):
         return ""
-    return f"{count - 1} threads of native libraries are alive"
+    return _described(count - 1)
+
+
+def _explained() -> int:
+    """Return the threads of a process that has none but this one and OpenBLAS's idle ones."""
+    return 1 + (idle_threads() or 0)
+
+
+# What _described has said last, and for which number of threads and modules.
+_said: tuple[tuple[int, int], str] = ((0, 0), "")
+
+
+def _described(n_others: int) -> str:
+    """Say that there are threads of native libraries, and whose they may be."""
+    global _said  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
+    key = (n_others, len(sys.modules))
+    if _said[0] != key:
+        runtimes = _runtimes()
+        hints = [f"loaded: {', '.join(sorted(runtimes))}"] if runtimes else []
+        hints += [f"named: {', '.join(names)}"] if (names := _thread_names()) else []
+        end = f" ({'; '.join(hints)})" if hints else ""
+        are = "thread of a native library is" if n_others == 1 else "threads of native libraries are"
+        _said = (key, f"{n_others} {are} alive{end}")
+    return _said[1]
+
+
+def _thread_names() -> list[str]:
+    """Return the names that threads of this process have been given, but for those that have the main one's; some."""
+    names = set()
+    with contextlib.suppress(OSError):  # threads end meanwhile
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
+                names.add(file.read().strip())
+    with contextlib.suppress(OSError), open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
+        names.discard(file.read().strip())
+    return sorted(names)[:3]
 
 
 def _are_ending(count: int, n_ours: int) -> bool:
@@ -113,11 +191,11 @@ def _are_ending(count: int, n_ours: int) -> bool:
     Some stay, those of native libraries: as many as have stayed before are not waited for again.
     """
     global _stayed  # noqa: PLW0603 - a number, replaced in one statement
-    end = time.monotonic() + _ENDING_S
+    end = time.monotonic() + bounds.JOINED_S
     while count != _stayed and time.monotonic() < end:
-        time.sleep(_ENDING_S / 100)
+        time.sleep(bounds.JOINED_S / 100)
         count = n_threads() - n_ours
-        if count in {1, 1 + idle_threads()}:
+        if count in {1, _explained()}:
             return True
     _stayed = count
     return False

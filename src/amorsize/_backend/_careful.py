@@ -1,8 +1,8 @@
 """
 Opening results of which some cannot be opened: the others are kept. Loaded only when a pickle has failed to open.
 
-Slow, in pure Python: what an object's own code raises is put in its place, and the results that hold such a place are
-found by walking through them once more.
+Slow, in pure Python: what cannot be made has its error put in its place, what cannot be filled is noted with its error,
+and the results that hold the one or the other are found by walking through them once more.
 """
 
 from __future__ import annotations
@@ -44,10 +44,35 @@ def _new(kind: Any, arguments: Any, keywords: Any = None) -> Any:
 _Unpickler: Any = vars(pickle)["_Unpickler"]
 
 
+def _filling(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """
+    Return an instruction that goes on where an object cannot be filled, as where a key's ``__hash__`` fails.
+
+    All of them take what they fill it with off the stack first. The object stays: others may hold it already.
+    """
+
+    def fill(self: _Careful) -> None:
+        try:
+            load(self)
+        except Exception as error:  # noqa: BLE001 - objects raise anything when they are filled
+            self.broken[id(self.stack[-1])] = self.stack[-1], error
+
+    return fill
+
+
 class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
-    """An unpickler that goes on where an object cannot be made."""
+    """
+    An unpickler that goes on where an object cannot be made or filled.
+
+    Attributes:
+        broken: Objects that could not be filled and why, by their identity.
+    """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Unpickler.dispatch)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.broken: dict[int, tuple[Any, BaseException]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -67,21 +92,23 @@ class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
         keywords, arguments = self.stack.pop(), self.stack.pop()
         self.stack[-1] = _new(self.stack[-1], arguments, keywords)
 
+    def _frozenset(self) -> None:
+        parts = self.pop_mark()  # before the stack is asked for: it is another one afterwards
+        self.append(_made(frozenset, (parts,)))
+
     def _build(self) -> None:
         if isinstance(self.stack[-2], _Unopened):
             self.stack.pop()
-            return
-        depth = len(self.stack) - 1
-        try:
+        else:
             self.load_build()
-        except Exception as error:  # noqa: BLE001 - as above
-            del self.stack[depth:]
-            self.stack[-1] = _Unopened(error)
 
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.NEWOBJ[0]] = _newobj
     dispatch[pickle.NEWOBJ_EX[0]] = _newobj_ex
-    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.FROZENSET[0]] = _frozenset
+    dispatch[pickle.BUILD[0]] = _filling(_build)
+    for _code in (pickle.ADDITEMS, pickle.SETITEM, pickle.SETITEMS, pickle.APPEND, pickle.APPENDS):
+        dispatch[_code[0]] = _filling(dispatch[_code[0]])
 
 
 def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callable[[Any], BaseException | None]]:
@@ -98,10 +125,12 @@ def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callab
         error: BaseException | None = None
 
         def persistent_id(self, obj: Any) -> Any:
-            if isinstance(obj, _Unopened):
-                self.error = self.error or obj.error
-                return 0
-            return None
+            error = obj.error if isinstance(obj, _Unopened) else broken.get(id(obj), (obj, None))[1]
+            self.error = self.error or error
+            return None if error is None else 0
+
+    unpickler = _Careful(io.BytesIO(data), buffers=buffers)
+    whole, broken = unpickler.load(), unpickler.broken
 
     def trouble(part: Any) -> BaseException | None:
         finder = Finder(io.BytesIO(), protocol=5)
@@ -111,4 +140,4 @@ def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callab
             return finder.error or error
         return finder.error
 
-    return _Careful(io.BytesIO(data), buffers=buffers).load(), trouble
+    return whole, trouble

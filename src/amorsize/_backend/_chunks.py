@@ -6,22 +6,26 @@ Also what bounds an item's seconds there. A worker imports this module, so it im
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
 import signal
+import struct
 import sys
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._backend import _files, _ship, _worker
+from amorsize._backend import _bounds as bounds
+from amorsize._backend import _files, _output, _ship, _worker
 from amorsize._backend._flow import Done, run_quantum, send_by
 from amorsize._backend._outcome import overran
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from amorsize._backend._flow import Work
     from amorsize._backend._job import Job
@@ -59,7 +63,10 @@ class Chunk:
 
     def __call__(self) -> Done:
         _worker.mark_worker()
+        if self.board:
+            speak_on(self.board)
         call = _ship.open_parcel(self.parcel)
+        _output.know_handlers()  # what modules add when they are imported, they have added in the caller too
         items = pickle.loads(self.items)
         if self.timeout is not None:
             call = alarmed(call, self.timeout, self.start)
@@ -69,6 +76,7 @@ class Chunk:
         results, failures = run_quantum(call, items, self.quantum_s, block, keep_going=self.keep_going, tell=tell)
         end = clock()
         data = _worker.pack(results, failures, self.start, _ship.dumps)
+        _output.flush()
         return Done(data, len(results), begin, end, f"process {os.getpid()}")
 
 
@@ -99,19 +107,31 @@ def alarmed(call: Callable[[Any], Any], timeout: float, start: int) -> Callable[
     def bounded(item: Any) -> Any:
         nonlocal position
         index, position = position, position + 1
+        is_running = True
 
         def overrun(*_: object) -> None:
-            raise _worker.Overrun
+            # One that comes as the item has just ended would be raised by the clean-up.
+            if is_running:
+                raise _worker.Overrun
 
+        began = clock()
         before = signal.signal(signal.SIGALRM, overrun)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+        theirs = signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            return call(item)
+            try:
+                return call(item)
+            finally:
+                is_running = False
         except _worker.Overrun:
             raise overran(index, timeout) from None
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            is_running = False
+            # A timer that the item has set for itself stays; one that ran before goes on.
+            if signal.getsignal(signal.SIGALRM) is overrun:
+                left_s = max(1e-6, theirs[0] - (clock() - began)) if theirs[0] else 0.0
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+                signal.setitimer(signal.ITIMER_REAL, left_s, theirs[1])
 
     return bounded
 
@@ -122,6 +142,9 @@ class Board:
 
     After a death it tells the items that were being computed from those that only waited in a queue. loky tells of a
     death before it ends the other workers: so a chunk is closed here first, and begins no more items after that.
+
+    Behind that part workers append what their items say, each message whole, since loky has no way for it beside that
+    of results.
     """
 
     N_SLOTS: Final = 4096
@@ -138,11 +161,18 @@ class Board:
             handle, self.path = _files.make()
             # However this object ends, an interrupt between two lines included, the file goes with it.
             _files.removing(self, self.path)
+            self._file = os.fdopen(handle, "r+b", buffering=0)
             try:
-                os.ftruncate(handle, self.SLOT_BYTES * self.N_SLOTS)
-                self._map = mmap.mmap(handle, self.SLOT_BYTES * self.N_SLOTS)
-            finally:
-                os.close(handle)
+                os.ftruncate(handle, _BEGUN_BYTES)
+                self._map = mmap.mmap(handle, _BEGUN_BYTES)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def __del__(self) -> None:
+        # One that an interrupt left open would warn of its descriptor.
+        with contextlib.suppress(AttributeError):
+            self._file.close()
 
     def watch(self, task: Chunk, number: int) -> Chunk:
         """Return the task with its place on the board."""
@@ -165,10 +195,85 @@ class Board:
         except ValueError:
             return None
 
+    def hear(self) -> list[tuple[int, bytes]]:
+        """Return what workers have said since the last time, each message with the number of its process."""
+        if self._file.closed:
+            return []
+        handle = self._file.fileno()
+        if os.fstat(handle).st_size <= _BEGUN_BYTES:
+            return []
+        with locked(handle):
+            self._file.seek(_BEGUN_BYTES)
+            data = self._file.read()
+            os.ftruncate(handle, _BEGUN_BYTES)
+        messages, at = [], 0
+        while at + _MESSAGE.size <= len(data):
+            pid, n_bytes = _MESSAGE.unpack_from(data, at)
+            at += _MESSAGE.size + n_bytes
+            messages.append((pid, data[at - n_bytes : at]))
+        return messages
+
     def close(self) -> None:
         """Remove the file."""
         self._map.close()
+        self._file.close()
         _files.remove(self.path)
+
+
+# Bytes of the board that tell of items begun.
+_BEGUN_BYTES: Final = Board.SLOT_BYTES * Board.N_SLOTS
+
+# What stands before something said: the worker's number, and the bytes that follow.
+_MESSAGE: Final = struct.Struct("=qq")
+
+
+@contextlib.contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Have an open file for oneself."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - does not exist on Windows
+
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+_spoken: tuple[str, int] = ("", -1)
+
+
+def speak_on(path: str) -> None:
+    """Let what items say go to the board from now on; in the worker. Not on Windows, where files lock otherwise."""
+    global _spoken  # noqa: PLW0603 - a worker runs one chunk at a time
+    if sys.platform == "win32":
+        return
+    if _spoken[0] != path:
+        # Opened first: of a run that has ended there is no board any more, and its chunk ends here.
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        if _spoken[1] >= 0:
+            os.close(_spoken[1])
+        _spoken = path, handle
+        _output.listen(partial(_say_on, _spoken[1]))
+
+
+def _say_on(handle: int, data: bytes) -> None:
+    """Append a message, once there is room; drop it where nobody listens any more."""
+    whole = _MESSAGE.pack(os.getpid(), len(data)) + data
+    while True:
+        with locked(handle):
+            state = os.fstat(handle)
+            if not state.st_nlink:
+                return
+            if state.st_size < _BEGUN_BYTES + bounds.UNHEARD_BYTES:
+                with contextlib.suppress(OSError):  # no room
+                    written = 0
+                    while written < len(whole):
+                        written += os.write(handle, whole[written:])
+                return
+        time.sleep(bounds.ROOM_LOOK_S)
 
 
 _mapped: tuple[str, Any] = ("", None)

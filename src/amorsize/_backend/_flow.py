@@ -17,10 +17,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _outside
 from amorsize import _schedule as schedule
+from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._outcome import MOST_IDLE_DEATHS, Outcome, died_idle
-from amorsize._types import Span
+from amorsize._backend._outcome import Outcome, died_idle
+from amorsize._records import Span
 from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -30,14 +32,9 @@ if TYPE_CHECKING:
     from amorsize._backend._carrier import Carrier, Submitter
     from amorsize._backend._chunks import Board
     from amorsize._backend._job import Job
+    from amorsize._backend._voice import Voice
 
 clock = time.perf_counter
-
-# Seconds the caller waits at most before it looks after things no callback announces.
-HOUSEKEEPING_S: Final = 0.5
-
-# Seconds to wait after a death for the other chunks that went down with it; loky tells of all of them at once.
-_LAST_WORDS_S: Final = 0.25
 
 # The number of the task that only tells that a worker is up.
 _HELLO: Final = -1
@@ -89,6 +86,7 @@ def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
     try:
         return dumps(items)
     except Exception as error:
+        _outside.pass_on(error)
         message = f"{type(error).__name__}: {error}"
         raise Unsendable(message) from error
 
@@ -132,6 +130,8 @@ class Callbacks:
         self._board = board
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._unanswered: list[int] = []
+        self._voices: dict[int, Voice] = {}
+        self._is_lively = False
 
     def task(self, job: Job, work: Work) -> Any:
         """Ask the way."""
@@ -153,6 +153,8 @@ class Callbacks:
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come."""
         answers = []
+        if self._is_lively:
+            timeout_s = min(timeout_s, bounds.LIVELY_S)
         with contextlib.suppress(queue.Empty):
             answers.append(self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait())
             while True:
@@ -163,7 +165,34 @@ class Callbacks:
         answers = [answer for answer in answers if answer.number in self._unanswered]
         for answer in answers:
             self._unanswered.remove(answer.number)
+        self._hear(answers)
         return answers
+
+    def _hear(self, answers: Sequence[Answer]) -> None:
+        """Let appear what workers have said: whole with the answer of their chunk, and when some have died."""
+        if self._board is None:
+            return
+        messages = self._board.hear()
+        self._is_lively = bool(messages)
+        for pid, data in messages:
+            if pid not in self._voices:
+                from amorsize._backend._voice import Voice  # noqa: PLC0415 - most items say nothing
+
+                self._voices[pid] = Voice()
+            self._voices[pid].hear(data)
+        if self._voices:
+            lanes = {None if answer.error is not None else answer.result.lane for answer in answers}
+            for pid, voice in self._voices.items():
+                if None in lanes or f"process {pid}" in lanes:
+                    voice.end()
+                else:
+                    voice.look()
+
+    def hear_out(self) -> None:
+        """Let appear what is left: nothing more comes."""
+        self._hear(())
+        for voice in self._voices.values():
+            voice.end()
 
     def broken(self, error: BaseException) -> str:
         """Ask the way."""
@@ -217,7 +246,7 @@ class FlowTeam:
         self.job = job
         self.carrier = carrier
         self.n_items = len(job.items)
-        self.outcome = Outcome(job.base, self.n_items)
+        self.outcome = Outcome(job.base, self.n_items, job.sink)
         self.limit = self.n_items
         self.ranges = schedule.Ranges(0, self.n_items, without=job.first)
         for i in reversed(job.first):
@@ -226,9 +255,12 @@ class FlowTeam:
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not job.is_cold
         self.began = self._looked_at = clock()
-        self._most_jobs = job.n_jobs
+        self._most_jobs = self._n_jobs = job.n_jobs
         self.suspects: list[int] = []
         self.one_by_one = False
+        # Of the suspects that are run alone, those not settled yet; and how many tasks could wait for each worker.
+        self._alone: set[int] = set()
+        self._ahead = carrier.ahead
         # After a death nothing is handed out until all that was out has come back, and there are workers again.
         self._down_by = ""
         self._idle_deaths = 0
@@ -250,7 +282,7 @@ class FlowTeam:
                 self.top_up()
                 if not self.in_flight and not self.ranges.n_left:
                     break
-                self.take(HOUSEKEEPING_S)
+                self.take(bounds.HOUSEKEEPING_S)
             self.hear_out()
         finally:
             self.close()
@@ -267,7 +299,7 @@ class FlowTeam:
 
     def hear_out(self) -> None:
         """After a death that ends the run, take in what went down with it: whose item it was, nobody knows yet."""
-        deadline = clock() + _LAST_WORDS_S
+        deadline = clock() + bounds.LAST_WORDS_S
         while self.outcome.died is not None and self.in_flight and (left_s := deadline - clock()) > 0:
             self.take(left_s)
 
@@ -288,13 +320,11 @@ class FlowTeam:
             if taken is None:
                 if self.ready and not self.in_flight:
                     return
-                self.take(HOUSEKEEPING_S)
+                self.take(bounds.HOUSEKEEPING_S)
                 continue
             begin = clock()
             start, stop = taken
-            done, failed = _worker.run_here(
-                self.job.call, _worker.cut(self.job.items, start, stop), keep_going=self.job.keep_going
-            )
+            done, failed = _worker.run_here(self.job, _worker.cut(self.job.items, start, stop))
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
@@ -368,25 +398,29 @@ class FlowTeam:
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
-        done, failed = _worker.run_here(
-            self.job.call, _worker.cut(self.job.items, start, stop), keep_going=self.job.keep_going
-        )
+        done, failed = _worker.run_here(self.job, _worker.cut(self.job.items, start, stop))
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 
     def take(self, timeout_s: float) -> None:
         """Take in answers; waits at most *timeout_s* for the first."""
         job = self.job
-        if job.is_tight is not None and clock() - self._looked_at > HOUSEKEEPING_S:
+        if job.check is not None:
+            job.check()
+        if job.is_tight is not None and clock() - self._looked_at > bounds.HOUSEKEEPING_S:
             self._looked_at = clock()
             # One chunk fewer in flight at each look while memory is short, one more while it is not; never none.
             job.n_jobs = max(1, min(self._most_jobs, job.n_jobs + (-1 if job.is_tight() else 1)))
+        if job.progress is not None:
+            job.progress(self.outcome.n_done)  # what came too soon after a report is reported now
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
         if self._down_by and not self.in_flight:
             self._rise()
         if self.suspects and not self.in_flight:
             self._ask_one_by_one()
+        elif self.one_by_one and not self._alone:
+            self._go_on_together()
 
     def _answer(self, answer: Answer) -> None:
         if answer.number == _HELLO:
@@ -425,10 +459,13 @@ class FlowTeam:
 
     def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
         self.outcome.put(start, results, failures)
+        if self._alone:
+            self._alone.difference_update(range(start, start + len(results)))
         fatal = [position for position, error in failures if not self.job.goes_on(error)]
         if fatal:
             self.limit = min(self.limit, start + fatal[0])
             self.ranges.drop_from(self.limit)
+            self._alone = {i for i in self._alone if i < self.limit}
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
 
@@ -437,6 +474,7 @@ class FlowTeam:
         error = answer.error
         assert error is not None  # noqa: S101 - for the type checker
         if isinstance(error, _worker.NoWorkersError):
+            self.outcome.is_refused = True
             self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
             if not self.in_flight:  # the next chunk would be refused too, after an attempt that takes time
                 self.carrier = refusing(self.carrier.name, error)
@@ -462,7 +500,12 @@ class FlowTeam:
             return False
         if not job.parcel.is_by_value:
             job.parcel.close()
-            job.parcel = job.repack()
+            try:
+                job.parcel = job.repack()
+            except _worker.UnsendableFunctionError as error:
+                why = f"the workers have other code, and the function cannot be pickled: {error}"
+                self._tell(f"items run in this process: {why}")
+                self.carrier = refusing(self.carrier.name, error)
         return True
 
     def _lost(self, positions: range, error: BaseException) -> None:
@@ -489,7 +532,7 @@ class FlowTeam:
         """Have workers again after a death (of all that one pool had); give up where they die before they begin."""
         self._idle_deaths = 0 if self._has_begun else self._idle_deaths + 1
         cause, self._has_begun, self._down_by = self._down_by, False, ""
-        if self._idle_deaths > MOST_IDLE_DEATHS:
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS:
             self._give_up(died_idle(cause))
         try:
             self.carrier.renew()
@@ -520,13 +563,22 @@ class FlowTeam:
     def _ask_one_by_one(self) -> None:
         """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
         if not self.one_by_one:
-            self.one_by_one = True
+            self.one_by_one, self._n_jobs = True, self._most_jobs
             self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
             self.job.n_jobs = self._most_jobs = 1
-            self.carrier.ahead = 0
+            self._ahead, self.carrier.ahead = self.carrier.ahead, 0
         for i in sorted(self.suspects, reverse=True):
             self.ranges.give_back(i, i + 1)
+        self._alone |= {i for i in self.suspects if i < self.limit}
         self.suspects.clear()
+
+    def _go_on_together(self) -> None:
+        """Have all workers again: of what was in flight at a death, each item has been done or has failed."""
+        self.one_by_one, job = False, self.job
+        job.n_jobs = self._most_jobs = self._n_jobs
+        self.chunker = schedule.Chunker(job.n_jobs, self.chunker.item_s, job.batch_overhead_s, job.batch_size)
+        if not isinstance(getattr(self.carrier, "way", None), Refused):
+            self.carrier.ahead = self._ahead
 
 
 def _died(names: tuple[int, ...], cause: str) -> WorkerDied:

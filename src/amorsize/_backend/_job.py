@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from amorsize import _outside
 from amorsize._backend import _worker
 from amorsize.exceptions import WorkerDied
 
@@ -29,6 +29,7 @@ class Job:
         kwargs: Constant keyword arguments.
         importable: Whether workers can import the function by name.
         n_jobs: Processes or threads computing at once.
+        n_cpus: CPUs that the plan has for them.
         batch_size: Exact size of chunks, or None.
         caller_computes: Whether the caller is one of the ``n_jobs``.
         item_s: Expected seconds per item.
@@ -37,17 +38,21 @@ class Job:
         retries: How often an item whose worker died may run again.
         timeout: Seconds one item may take, or None.
         progress: Called with the items done so far.
+        sink: Given results as they come: the position of the first, the results, and which of them failed, from it.
+        stays_out: Whether the caller leaves the items to its workers, so that its process has time for other things.
+        check: Called while the caller waits and between its own blocks; what it raises ends the run as Ctrl-C does.
         first: Positions to hand out before all others, one by one.
         is_tight: Tells whether memory is running out: fewer workers then get work.
+        blocker: Says why this process must not be forked any more, or ""; asked before a fork in mid-run, since items
+            have run here meanwhile, which may have started threads or opened files.
         initializer: Called once in each worker.
         initargs: Its arguments.
         backend: joblib's backend object, for external ones.
-        may_keep: Whether forked workers may be those of an earlier map, and stay for a later one.
         parcel: The packed function, where it is sent; None where it is not.
         repack: Packs it by value, for workers whose code differs.
         is_cold: Whether workers are still to be started: the caller works until they answer.
-        keep: Asked, with the team, at the end of a run without losses whether it stays for the next map; None if never.
         call: The function of one item.
+        handlers: The program's handlers of signals as the run begins.
     """
 
     func: Callable[..., Any]
@@ -57,6 +62,7 @@ class Job:
     kwargs: dict[str, Any] | None = None
     importable: bool = False
     n_jobs: int = 2
+    n_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
     batch_size: int | None = None
     caller_computes: bool = False
     item_s: float = 0.001
@@ -65,26 +71,33 @@ class Job:
     retries: int = 0
     timeout: float | None = None
     progress: Callable[[int], None] | None = None
+    stays_out: bool = False
+    check: Callable[[], None] | None = None
+    sink: Callable[[int, Sequence[Any], Sequence[int]], None] | None = None
     first: Sequence[int] = ()
     is_tight: Callable[[], bool] | None = None
+    blocker: Callable[[], str] | None = None
     initializer: Callable[..., Any] | None = None
     initargs: tuple[Any, ...] = ()
     backend: Any = None
-    may_keep: bool = False
 
     # Filled in by the adapter where workers need more than a fork does.
     parcel: Parcel | None = None
     repack: Callable[[], Parcel] | None = None
     is_cold: bool = False
-    keep: Callable[[Any], bool] | None = None
 
     def __post_init__(self) -> None:
         self.call = _worker.make_call(self.func, star=self.star, kwargs=self.kwargs)
+        self.handlers = _outside.handlers()
+
+    def is_outside(self, error: BaseException) -> bool:
+        """Tell whether the program itself has raised *error* into an item that the caller runs."""
+        return _outside.is_outside(error, self.handlers, self.func)
 
     @property
     def caller_may_compute(self) -> bool:
         """Whether items may run in the caller beside the workers."""
-        return self.timeout is None and not self.retries and self.initializer is None
+        return self.timeout is None and not self.retries and self.initializer is None and not self.stays_out
 
     @property
     def ends_with_a_death(self) -> bool:
@@ -100,10 +113,7 @@ class Job:
     @property
     def threads(self) -> int:
         """Threads that the numerical libraries of each worker get: the CPUs divided by the jobs."""
-        n_cpus = os.cpu_count() or 1
-        if sys.platform == "linux":
-            n_cpus = len(os.sched_getaffinity(0))
-        return max(1, n_cpus // max(1, self.n_jobs))
+        return max(1, self.n_cpus // max(1, self.n_jobs))
 
     @property
     def initialize(self) -> Callable[[], None] | None:

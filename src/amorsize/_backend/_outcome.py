@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from typing import TYPE_CHECKING, Any
 
+from amorsize._backend import _bounds as bounds
 from amorsize._backend._worker import MISSING
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from amorsize._types import Span
+    from amorsize._records import Span
 
 
 class Outcome:
@@ -39,6 +41,9 @@ class Outcome:
         open_s: Seconds the caller spent unpacking them.
         read_s: Seconds the caller spent reading them, where that was measured.
         is_warm: Whether the workers were there before this run.
+        sink: Given results as they come, if anybody wants them; see :class:`amorsize._backend._job.Job`.
+        is_refused: Whether the system refused workers, so that items ran in the caller.
+        is_cold: Whether what starts them, the fork server, was not.
     """
 
     n_done: int = 0
@@ -54,9 +59,15 @@ class Outcome:
     open_s: float = 0.0
     read_s: float = 0.0
     is_warm: bool = False
+    is_refused: bool = False
+    is_cold: bool = False
 
-    def __init__(self, base: int, n_items: int) -> None:
-        self.base, self.n_items = base, n_items
+    def __init__(
+        self, base: int, n_items: int, sink: Callable[[int, Sequence[Any], Sequence[int]], None] | None = None
+    ) -> None:
+        self.base: int = base
+        self.n_items: int = n_items
+        self.sink: Callable[[int, Sequence[Any], Sequence[int]], None] | None = sink
         self.results: list[Any] = [MISSING] * n_items
         self.failures: dict[int, BaseException] = {}
         self.suspects: list[int] = []
@@ -69,6 +80,8 @@ class Outcome:
         self.n_done += len(results)
         for position, error in failures:
             self.failures[start + position] = error
+        if self.sink is not None:
+            self.sink(start, results, [position for position, _ in failures])
 
     def received(self, n_items: int, n_bytes: int, busy_s: float, open_s: float) -> None:
         """Add one message to the measurements."""
@@ -99,10 +112,6 @@ class Outcome:
         }
 
 
-# Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too.
-MOST_IDLE_DEATHS: Final = 5
-
-
 def overran(index: int, limit_s: float) -> ItemTimeout:
     """Say that an item was stopped for its time."""
     return ItemTimeout(f"item {index} took longer than timeout={limit_s:g} s and was stopped", index)
@@ -110,14 +119,15 @@ def overran(index: int, limit_s: float) -> ItemTimeout:
 
 def died_idle(cause: str) -> WorkerDied:
     """Return what becomes of the items that are left when no worker lives long enough to begin one."""
-    text = f"workers die before they begin an item, {MOST_IDLE_DEATHS} in a row, the last one: {cause}"
+    text = f"workers die before they begin an item, {bounds.MOST_IDLE_DEATHS} in a row, the last one: {cause}"
     return WorkerDied(text, {}, (), cause)
 
 
 def describe_exit(status: int | None) -> str:
     """Say in words how a process ended, given its wait status."""
     if status is None:
-        return "cause unknown"
+        is_ignored = sys.platform != "win32" and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+        return "cause unknown, since the program ignores SIGCHLD" if is_ignored else "cause unknown"
     if status & 0x7F:
         number = status & 0x7F
         try:

@@ -17,18 +17,20 @@ import mmap
 import os
 import pickle
 import select
-import struct
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Protocol
 
-from amorsize import _schedule as schedule
-from amorsize._backend import _blas, _ship, _worker
+from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
-from amorsize._backend._flow import Answer, Done, Work, run_quantum, send_by
+from amorsize._backend import _worker
+from amorsize._backend._flow import Answer, Done, Work, send_by
 from amorsize._backend._outcome import describe_exit, overran
+from amorsize._backend._tasks import NO_MORE, SAID_TASK, TASK, UNOPENED_TASK, dumps_plainly
+from amorsize._backend._voice import Voice
+from amorsize._backend._worker import NoWorkersError
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
@@ -38,46 +40,89 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from amorsize._backend._job import Job
 
-_HEAD: Final = struct.Struct("=qqqdd")  # number, bytes that follow, items, begin, end
-_READ_BYTES: Final = 1 << 20
-
-# Instead of a number: the worker may leave. The end of the pipe does not tell: whatever has been forked since, another
-# stream's workers or the user's own processes, holds a copy of the other end.
-_NO_MORE: Final = -1
-
-# Instead of how many items have been done: they could not be unpickled, and an error follows.
-_UNOPENED: Final = -1
 
 clock = time.perf_counter
 
 
 @dataclass(eq=False, repr=False, match_args=False)
-class _Worker:
+class TaskSeat:
+    """
+    One worker of a stream.
+
+    Attributes:
+        slot: Its place on the board.
+        pid: Its process, 0 while that is not known yet.
+        tasks_fd: Where its tasks are written.
+        results_fd: Where its results are read.
+        pid_fd: Becomes readable when it ends; -1 where there is none.
+        conn: What else it may have to say, None for a fork.
+        seat: What its crew keeps of it.
+    """
+
     slot: int
     pid: int
     tasks_fd: int
     results_fd: int
-    pid_fd: int
+    pid_fd: int = -1
+    conn: Any = None
+    seat: Any = None
+    has_ended: bool = False
     unsent: deque[memoryview] = field(default_factory=deque)
     buffer: bytearray = field(default_factory=bytearray)
     numbers: deque[int] = field(default_factory=deque)
     since_s: float = 0.0
+    voice: Voice = field(default_factory=Voice)
+
+    def fds(self) -> list[int]:
+        """Return the descriptors to wait for."""
+        conn_fd = -1 if self.conn is None else self.conn.fileno()
+        return [fd for fd in (self.results_fd, self.pid_fd, conn_fd) if fd >= 0]
 
 
-class ForkPool:
-    """A carrier with forked workers of its own; made for one stream, closed with it."""
+class TaskCrew(Protocol):
+    """How the workers of a stream are started and ended."""
 
-    name = "fork"
+    def board(self, n_bytes: int) -> mmap.mmap:
+        """Return memory that is shared with the workers."""
+        ...
 
-    def __init__(self, job: Job) -> None:
+    def start_tasks(self, pool: TaskPool, slot: int, tasks: tuple[int, int], results: tuple[int, int]) -> TaskSeat:
+        """Start a worker with these pipes and close its ends of them; raises OSError where the system refuses one."""
+        ...
+
+    def hear(self, pool: Any, worker: Any, /) -> bool:
+        """Take what a worker says beside its results; returns whether it is still there."""
+        ...
+
+    def kill(self, worker: Any) -> None:
+        """End a worker at once."""
+
+    def reap(self, worker: Any) -> int | None:
+        """Wait for the end of a worker; returns its wait status, None if nobody knows it."""
+        ...
+
+    def dismiss(self, worker: Any) -> None:
+        """Be done with a worker that has ended, or has been told that the stream is over."""
+
+    def close(self) -> None:
+        """Give back what belongs to the stream."""
+
+
+class TaskPool:
+    """A carrier with workers of its own; made for one stream, closed with it."""
+
+    def __init__(self, job: Job, crew: TaskCrew, name: str) -> None:
         self.job = job
+        self.name = name
+        self.crew = crew
         self.ahead = 1 if job.timeout is None else 0
-        self._apply_threads = _blas.prepare(job.threads)
-        self._parent = os.getpid()
-        self._board_map = mmap.mmap(-1, 8 * 2 * job.n_jobs)
-        self._board = memoryview(self._board_map).cast("q")
+        self.parent = os.getpid()
+        self._refused: str = ""
+        self._board_map = crew.board(8 * 2 * job.n_jobs)
+        with memoryview(self._board_map) as whole:
+            self.board = whole[: 8 * 2 * job.n_jobs].cast("q")
         self._poll = select.poll()
-        self._workers: dict[int, _Worker] = {}
+        self.workers: dict[int, TaskSeat] = {}
         self._tasks: dict[int, Work] = {}
         self._answers: list[Answer] = []
         self.start_each_s = 0.0
@@ -87,7 +132,7 @@ class ForkPool:
                 stream.flush()
         try:
             for slot in range(job.n_jobs):
-                self._fork(slot)
+                self._start(slot)
         except BaseException:
             self.close(kill=True)
             raise
@@ -95,30 +140,40 @@ class ForkPool:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _fork(self, slot: int) -> _Worker:
+    def _start(self, slot: int) -> TaskSeat:
         with process.no_interrupt():
-            tasks_r, tasks_w = os.pipe()
-            made = [tasks_r, tasks_w]
+            made = list(os.pipe())
             try:
-                results_r, results_w = os.pipe()
-                made += [results_r, results_w]
-                pid = process.fork()
+                made += os.pipe()
+                worker = self.crew.start_tasks(self, slot, (made[0], made[1]), (made[2], made[3]))
             except OSError:
                 for fd in made:
-                    os.close(fd)
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
                 raise
-            if pid == 0:
-                self._child(slot, tasks_r, results_w, (tasks_w, results_r))
-            os.close(tasks_r)
-            os.close(results_w)
-            os.set_blocking(tasks_w, False)
-            os.set_blocking(results_r, False)
-            worker = _Worker(slot, pid, tasks_w, results_r, process.pidfd(pid))
-            self._workers[results_r] = worker
-            self._poll.register(results_r, select.POLLIN)
-            if worker.pid_fd >= 0:
-                self._poll.register(worker.pid_fd, select.POLLIN)
+            os.set_blocking(worker.tasks_fd, False)
+            os.set_blocking(worker.results_fd, False)
+            self.workers[worker.results_fd] = worker
+            for fd in worker.fds():
+                self._poll.register(fd, select.POLLIN)
         return worker
+
+    def watch(self, fd: int) -> None:
+        """Wait for one more descriptor of a worker."""
+        self._poll.register(fd, select.POLLIN)
+
+    def go_alone(self, why: str) -> None:
+        """Let the caller do what workers cannot."""
+        self._refused = why
+        for number in list(self._tasks):
+            self._refuse(number)
+
+    def _refuse(self, number: int) -> None:
+        self._tasks.pop(number, None)
+        self._answers.append(Answer(number, None, NoWorkersError(self._refused)))
+        for worker in self.workers.values():
+            with contextlib.suppress(ValueError):
+                worker.numbers.remove(number)
 
     def close(self, *, kill: bool = False) -> None:
         """
@@ -127,115 +182,73 @@ class ForkPool:
         In a forked copy of the program only the descriptors: the workers are its parent's.
         """
         with process.no_interrupt():
-            is_mine = os.getpid() == self._parent
-            for worker in self._workers.values() if is_mine else ():
+            if os.getpid() != self.parent:
+                self._abandon()
+                return
+            for worker in list(self.workers.values()):
                 if kill or worker.numbers or not _dismiss(worker.tasks_fd):
-                    process.kill(worker.pid)
-            for worker in list(self._workers.values()):
-                if is_mine:
-                    process.reap(worker.pid)
-                self._forget(worker)
+                    self.crew.kill(worker)
+                    self._end(worker)
+                else:
+                    self._forget(worker)
             if not self._board_map.closed:
-                self._board.release()
+                self.board.release()
                 self._board_map.close()
+                self.crew.close()
 
-    def _forget(self, worker: _Worker) -> None:
-        del self._workers[worker.results_fd]
-        for fd in (worker.results_fd, worker.pid_fd, worker.tasks_fd):
-            if fd >= 0:
-                with contextlib.suppress(KeyError, OSError):
-                    self._poll.unregister(fd)
+    def _abandon(self) -> None:
+        for worker in self.workers.values():
+            for fd in (worker.tasks_fd, worker.results_fd, worker.pid_fd):
                 with contextlib.suppress(OSError):
                     os.close(fd)
+        self.workers.clear()
 
-    # -- the worker's side -------------------------------------------------------------------------------------------
+    def _forget(self, worker: TaskSeat) -> None:
+        del self.workers[worker.results_fd]
+        with contextlib.suppress(Exception):  # what the caller's streams raise must not keep descriptors open
+            worker.voice.end()
+        for fd in (*worker.fds(), worker.tasks_fd):
+            with contextlib.suppress(KeyError, OSError):
+                self._poll.unregister(fd)
+        os.close(worker.tasks_fd)
+        self.crew.dismiss(worker)
 
-    def _child(self, slot: int, tasks: int, results: int, foreign: tuple[int, ...]) -> None:
-        """Be a worker; never returns."""
-        code = 1
-        try:
-            for fd in foreign:
-                os.close(fd)
-            for other in self._workers.values():
-                for fd in (other.results_fd, other.pid_fd, other.tasks_fd):
-                    if fd >= 0:
-                        os.close(fd)
-            process.settle(self._parent)
-            self._apply_threads()
-            _worker.reseed()
-            self.job.call = _worker.prepared(self.job.call, self.job.initialize)
-            with os.fdopen(tasks, "rb") as stream:
-                self._serve(slot, stream, results)
-            code = 0
-        except BrokenPipeError:
-            code = 0  # the caller is gone
-        except BaseException:  # noqa: BLE001 - a forked copy of the caller must not run on into the caller's code
-            with contextlib.suppress(BaseException):
-                process.report()
-        finally:
-            with contextlib.suppress(BaseException):
-                sys.stdout.flush()
-            os._exit(code)
-
-    def _serve(self, slot: int, stream: Any, results: int) -> None:
-        while len(head := stream.read(_HEAD.size)) == _HEAD.size:
-            number, n_bytes, start, quantum_s, block = _HEAD.unpack(head)
-            if number == _NO_MORE:
-                return
-            data = stream.read(n_bytes)
-            try:
-                items = pickle.loads(data)
-            except Exception as error:  # noqa: BLE001 - objects raise anything when they are made; it travels home
-                data = pickle.dumps(_worker.pack_error(error, start))
-                process.write_all(results, _HEAD.pack(number, len(data), _UNOPENED, 0.0, 0.0), data)
-                continue
-            self._board[2 * slot] = number
-            begin = clock()
-            done, failures = self._run(slot, items, quantum_s, block)
-            end = clock()
-            data = _worker.pack(done, failures, start, _dumps)
-            process.write_all(results, _HEAD.pack(number, len(data), len(done), begin, end), data)
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-            del items, done, failures
-
-    def _run(self, slot: int, items: Any, quantum_s: float, block: float) -> tuple[list[Any], list[Any]]:
-        """Run items for a quantum, telling the board how far it has begun."""
-        board, place, job = self._board, 2 * slot + 1, self.job
-
-        def tell(n_begun: int) -> None:
-            board[place] = n_begun
-
-        return run_quantum(
-            job.call, items, quantum_s, int(block), keep_going=job.keep_going, look_s=schedule.CHECK_S, tell=tell
-        )
+    def _end(self, worker: TaskSeat) -> int | None:
+        """Wait for the end of a worker that dies, and be done with it; returns its wait status."""
+        status = self.crew.reap(worker)
+        worker.has_ended = True
+        self._forget(worker)
+        return status
 
     # -- the caller's side -------------------------------------------------------------------------------------------
 
     def task(self, job: Job, work: Work) -> Any:
         """Pickle the items."""
         del job
-        return work, send_by(_dumps, work.items)
+        return work, send_by(dumps_plainly, work.items)
 
     def submit(self, number: int, task: Any) -> None:
         """Queue a task for the worker with the fewest."""
         if not callable(task):
             work, data = task
-            head = _HEAD.pack(number, len(data), work.start, work.quantum_s, float(work.block))
+            head = TASK.pack(number, len(data), work.start, work.quantum_s, float(work.block))
             self._send(number, work, head + data)
             return
         self._answers.append(Answer(number, Done(([], []), 0, clock(), clock(), self.name), None))
 
     def _send(self, number: int, work: Work, message: bytes) -> None:
         self._tasks[number] = work
-        worker = min(self._workers.values(), key=lambda w: len(w.numbers))
+        if self._refused or not self.workers:
+            self._refuse(number)
+            return
+        worker = min(self.workers.values(), key=lambda w: len(w.numbers))
         if not worker.numbers:
             worker.since_s = clock()
         worker.numbers.append(number)
         worker.unsent.append(memoryview(message))
         self._flush(worker)
 
-    def _flush(self, worker: _Worker) -> None:
+    def _flush(self, worker: TaskSeat) -> None:
         """Write what the pipe takes now."""
         while worker.unsent:
             try:
@@ -260,28 +273,34 @@ class ForkPool:
         if self.job.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
         # See Team._wait in _fork.py: a replacement reuses the numbers of closed descriptors.
-        owners = {fd: w for w in self._workers.values() for fd in (w.results_fd, w.pid_fd, w.tasks_fd) if fd >= 0}
+        owners = {fd: w for w in self.workers.values() for fd in (*w.fds(), w.tasks_fd)}
         for fd, _ in self._poll.poll(timeout_s * 1000):
             worker = owners.get(fd)
-            if worker is not None and self._workers.get(worker.results_fd) is worker:
+            if worker is not None and self.workers.get(worker.results_fd) is worker:
                 self._handle(worker, fd)
+        for worker in self.workers.values():
+            worker.voice.look()
         if self.job.timeout is not None:
             self._end_overrun()
         answers, self._answers = self._answers, []
         return answers
 
-    def _handle(self, worker: _Worker, fd: int) -> None:
+    def _handle(self, worker: TaskSeat, fd: int) -> None:
         if fd == worker.tasks_fd:
             self._flush(worker)
             return
+        if worker.conn is not None and fd == worker.conn.fileno():
+            if self.crew.hear(self, worker):
+                return
+            fd = worker.pid_fd  # it has ended, whichever descriptor says so first
         self._receive(worker)
-        if fd == worker.pid_fd and self._workers.get(worker.results_fd) is worker:
+        if fd == worker.pid_fd and self.workers.get(worker.results_fd) is worker:
             self._bury(worker)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: TaskSeat) -> None:
         while True:
             try:
-                data = os.read(worker.results_fd, _READ_BYTES)
+                data = os.read(worker.results_fd, bounds.READ_BYTES)
             except BlockingIOError:
                 break
             if not data:
@@ -291,33 +310,35 @@ class ForkPool:
             worker.buffer += data
             self._messages(worker)
 
-    def _messages(self, worker: _Worker) -> None:
+    def _messages(self, worker: TaskSeat) -> None:
         buffer, used = worker.buffer, 0
-        while len(buffer) - used >= _HEAD.size:
-            number, n_bytes, n_items, begin, end = _HEAD.unpack_from(buffer, used)
-            if len(buffer) - used - _HEAD.size < n_bytes:
+        while len(buffer) - used >= TASK.size:
+            number, n_bytes, n_items, begin, end = TASK.unpack_from(buffer, used)
+            if len(buffer) - used - TASK.size < n_bytes:
                 break
-            data = bytes(buffer[used + _HEAD.size : used + _HEAD.size + n_bytes])
-            used += _HEAD.size + n_bytes
+            data = bytes(buffer[used + TASK.size : used + TASK.size + n_bytes])
+            used += TASK.size + n_bytes
+            if number == SAID_TASK:
+                worker.voice.hear(data)
+                continue
+            worker.voice.end()
             worker.numbers.remove(number)
             worker.since_s = clock()
             del self._tasks[number]
-            if n_items == _UNOPENED:
+            if n_items == UNOPENED_TASK:
                 self._answers.append(Answer(number, None, _unpacked(data)))
             else:
                 self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
         del buffer[:used]
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: TaskSeat) -> None:
         """Answer for a dead worker's tasks, and replace it."""
-        status = process.reap(worker.pid)
         n_begun = (
-            self._board[2 * worker.slot + 1]
-            if worker.numbers and self._board[2 * worker.slot] == worker.numbers[0]
+            self.board[2 * worker.slot + 1]
+            if worker.numbers and self.board[2 * worker.slot] == worker.numbers[0]
             else 0
         )
-        self._forget(worker)
-        cause = describe_exit(status)
+        cause = describe_exit(self._end(worker))
         numbers = list(worker.numbers)
         for position, number in enumerate(numbers):
             n_items = len(self._tasks.pop(number).items)
@@ -326,28 +347,27 @@ class ForkPool:
         self._replace(worker.slot)
 
     def _replace(self, slot: int) -> None:
-        self._board[2 * slot + 1] = 0
-        self._board[2 * slot] = 0
+        self.board[2 * slot + 1] = 0
+        self.board[2 * slot] = 0
         try:
-            self._fork(slot)
-        except OSError:
-            if not self._workers:
-                raise
+            self._start(slot)
+        except OSError as error:
+            if not self.workers:
+                self.go_alone(f"workers cannot be started: {error}")
 
     def _next_deadline_s(self) -> float:
         limit = self.job.timeout or 0.0
         now = clock()
-        return max(0.001, min((limit - (now - w.since_s) for w in self._workers.values() if w.numbers), default=0.5))
+        return max(0.001, min((limit - (now - w.since_s) for w in self.workers.values() if w.numbers), default=0.5))
 
     def _end_overrun(self) -> None:
         limit = self.job.timeout or 0.0
-        for worker in list(self._workers.values()):
+        for worker in list(self.workers.values()):
             if not worker.numbers or clock() - worker.since_s < limit:
                 continue
-            process.kill(worker.pid)
-            process.reap(worker.pid)
+            self.crew.kill(worker)
             number = worker.numbers[0]
-            self._forget(worker)
+            self._end(worker)
             self._answers.append(Answer(number, None, overran(self._tasks.pop(number).start, limit)))
             self._replace(worker.slot)
 
@@ -370,14 +390,6 @@ def _unpacked(data: bytes) -> BaseException:
 def _dismiss(tasks_fd: int) -> bool:
     """Tell an idle worker to leave, whose pipe is empty; returns whether it has been told."""
     try:
-        return os.write(tasks_fd, _HEAD.pack(_NO_MORE, 0, 0, 0.0, 0.0)) == _HEAD.size
+        return os.write(tasks_fd, TASK.pack(NO_MORE, 0, 0, 0.0, 0.0)) == TASK.size
     except OSError:
         return False
-
-
-def _dumps(value: Any) -> bytes:
-    """Pickle plainly, since a fork knows the same modules and classes; by value where that fails."""
-    try:
-        return pickle.dumps(value, protocol=5)
-    except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-        return _ship.dumps_by_value(value)

@@ -20,7 +20,7 @@ if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
     raise ImportError(message)
 
-__all__ = ["fork", "kill", "no_interrupt", "pidfd", "reap", "report", "settle", "write_all"]
+__all__ = ["fork", "kill", "no_interrupt", "pidfd", "prepare", "reap", "report", "settle", "write_all"]
 
 # From linux/prctl.h: the signal a process gets when the thread that forked it ends.
 _PR_SET_PDEATHSIG: Final = 1
@@ -40,6 +40,11 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def prepare() -> None:
+    """Look up what forks need, so that each of them need not."""
+    _prctl()
 
 
 @functools.cache
@@ -79,15 +84,15 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def reap(pid: int) -> int:
-    """Wait for a process; returns its wait status, 0 if somebody else has waited for it."""
+def reap(pid: int) -> int | None:
+    """Wait for a process; returns its wait status, None if somebody else has (the system, without SIGCHLD)."""
     while True:
         try:
             return os.waitpid(pid, 0)[1]
         except InterruptedError:
             continue
         except ChildProcessError:
-            return 0
+            return None
 
 
 def write_all(fd: int, head: bytes, data: bytes) -> None:

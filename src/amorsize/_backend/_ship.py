@@ -3,18 +3,17 @@ How a function reaches a worker that is not a fork: by name where the worker can
 
     caller                                       worker
     Parcel ── pickled once per map ──────────►   opened once, kept while the bytes are the same
-      by name: module, qualified name, hash of the code, the current values of small globals it names
+      by name: module, qualified name, hash of the code
       by value: cloudpickle
     a parcel above 64 KiB lies in a temporary file, and only its path travels with each chunk
 
-A worker's module is a fresh import: before it runs a function by name it sets the small globals that differ from the
-caller's, and where the code differs (an edited or reloaded module) it answers
+A worker's module is a fresh import: before it runs a function it sets what the caller has set in modules since they
+were imported (:mod:`amorsize._backend._settings`), and where the code differs (an edited or reloaded module) it answers
 :class:`amorsize._backend._worker.StaleCode`, and the caller sends the function by value.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib
@@ -24,44 +23,47 @@ import os
 import pickle
 import sys
 import types
-import warnings
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _function
-from amorsize._backend import _files, _worker
+from amorsize import _function, _outside
+from amorsize._analysis import known_dependencies
+from amorsize._backend import _ambience, _files, _places, _reduce, _settings, _unfound, _worker
+from amorsize._backend import _bounds as bounds
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Bytes of a parcel above which it goes through a file: below, sending it with each chunk costs less than a file does.
-_INLINE_BYTES: Final = 64 * 1024
-
-# Bytes of a global's value up to which it is compared and sent; larger ones are each worker's own copy.
-SMALL_BYTES: Final = 1024
-
-_SCALARS = (int, float, complex, bool, str, bytes, type(None))
-
 
 def dumps_by_value(value: Any) -> bytes:
-    """Pickle with cloudpickle: functions without a name of their own and classes of ``__main__`` go by value."""
+    """
+    Pickle with cloudpickle.
+
+    Functions without a name of their own, classes of ``__main__``, and what belongs to modules that a worker would not
+    find go by value.
+    """
     buffer = io.BytesIO()
-    pickler()(buffer, protocol=5).dump(value)
+    with _unfound.by_value(_cloudpickle()):
+        pickler()(buffer, protocol=5).dump(value)
     return buffer.getvalue()
 
 
 def _with_module(func: Callable[..., Any]) -> bytes:
-    """Pickle a function by value, and the functions and classes of its module too, which a worker has otherwise."""
+    """Pickle a function by value, and the functions and classes of its modules too, which a worker has otherwise."""
     module = sys.modules.get(getattr(func, "__module__", None) or "")
     if module is None or module.__name__ == "__main__":
         return dumps_by_value(_copied(func))
     cloudpickle = _cloudpickle()
-    cloudpickle.register_pickle_by_value(module)
+    modules = {module.__name__, *(name for name, _ in _helpers(func))} - cloudpickle.list_registry_pickle_by_value()
+    for name in modules:
+        cloudpickle.register_pickle_by_value(sys.modules[name])
     try:
         return dumps_by_value(_copied(func))
     finally:
-        cloudpickle.unregister_pickle_by_value(module)
+        for name in modules:
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
 def _cloudpickle() -> Any:
@@ -78,29 +80,76 @@ def pickler() -> Any:
     Return cloudpickle's pickler, taught to ask objects for their own ``__reduce_ex__`` where they stand for a function.
 
     It takes everything that looks like a function for one, and a decorated function looks like the one inside.
+    Code keeps the name of its file, see :mod:`amorsize._backend._places`.
     """
 
     class Pickler(_cloudpickle().Pickler):  # type: ignore[misc]  # cloudpickle has no annotations
-        def reducer_override(self, obj: Any) -> Any:
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._lines: dict[str, str] = {}  # one text per file, which the pickle then holds once
+
+        def reducer_override(self, obj: Any) -> Any:  # noqa: PLR0911 - one per kind of object
             if hasattr(type(obj), "_amorsize_unwrap"):
                 return obj.__reduce_ex__(5)
-            return super().reducer_override(obj)
+            if type(obj) is types.CodeType:
+                name = obj.co_filename
+                if name not in self._lines:
+                    self._lines[name] = _places.lines_of(obj)
+                return _places.placed, (*self.dispatch_table[types.CodeType](obj)[:2], name, self._lines[name])
+            if (place := _common_generator(obj)) is not None:
+                return _own_generator, place
+            if type(obj) is memoryview:  # of which cloudpickle makes bytes
+                data = bytes(obj) if obj.readonly else bytearray(obj)
+                return _view, (data, obj.format, obj.shape)
+            if type(obj) is weakref.WeakKeyDictionary:  # what functools.singledispatch has found so far
+                return weakref.WeakKeyDictionary, (dict(obj),)
+            how = super().reducer_override(obj)
+            if how is not NotImplemented or isinstance(obj, type) or type(obj) in self.dispatch_table:
+                return how
+            return _reduce.reduced(obj, _cloudpickle().list_registry_pickle_by_value())
 
     return Pickler
+
+
+def _common_generator(value: Any) -> tuple[str, str] | None:
+    """
+    Tell where the generator stands whose methods ``random.random``, ``numpy.random.rand`` and the like are.
+
+    A copy of it draws what the caller draws, in each worker: workers have one of their own, seeded by the system.
+    """
+    for module, name in (("random", "_inst"), ("numpy.random.mtrand", "_rand")):
+        if (holder := loaded(module)) is not None and value is vars(holder).get(name):
+            return module, name
+    return None
+
+
+def _own_generator(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 def dumps(value: Any) -> bytes:
     """Pickle plainly, by value where that fails."""
     try:
         data = pickle.dumps(value, protocol=5)
-    except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
+    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
+        _outside.pass_on(error)
         return dumps_by_value(value)
-    if b"__main__" in data:
-        return dumps_by_value(value)
-    return data
+    return dumps_by_value(value) if is_only_here(data) else data
 
 
-def dumps_error(error: BaseException) -> bytes:
+def _view(data: bytes | bytearray, code: str, shape: tuple[int, ...]) -> memoryview:
+    """Return a view as it was, of memory of its own."""
+    kind: Any = code  # typeshed has the codes one by one
+    view: memoryview = memoryview(data).cast(kind, shape)
+    return view
+
+
+def is_only_here(data: bytes) -> bool:
+    """Tell whether a plain pickle may name what a worker would not find: it is in ``__main__``, or loaded by path."""
+    return b"__main__" in data or any(name.encode() in data for name in _unfound.unfound())
+
+
+def dumps_error(error: Any) -> bytes:
     """Pickle an exception by value, so that it arrives as the caller's own class where the caller has that class."""
     buffer = io.BytesIO()
     _error_pickler()(buffer, protocol=5).dump(error)
@@ -147,108 +196,30 @@ def _error_classes() -> set[type[BaseException]]:
     return found
 
 
-def _is_small(value: Any, depth: int = 2) -> bool:
-    if isinstance(value, _SCALARS):
-        return not isinstance(value, str | bytes) or len(value) <= SMALL_BYTES
-    if isinstance(value, list | tuple | set | frozenset):
-        return depth > 0 and len(value) <= 50 and all(_is_small(v, depth - 1) for v in value)
-    if isinstance(value, dict):
-        pairs = [*value.keys(), *value.values()]
-        return depth > 0 and len(pairs) <= 100 and all(_is_small(v, depth - 1) for v in pairs)
-    return False
+# Folders of what is installed: it is not edited while a program runs.
+_INSTALLED: Final = ("site-packages", "dist-packages")
 
 
-def small_globals(found: types.FunctionType) -> dict[str, dict[str, Any]]:
-    """Return the small globals that a function and the helpers of its module name, by module."""
-    values: dict[str, Any] = {}
-    for helper in _function._helpers(found):  # noqa: SLF001 - one package
-        for name in helper.__code__.co_names:
-            if name in helper.__globals__ and _is_small(helper.__globals__[name]):
-                values[name] = helper.__globals__[name]
-    return {found.__module__: values} if values else {}
+def _helpers(func: Callable[..., Any]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the code hashes of the functions that a function can reach, by module and name: a worker has the same."""
+    return {
+        (helper.__module__, helper.__qualname__): _hashes_at(helper.__module__, helper.__qualname__)
+        for helper in known_dependencies(func).functions
+        if _function.is_importable(helper) and not any(part in helper.__code__.co_filename for part in _INSTALLED)
+    }
 
 
-def helper_hashes(found: types.FunctionType) -> dict[str, str]:
-    """Return the code hashes of the functions that a function names in its module: a worker's must be the same."""
-    hashes = {}
-    for name, value in _function.named_values(found).items():
-        helper, _ = _function.bare(value) if callable(value) else (None, ())
-        if helper is not None and not isinstance(value, type) and name in found.__globals__:
-            hashes[name] = _function.code_hash(helper.__code__)
-    return hashes
-
-
-@dataclass(frozen=True, slots=True)
-class Ambience:
-    """
-    The state of the calling process that people expect a function to see: as of the call.
-
-    Attributes:
-        cwd: Current working directory, None where it cannot be read.
-        path: ``sys.path``.
-        environ: ``os.environ``.
-        filters: Warning filters.
-        decimal: The decimal context.
-        numpy_errors: ``numpy.geterr()``, None where NumPy is not loaded.
-    """
-
-    cwd: str | None
-    path: tuple[str, ...]
-    environ: dict[str, str]
-    filters: bytes
-    decimal: bytes
-    numpy_errors: dict[str, Any] | None
-
-
-# What the caller's environment must not overwrite in a worker: its share of threads.
-_KEEP_PREFIXES: Final = ("LOKY_", "OMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_", "NUMBA_", "NUMEXPR_", "ENABLE_IPC")
-
-
-def _picklable(value: Any) -> bytes:
-    try:
-        return pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - a filter or context that cannot travel is left behind
-        return b""
-
-
-def ambience() -> Ambience:
-    """Read the calling process's state now."""
-    try:
-        cwd = os.getcwd()
-    except OSError:
-        cwd = None
-    decimal = loaded("decimal")
-    numpy = loaded("numpy")
-    return Ambience(
-        cwd=cwd,
-        path=tuple(map(str, sys.path)),
-        environ=dict(os.environ),
-        filters=_picklable(warnings.filters),
-        decimal=_picklable(decimal.getcontext()) if decimal else b"",
-        numpy_errors=numpy.geterr() if numpy else None,
-    )
-
-
-def enter(state: Ambience) -> None:
-    """Give a worker the caller's state."""
-    if state.cwd is not None:
-        with contextlib.suppress(OSError):
-            os.chdir(state.cwd)
-    sys.path[:] = state.path
-    for name in [n for n in os.environ if n not in state.environ and not n.startswith(_KEEP_PREFIXES)]:
-        del os.environ[name]
-    for name, value in state.environ.items():
-        if not name.startswith(_KEEP_PREFIXES) and os.environ.get(name) != value:
-            os.environ[name] = value
-    if state.filters:
-        with contextlib.suppress(Exception):  # categories of modules that are not here
-            warnings.filters[:] = pickle.loads(state.filters)  # type: ignore[index]  # typeshed: Sequence; it is a list
-    if state.decimal:
-        import decimal  # noqa: PLC0415 - only where the caller uses it
-
-        decimal.setcontext(pickle.loads(state.decimal))
-    if state.numpy_errors is not None:
-        importlib.import_module("numpy").seterr(**state.numpy_errors)
+def _hashes_at(module: str, qualname: str) -> tuple[str, ...]:
+    """Return the code hashes of the function of a name, and of those that it wraps; none where it is not there."""
+    value: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        value = getattr(value, part, None)
+    found, _ = _function.bare(value) if callable(value) else (None, ())
+    hashes: list[str] = []
+    while isinstance(found, types.FunctionType) and len(hashes) < bounds.MOST_WRAPPED:
+        hashes.append(_function.code_hash(found.__code__))
+        found = found.__dict__.get("__wrapped__")
+    return tuple(hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +227,12 @@ class _Contents:
     module: str
     qualname: str
     code_hash: str
-    helpers: dict[str, str]
-    globals: dict[str, dict[str, Any]]
+    helpers: dict[tuple[str, str], tuple[str, ...]]
+    settings: bytes
     function: bytes
     star: bool
     kwargs: bytes
-    ambience: Ambience | None
+    ambience: _ambience.Ambience | None
     initializer: bytes
 
 
@@ -298,6 +269,7 @@ def pack_function(
     by_value: bool = False,
     initializer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ambient: bool = True,
+    inline: bool = False,
 ) -> Parcel:
     """
     Pack a function.
@@ -310,27 +282,31 @@ def pack_function(
         by_value: Send it by value all the same.
         initializer: Called once in each worker before its first item, with its arguments.
         ambient: Whether the caller's working directory, path and the like travel too (not to other machines).
+        inline: Whether large contents stay in the parcel too, since it is sent once per map and not with each chunk.
 
     Raises:
         Exception: Whatever pickling the function or the arguments raises.
     """
     found, _ = _function.bare(func)
     named = importable and not by_value and isinstance(func, types.FunctionType) and found is func
+    named = named and func.__module__ not in _unfound.unfound()
+    with _unfound.by_value(_cloudpickle()):
+        settings = _settings.pack(func, pickler())
     contents = _Contents(
         module=func.__module__ if named else "",
         qualname=func.__qualname__ if named else "",
         code_hash=_function.code_hash(found.__code__) if named and found else "",
-        helpers=helper_hashes(found) if named and found else {},
-        globals=small_globals(found) if named and found else {},
+        helpers=_helpers(func) if named else {},
+        settings=settings,
         function=b"" if named else _with_module(func) if by_value else dumps_by_value(func),
         star=star,
         kwargs=dumps(kwargs) if kwargs else b"",
-        ambience=ambience() if ambient else None,
+        ambience=_ambience.read() if ambient else None,
         initializer=dumps_by_value(initializer) if initializer else b"",
     )
     data = pickle.dumps(contents, protocol=5)
     digest = hashlib.blake2b(data, digest_size=16).digest()
-    if len(data) <= _INLINE_BYTES or not ambient:
+    if len(data) <= bounds.PARCEL_BYTES or inline or not ambient:
         return Parcel(digest, data, "", not named, next(_numbers))
     with _worker.no_interrupt():
         handle, path = _files.make()
@@ -359,7 +335,7 @@ def _copied(func: Callable[..., Any]) -> Callable[..., Any]:
 
 _numbers: Final = itertools.count(1)
 
-_opened: dict[bytes, tuple[Callable[[Any], Any], Ambience | None]] = {}
+_opened: dict[bytes, tuple[Callable[[Any], Any], _ambience.Ambience | None]] = {}
 _current: bytes = b""
 _entered: int = 0
 _initialized: bytes = b""
@@ -376,7 +352,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     if parcel.digest == _current:
         call, state = _opened[parcel.digest]
         if parcel.number != _entered and state is not None:  # the run before may have changed the worker's state
-            enter(state)
+            _ambience.enter(state)
         _entered = parcel.number
         return call
     data = parcel.data
@@ -385,11 +361,13 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
             data = file.read()
     contents: _Contents = pickle.loads(data)
     if contents.ambience is not None:
-        enter(contents.ambience)
+        _ambience.enter(contents.ambience)
     if contents.initializer and contents.initializer != _initialized:
         function, arguments = pickle.loads(contents.initializer)
         function(*arguments)
         _initialized = contents.initializer
+    if contents.function:
+        _settings.apply(contents.settings)
     function = pickle.loads(contents.function) if contents.function else _import(contents)
     kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
     _opened.clear()  # one function at a time keeps a large closure from staying for ever
@@ -407,6 +385,7 @@ def _import(contents: _Contents) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         message = f"{contents.module}.{contents.qualname} cannot be imported in the worker: {error}"
         raise _worker.StaleCode(message) from error
+    _settings.apply(contents.settings)  # a function that a test has patched is one of them
     function = getattr(value, "__func__", value)
     if hasattr(function, "_amorsize_unwrap"):
         function = function._amorsize_unwrap()  # noqa: SLF001 - ours
@@ -414,12 +393,8 @@ def _import(contents: _Contents) -> Callable[..., Any]:
     if found is None or _function.code_hash(found.__code__) != contents.code_hash:
         message = f"{contents.module}.{contents.qualname} is other code in the worker"
         raise _worker.StaleCode(message)
-    if helper_hashes(found) != contents.helpers:
-        message = f"a function that {contents.module}.{contents.qualname} names is other code in the worker"
-        raise _worker.StaleCode(message)
-    for module, values in contents.globals.items():
-        names = vars(sys.modules[module])
-        for name, value in values.items():
-            if name not in names or type(names[name]) is not type(value) or names[name] != value:
-                names[name] = value
+    for (module, name), hashes in contents.helpers.items():
+        if module in sys.modules and _hashes_at(module, name) != hashes:
+            message = f"{module}.{name}, which {contents.module}.{contents.qualname} uses, is other code in the worker"
+            raise _worker.StaleCode(message)
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from amorsize._backend import _bounds as bounds
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import MISSING
 
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
     from amorsize._backend._carrier import Carrier
     from amorsize._backend._job import Job
-
-
-# Spans that a stream keeps, the latest: it may be endless. At one per chunk they tell of some minutes.
-MOST_SPANS: Final = 10_000
 
 
 class Window:
@@ -74,7 +71,7 @@ class StreamTeam(FlowTeam):
         job.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
         super().__init__(job, carrier)
         self.outcome.results = _Results()  # type: ignore[assignment]  # indexed like the list it stands for
-        self.outcome.spans = deque(maxlen=MOST_SPANS)  # type: ignore[assignment]  # a list as far as anybody asks
+        self.outcome.spans = deque(maxlen=bounds.MOST_SPANS)  # type: ignore[assignment]  # a list as far as anybody asks
         self.limit = 1 << 62
         self.order: list[int] = []
 

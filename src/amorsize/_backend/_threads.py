@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from amorsize import _cost as cost
+from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._flow import Callbacks, Done, FlowTeam, run_quantum
 
@@ -119,16 +119,15 @@ class Threads:
         """Wait for a task; None if this thread is to end, or has waited in vain."""
         while True:
             try:
-                job = self._tasks.get(timeout=cost.STANDBY_S)
+                job = self._tasks.get(timeout=bounds.THREADS_IDLE_S)
             except queue.Empty:
                 job = None
             if job is not None:
                 return job
             with self._lock:
                 if self._tasks.empty() or len(self._threads) > self.n or self.is_closing:
-                    thread = threading.current_thread()
-                    _leaving.add(thread)
-                    self._threads.remove(thread)
+                    leave()
+                    self._threads.remove(threading.current_thread())
                     return None
 
     def _serve(self) -> None:
@@ -169,7 +168,8 @@ class Threads:
 _waiting: Threads | None = None
 # Threads that have left and are alive for some instructions more: no strangers to a fork, which waits for them.
 _leaving: set[threading.Thread] = set()
-_lock = threading.Lock()
+# For one thread as often as it likes: a signal's handler may map as well.
+_lock = threading.RLock()
 
 
 def _swap(threads: Threads | None) -> Threads | None:
@@ -180,12 +180,24 @@ def _swap(threads: Threads | None) -> Threads | None:
     return before
 
 
+def leave() -> None:
+    """Say that the calling thread, one of ours, does nothing any more but end."""
+    with _lock:
+        _left()
+        _leaving.add(threading.current_thread())
+
+
+def _left() -> frozenset[threading.Thread]:
+    """Return the threads that have left and are alive still; forgets the others."""
+    with _lock:
+        _leaving.intersection_update([thread for thread in _leaving if thread.is_alive()])
+        return frozenset(_leaving)
+
+
 def waiting_threads() -> frozenset[threading.Thread]:
     """Return the threads that wait for another run, or are about to end."""
     waiting = _waiting
-    left = frozenset(thread for thread in list(_leaving) if thread.is_alive())
-    _leaving.intersection_update(left)
-    return left if waiting is None else left | waiting.alive()
+    return _left() if waiting is None else _left() | waiting.alive()
 
 
 def end_waiting() -> None:
@@ -193,14 +205,18 @@ def end_waiting() -> None:
     kept = _swap(None)
     if kept is not None:
         kept.close()
-    while _leaving:
-        _leaving.pop().join()
+    while True:
+        with _lock:
+            thread = _leaving.pop() if _leaving else None
+        if thread is None:
+            return
+        thread.join(bounds.THREADS_END_S)
 
 
 def forget_waiting() -> None:
     """Forget the parent's threads: in a forked copy of the process there are none."""
     global _waiting, _lock  # a thread that is not in the copy may have held it
-    _waiting, _lock = None, threading.Lock()
+    _waiting, _lock = None, threading.RLock()
     _leaving.clear()
 
 

@@ -1,7 +1,7 @@
 """
 What runs inside a worker, whatever kind it is: a block of items, errors as values, results as bytes.
 
-Imports only the standard library and amorsize's exceptions, so that a fresh worker is ready at once.
+Imports little besides the standard library and amorsize's exceptions, so that a fresh worker is ready at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _outside, _trace
 from amorsize.exceptions import RemoteError, UnpicklableResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from amorsize._backend._job import Job
 
     Failure = tuple[int, BaseException]
 
@@ -98,6 +101,10 @@ class NoWorkersError(OSError):
     """The system gave not even one worker; no item has been begun."""
 
 
+class UnsendableFunctionError(NoWorkersError):
+    """The function, or what it holds, cannot be pickled, so no worker can have it; no item has been begun."""
+
+
 class StaleCode(Exception):  # noqa: N818 - a signal between worker and caller
     """Tells the caller that the worker's module holds other code than the caller's."""
 
@@ -117,9 +124,21 @@ class RemoteTraceback(Exception):  # noqa: N818 - the name concurrent.futures an
         return f'\n"""\n{self.text}"""'
 
 
-def run_block(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bool) -> tuple[list[Any], list[Failure]]:
+def run_block(
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    keep_going: bool,
+    is_outside: Callable[[BaseException], bool] | None = None,
+) -> tuple[list[Any], list[Failure]]:
     """
     Apply *call* to each item.
+
+    Args:
+        call: The function of one item.
+        items: Neighbouring items.
+        keep_going: Whether to go on after a failed item.
+        is_outside: Tells an exception that is not the item's: it is raised at once.
 
     Returns:
         The results so far, and the failures as (position in the block, exception). A failed item has the exception
@@ -133,7 +152,9 @@ def run_block(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: b
         try:
             for item in todo:
                 append(call(item))
-        except BaseException as error:  # noqa: BLE001 - SystemExit and the like travel home as the loop would raise them
+        except BaseException as error:  # SystemExit and the like travel home as the loop would raise them
+            if is_outside is not None and is_outside(error):
+                raise
             failures.append((len(results), error))
             append(error)
             if keep_going and isinstance(error, Exception):
@@ -159,18 +180,15 @@ def prepared(call: Callable[[Any], Any], initialize: Callable[[], None] | None) 
     return call
 
 
-def run_here(call: Callable[[Any], Any], items: Sequence[Any], *, keep_going: bool) -> tuple[list[Any], list[Failure]]:
+def run_here(job: Job, items: Sequence[Any]) -> tuple[list[Any], list[Failure]]:
     """
-    Run a block in the caller: like :func:`run_block`, but Ctrl-C is the caller's own and not an item's failure.
+    Run a block in the caller: like :func:`run_block`, but what the program itself raises is not an item's failure.
 
     Raises:
-        KeyboardInterrupt: At once.
+        BaseException: What ends the map at once: Ctrl-C, and what a signal's handler of the program raises meanwhile.
     """
     with nested_thread():
-        results, failures = run_block(call, items, keep_going=keep_going)
-    if failures and isinstance(failures[-1][1], KeyboardInterrupt):
-        raise failures[-1][1]
-    return results, failures
+        return run_block(job.call, items, keep_going=job.keep_going, is_outside=job.is_outside)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, match_args=False)
@@ -192,7 +210,9 @@ Packed = tuple["BaseException | Boxed", str]
 
 def pack_error(error: BaseException, index: int) -> Packed:
     """
-    Make an exception fit to travel: itself where it survives pickling, else one that says its type, text, traceback.
+    Make an exception fit to travel: itself where it survives pickling, else without what does not.
+
+    The last resort is one that says its type, text and traceback.
 
     Returns:
         The exception, boxed where its class has no name to be found by, and the worker's traceback as text.
@@ -200,6 +220,7 @@ def pack_error(error: BaseException, index: int) -> Packed:
     # What the exception's own code raises, SystemExit included, must not end the worker: its neighbours travel too.
     text = ""
     with contextlib.suppress(BaseException):
+        _trace.trim(error, keep_last=True)
         text = "".join(traceback.format_exception(error))
     # Both ways through the pickle: exceptions are known for going in and not coming out.
     with contextlib.suppress(BaseException):
@@ -209,10 +230,41 @@ def pack_error(error: BaseException, index: int) -> Packed:
     with contextlib.suppress(BaseException):
         from amorsize._backend import _ship  # noqa: PLC0415 - built on this module; only where plain pickle fails
 
-        data = _ship.dumps_error(error)
-        if type(pickle.loads(data)) is type(error):
-            return Boxed(data, instead), text
+        for sent in (error, _Parts(error)):
+            with contextlib.suppress(BaseException):
+                data = _ship.dumps_error(sent)
+                opened = pickle.loads(data)
+                if type(opened) is type(error) and str(opened) == str(error):
+                    return Boxed(data, instead), text
     return instead, text
+
+
+class _Parts:
+    """
+    Pickles an exception as its class, its arguments and those attributes that can be pickled.
+
+    For a class whose ``__init__`` takes other arguments than it hands on, and for one that holds a lock or a response:
+    whoever catches it by its class still does.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        state = {}
+        for name, value in vars(self._error).items():
+            with contextlib.suppress(Exception):
+                pickle.loads(pickle.dumps(value))
+                state[name] = value
+        return _put_together, (type(self._error), self._error.args, state)
+
+
+def _put_together(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Make an exception without calling its ``__init__``."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 def _described(error: BaseException, index: int) -> RemoteError:
@@ -271,7 +323,14 @@ def pack(
             )
             results[position] = None
             packed.append((position, UnpicklableResult(message, start + position), ""))
-    return dumps((results, packed))
+    try:
+        return dumps((results, packed))
+    except BaseException as error:  # noqa: BLE001 - one that can be pickled now and then, or not beside the others
+        for position in set(range(len(results))) - {position for position, *_ in packed}:
+            message = f"the result of item {start + position} cannot be pickled: {type(error).__name__}: {error}"
+            results[position] = None
+            packed.append((position, UnpicklableResult(message, start + position), ""))
+        return dumps((results, packed))
 
 
 @contextlib.contextmanager
@@ -291,6 +350,11 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
+def writable(buffers: Sequence[Any]) -> list[Any]:
+    """Return the buffers of arrays, with copies of those that cannot be written to: arrays of a loop can."""
+    return [bytearray(buffer) if memoryview(buffer).readonly else buffer for buffer in buffers]
+
+
 def unpack(
     data: Any, buffers: Sequence[Any] = (), *, start: int, apart: bool = False
 ) -> tuple[list[Any], list[Failure]]:
@@ -301,18 +365,13 @@ def unpack(
     which one kept result would keep alive. A result that does not open again becomes an :class:`UnpicklableResult` at
     its index, counted from *start*.
     """
-    own: Sequence[Any] = buffers
-    if apart:
-        own = [bytearray(buffer) for buffer in buffers]
-    elif buffers:
-        from amorsize._backend._buffers import writable  # noqa: PLC0415 - only an engine's results need it
-
-        own = writable(buffers)
+    own = [bytearray(buffer) for buffer in buffers] if apart else writable(buffers)
     failures: list[Failure] = []
     try:
         with no_collection():
             results, packed = pickle.loads(data, buffers=own)
-    except Exception:  # noqa: BLE001 - objects raise anything when they are made
+    except Exception as problem:  # noqa: BLE001 - objects raise anything when they are made
+        _outside.pass_on(problem)
         results, packed = _unpack_others(data, own, start, failures)
     for position, error, text in packed:
         failure = unpack_error((error, text))

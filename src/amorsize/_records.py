@@ -9,79 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from amorsize._plain import plain
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 SERIAL = "sequential"
 FORK = "fork"
+FORKSERVER = "forkserver"
 LOKY = "loky"
 THREADS = "threading"
 
 
-class Reason(StrEnum):
-    """Why a plan is what it is: a stable code; :meth:`Plan.explain` has the sentence."""
-
-    EMPTY = "empty"
-    TOO_FAST = "too-fast"
-    NOT_WORTH = "not-worth"
-    TRANSFER_BOUND = "transfer-bound"
-    ALREADY_PARALLEL = "already-parallel"
-    NOTHING_LEFT = "nothing-left"
-    ONE_ITEM = "one-item"
-    ONE_CPU = "one-cpu"
-    ONE_JOB = "one-job"
-    NESTED = "nested"
-    DISABLED = "disabled"
-    NOT_PICKLABLE = "not-picklable"
-    SHARED_STATE = "shared-state"
-    MEMORY = "memory"
-    UNAVAILABLE = "unavailable"
-    UNKNOWN_LENGTH = "unknown-length"
-    FASTER = "faster"
-    FIXED = "fixed"
-    ISOLATED = "isolated"
-
-
-SENTENCES: Mapping[Reason, str] = MappingProxyType(
-    {
-        Reason.EMPTY: "there was nothing to do",
-        Reason.TOO_FAST: "the whole work is shorter than waking one worker",
-        Reason.NOT_WORTH: "starting and feeding workers would take longer than it saves",
-        Reason.TRANSFER_BOUND: "moving the data to workers and back would take longer than it saves",
-        Reason.ALREADY_PARALLEL: "the function already keeps several cores busy by itself",
-        Reason.NOTHING_LEFT: "the sample already did all of it",
-        Reason.ONE_ITEM: "a single item is left, which cannot be divided",
-        Reason.ONE_CPU: "only one CPU may be used here",
-        Reason.ONE_JOB: "n_jobs=1 was asked for",
-        Reason.NESTED: "this call runs inside a worker, and workers do not start workers",
-        Reason.DISABLED: "AMORSIZE_SERIAL is set",
-        Reason.NOT_PICKLABLE: "the function, an item or a result cannot be pickled",
-        Reason.SHARED_STATE: "the function changes state outside itself, which workers would not share",
-        Reason.MEMORY: "there is no room for a second worker's memory",
-        Reason.UNAVAILABLE: "no way to start workers is usable here",
-        Reason.UNKNOWN_LENGTH: "the length is unknown; it starts as a loop and stays open to going parallel",
-        Reason.FASTER: "it is predicted to be faster than the loop",
-        Reason.FIXED: "n_jobs was fixed by the caller",
-        Reason.ISOLATED: "timeout or retries keep every item out of the calling process",
-    }
-)
-
-
-def _plain(value: Any) -> Any:
-    """Turn a record into what JSON can hold; infinities become None."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
-    if isinstance(value, dict | MappingProxyType):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+# How many times the steady seconds of an item the first must have taken to be a warm-up (an import, a cache being
+# filled), which a profile leaves out.
+WARM_UP = 3.0
 
 
 class Record:
@@ -106,12 +50,31 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as dictionaries, lists, numbers and strings, ready for JSON; infinities are None."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        fields: dict[str, Any] = plain(self)
+        return fields
+
+
+class Shown(Record):
+    """A record that shells and notebooks show in words, which are only loaded then."""
+
+    def __repr__(self) -> str:
+        from amorsize._render import LINES  # noqa: PLC0415 - as said
+
+        return f"<{LINES[type(self).__name__](self)}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from amorsize._render import TEXTS  # noqa: PLC0415 - as said
+
+        printer.text(f"{type(self).__name__}(...)" if cycle else TEXTS[type(self).__name__](self))
+
+    def _repr_html_(self) -> str:
+        from amorsize._html import PAGES  # noqa: PLC0415 - as said
+
+        return PAGES[type(self).__name__](self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Profile(Record):
+class Profile(Shown):
     """
     What was measured on the first items of a function.
 
@@ -132,9 +95,12 @@ class Profile(Record):
             run has measured it, and the host's figure counts. Code that waits for memory or shares a floating-point
             unit does not gain from every core.
         thread_efficiency: The same in threads: code that holds the interpreter's lock gains nothing from them.
+        free_thread_efficiency: The same in threads where the interpreter has no lock or has it switched off.
         is_picklable: Whether function, sampled items and results survive pickling.
         problem: What cannot be pickled, and the error, if anything.
-        mutates: Names of outside state the function changes.
+        result_problem: What of it cannot be pickled of a result; such a function has no workers of any kind.
+        by_seed: What makes results depend on the hash seed of the process that computes them, or "".
+        mutates: Names of outside state the function changes, by its code or seen to while the sample ran.
         reads_mutable: Names of mutable outside state the function reads.
         n_head: Items of this very call whose results the sample kept.
         head_s: Seconds this call has spent on them.
@@ -153,15 +119,18 @@ class Profile(Record):
     peak_bytes: int = 0
     efficiency: float = 0.0
     thread_efficiency: float = 0.0
+    free_thread_efficiency: float = 0.0
     is_picklable: bool = True
     problem: str = ""
+    result_problem: str = ""
+    by_seed: str = ""
     mutates: tuple[str, ...] = ()
     reads_mutable: tuple[str, ...] = ()
     n_head: int = 0
     head_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("item_s", "item_s_std", "pickle_s", "head_s", "cpu_fraction", "efficiency", "thread_efficiency"):
+        for name in _RATES:
             value = getattr(self, name)
             if not value >= 0.0 or math.isinf(value):
                 message = f"Profile.{name} must be a finite number of at least 0, not {value!r}"
@@ -171,10 +140,11 @@ class Profile(Record):
                 message = f"Profile.{name} must be at least 0, not {getattr(self, name)!r}"
                 raise ValueError(message)
 
-    def _repr_html_(self) -> str:
-        from amorsize._render import profile_html  # noqa: PLC0415 - only notebooks need it
-
-        return profile_html(self)
+    @property
+    def n_steady(self) -> int:
+        """Sampled items that ``item_s`` is the mean of: all of them, but for a first one that was a warm-up."""
+        is_warm_up = self.n_sampled > 1 and self.first_s > WARM_UP * max(self.item_s, 1e-9)
+        return self.n_sampled - is_warm_up
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -207,7 +177,7 @@ class Costs(Record):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Host(Record):
+class Host(Shown):
     """
     The machine as this process may use it, at one moment.
 
@@ -220,6 +190,8 @@ class Host(Record):
         platform: ``sys.platform``.
         is_nested: Whether this process or thread is itself a worker.
         is_disabled: Whether ``AMORSIZE_SERIAL`` is set.
+        has_gil: Whether the interpreter's lock is on. Where it is off, threads compute Python code side by side.
+        has_own_seed: Whether each new interpreter hashes strings with a seed of its own (no ``PYTHONHASHSEED``).
         context_backend: joblib's name of the backend that an active ``parallel_config`` asks for, or None.
         context_n_jobs: Its number of jobs (for an external backend its ``effective_n_jobs``), or None.
         sources: Where each reading came from.
@@ -233,19 +205,22 @@ class Host(Record):
     platform: str = "linux"
     is_nested: bool = False
     is_disabled: bool = False
+    has_gil: bool = True
+    has_own_seed: bool = False
     context_backend: str | None = None
     context_n_jobs: int | None = None
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.n_cpus < 1 or self.n_physical_cpus < 1 or self.memory_bytes < 0:
-            message = f"a Host has at least one CPU and no negative memory, not {self!r}"
+            seen = f"n_cpus={self.n_cpus}, n_physical_cpus={self.n_physical_cpus}, memory_bytes={self.memory_bytes}"
+            message = f"a Host has at least one CPU and no negative memory, not {seen}"
             raise ValueError(message)
 
-    def _repr_html_(self) -> str:
-        from amorsize._render import host_html  # noqa: PLC0415 - only notebooks need it
 
-        return host_html(self)
+# Figures of a profile that are finite and at least 0.
+_RATES = ("item_s", "item_s_std", "pickle_s", "head_s", "cpu_fraction", "efficiency", "thread_efficiency",
+          "free_thread_efficiency")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -258,8 +233,8 @@ class Limits(Record):
         batch_size: Exact number of items per chunk.
         prefer: ``"processes"`` or ``"threads"``.
         sample_size: Items to time one by one, at least 1.
-        max_memory: Bytes for all workers together.
-        start_method: ``"fork"`` or ``"loky"`` fixes how local workers start.
+        max_memory: Bytes for all workers together; a float of at most 1 is a share of the host's available memory.
+        start_method: ``"fork"``, ``"forkserver"`` or ``"loky"`` fixes how local workers start.
         errors: ``"raise"``, ``"return"`` or ``"skip"``.
         retries: How often an item that was in flight when its worker died may run again.
         timeout: Seconds one item may take.
@@ -269,7 +244,7 @@ class Limits(Record):
     batch_size: int | None = None
     prefer: str | None = None
     sample_size: int = 5
-    max_memory: int | None = None
+    max_memory: int | float | None = None
     start_method: str | None = None
     errors: str = "raise"
     retries: int = 0
@@ -314,123 +289,3 @@ class Span(Record):
     start: int
     n_items: int
     kind: str = "work"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Plan(Record):
-    """
-    A decision, the inputs it was made from, and what then happened.
-
-    ``decide(plan.profile, plan.host, plan.n_items, plan.limits) == plan`` replays it.
-
-    Attributes:
-        n_jobs: Processes (or threads) computing at once, the caller included where it takes part.
-        batch_size: Items in the first chunks; chunks shrink towards the end unless the caller fixed the size.
-        backend: ``"sequential"``, ``"fork"``, ``"loky"``, ``"threading"`` or the joblib name of an external one.
-        n_items: All items of the call; None if unknown.
-        serial_s: Predicted seconds of the plain loop.
-        parallel_s: Predicted seconds of the best parallel way (whether chosen or not).
-        overhead_s: Its part spent on starting workers and dispatching chunks.
-        transfer_s: Its part spent on moving items and results.
-        predicted_s: Predicted seconds of the whole call as decided, sample included.
-        speedup: ``serial_s / predicted_s``.
-        reason: A stable :class:`Reason` code.
-        limited_by: What kept ``n_jobs`` from being larger.
-        caller_computes: Whether the calling thread is one of the ``n_jobs``.
-        warnings: What the user should know.
-        profile: What was measured.
-        host: The machine it was decided for.
-        limits: The caller's bounds.
-        revisions: What was changed in flight. Not part of equality.
-        actual_s: Measured seconds; None until the run has ended. Not part of equality.
-        skipped: Indices that ``errors="skip"`` left out. Not part of equality.
-        timeline: What each lane did when. Not part of equality.
-        data: For a dry run over a one-shot iterator: yields every item. Not part of equality.
-    """
-
-    n_jobs: int
-    batch_size: int
-    backend: str
-    n_items: int | None
-    serial_s: float
-    parallel_s: float
-    overhead_s: float
-    transfer_s: float
-    predicted_s: float
-    speedup: float
-    reason: Reason
-    limited_by: str = ""
-    caller_computes: bool = False
-    warnings: tuple[str, ...] = ()
-    profile: Profile = field(default_factory=Profile)
-    host: Host
-    limits: Limits = field(default_factory=Limits)
-    revisions: tuple[Revision, ...] = field(default=(), compare=False)
-    actual_s: float | None = field(default=None, compare=False)
-    skipped: tuple[int, ...] = field(default=(), compare=False)
-    timeline: tuple[Span, ...] = field(default=(), compare=False, repr=False)
-    data: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def chunksize(self) -> int:
-        """The standard library's name for :attr:`batch_size`."""
-        return self.batch_size
-
-    @property
-    def is_parallel(self) -> bool:
-        """Whether the decision was to use workers."""
-        return self.backend != SERIAL
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as dictionaries, lists, numbers and strings, ready for JSON; infinities are None."""
-        plain: dict[str, Any] = _plain(self)
-        return plain | {"chunksize": self.chunksize}
-
-    def explain(self) -> str:
-        """Say in plain words and numbers what was sampled, decided, predicted and measured."""
-        from amorsize._render import explain  # noqa: PLC0415 - words are only needed when asked for
-
-        return explain(self)
-
-    def __str__(self) -> str:
-        return self.explain()
-
-    def _repr_html_(self) -> str:
-        from amorsize._render import plan_html  # noqa: PLC0415 - only notebooks need it
-
-        return plan_html(self)
-
-    def plot(self, ax: Any = None) -> Any:
-        """
-        Draw the predicted seconds against the number of workers; returns the matplotlib Axes.
-
-        Args:
-            ax: The Axes to draw on; a new one by default.
-
-        Raises:
-            ImportError: Without matplotlib (``pip install amorsize[plot]``).
-        """
-        from amorsize._plot import plot_plan  # noqa: PLC0415 - matplotlib is an extra
-
-        return plot_plan(self, ax)
-
-    def plot_timeline(self, ax: Any = None) -> Any:
-        """
-        Draw the run that happened, one lane per worker; returns the matplotlib Axes.
-
-        Args:
-            ax: The Axes to draw on; a new one by default.
-
-        Raises:
-            ImportError: Without matplotlib (``pip install amorsize[plot]``).
-            ValueError: If the plan has not been run.
-        """
-        from amorsize._plot import plot_timeline  # noqa: PLC0415 - matplotlib is an extra
-
-        return plot_timeline(self, ax)
-
-
-def replay_data(head: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    """Yield what a dry run took from an iterator, then the rest of it."""
-    yield from head
-    yield from rest

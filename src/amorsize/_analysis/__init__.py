@@ -1,0 +1,25 @@
+"""
+What a function can reach and change: one look at its code and its objects, shared by everything that asks.
+
+    dependencies ──► what is known of a function, kept as long as its names mean the same
+        │    │
+        │   walk ──► what is reached: the code's names, and from them object by object
+        ▼
+      effects ─────► what the code changes: followed from instruction to instruction, and into what it calls
+                     calls ──► interpreter ──► opcodes ──► frame     a function's code, instruction by instruction
+                       │                          │
+                       │ making, builtin,         │                  what is known of code that is not followed
+                       ▼ methods, library         ▼
+                     attributes, special ──► look, values            what runs unasked; what has been found so far
+
+    observation ───► what is reached, compared before and after some items: where the code gives no answer
+
+Never runs user code, and never imports a module of the user.
+"""
+
+from __future__ import annotations
+
+from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
+from amorsize._analysis.effects import Effects, effects_of
+
+__all__ = ["Dependencies", "Effects", "dependencies", "effects_of", "known_dependencies"]

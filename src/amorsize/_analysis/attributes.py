@@ -1,0 +1,363 @@
+"""What an attribute may stand for, and what runs when it is read or set."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.library import MUTATORS, WRITERS
+from amorsize._analysis.values import (
+    ABSENT,
+    BOUND,
+    CODE,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    METHOD,
+    PART,
+    SUPER,
+    Ref,
+    Thing,
+    Value,
+    attribute_after,
+    class_attribute,
+    exactly,
+    instance_attribute,
+    is_empty,
+    items_of,
+    parts_of,
+    slot_value,
+    union,
+)
+from amorsize._attribute import attributes
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+INNER_CLASS: Final = "a class made in the function"
+
+
+def attr(look: Look, owner: Value, name: str) -> Value:
+    """Return what an attribute of a value may stand for."""
+    out: Value = (Ref(METHOD, Thing(None), "", name),) if not owner and name in WRITERS else FRESH
+    for ref in owner:
+        if ref.kind == EXACT:
+            out = union(out, _attr_exact(look, ref, name))
+            out = union(out, look.stored.get(("attr", id(ref.value), name), FRESH))
+        elif ref.kind == PART:
+            out = union(out, _attr_part(look, ref, name))
+        elif ref.kind == MADE:
+            out = union(out, _attr_made(look, ref, name))
+        elif ref.kind == METHOD and isinstance(ref.value, Thing):
+            out = union(out, (Ref(METHOD, ref.value, ref.root, name),))
+            if ref.value.kind is None:  # an attribute of something unknown: perhaps what that holds
+                held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART})
+                out = union(out, attr(look, held, name))
+        elif ref.kind == SUPER:
+            out = union(out, _attr_super(look, ref, name))
+        elif ref.kind == CODE and name in {"__wrapped__", "__func__", "__call__"}:
+            out = union(out, (ref,))
+        elif ref.kind == BOUND and name in {"__func__", "__self__"}:
+            out = union(out, ref.value[1])
+    return out
+
+
+def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
+    value, key = ref.value, ("attr", id(ref.value), name)
+    if name == "__class__" and not isinstance(value, type | types.ModuleType):
+        return exactly(type(value), type(value).__name__)
+    if name == "__dict__":
+        return vars_of((ref,))
+    if name == "__self__" and isinstance(value, types.MethodType | types.BuiltinFunctionType):
+        return exactly(value.__self__, ref.root)
+    if isinstance(value, types.FunctionType | types.MethodType):
+        own = getattr(value, "__dict__", {}).get(name, ABSENT)
+        if own is not ABSENT:
+            return (Ref(EXACT, own, ref.root, key),)
+        if name == "__func__" and isinstance(value, types.MethodType):
+            return exactly(value.__func__, ref.root)
+        return parts_of((ref,)) if name in {"__defaults__", "__closure__", "__globals__"} else FRESH
+    if isinstance(value, types.ModuleType):
+        if value is sys and name in {"stdout", "stderr"}:
+            return FRESH  # what workers write there appears in the caller's
+        held = vars(value).get(name, ABSENT)
+        if held is ABSENT and (maker := vars(value).get("__getattr__")) is not None:
+            look.unproved.setdefault(f"{ref.root}.{name}", "the module makes it when it is asked for")
+            if not inert.is_inert(value.__name__):
+                return look.call((Ref(EXACT, maker, ref.root),), [(Ref(EXACT, name),)], {})
+        own = FRESH if held is ABSENT else (Ref(EXACT, held, ref.root, key),)
+        kind = type(value)
+        if kind is not types.ModuleType:  # a module whose __class__ has been set
+            return union(own, _attr_object(look, ref, name, class_attribute(kind, name), key))
+        return own
+    if isinstance(value, type):
+        held = class_attribute(value, name)
+        if isinstance(held, staticmethod):
+            return (Ref(EXACT, held.__func__, ref.root),)
+        if isinstance(held, classmethod):
+            return (Ref(EXACT, types.MethodType(held.__func__, value), ref.root),)
+        if type(value) is not type:
+            found = _attr_of_metaclass(look, ref, name, is_found=held is not ABSENT)
+            if held is ABSENT and found:
+                return found
+        if held is ABSENT:
+            return (Ref(METHOD, value, ref.root, name),)
+        descriptor = class_attribute(type(held), "__get__")
+        if isinstance(descriptor, types.FunctionType):
+            found = look.call((Ref(EXACT, descriptor, ref.root),), [exactly(held, ref.root), FRESH, (ref,)], {})
+            return union(found, (Ref(EXACT, held, ref.root, key),))
+        return (Ref(EXACT, held, ref.root, key),)
+    held = class_attribute(type(value), name)
+    getter = class_attribute(type(value), "__getattribute__")
+    if isinstance(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
+        found = look.call((Ref(EXACT, getter, ref.root),), [(ref,), exactly(name, "")], {})
+        out = union(found, _attr_object(look, ref, name, held, key))
+        return union(out, parts_of((ref,)))
+    return _attr_object(look, ref, name, held, key)
+
+
+def _attr_of_metaclass(look: Look, ref: Ref, name: str, *, is_found: bool) -> Value:
+    """Return what a metaclass written in Python gives for an attribute of its class, and follow what it does for it."""
+    kind, root = type(ref.value), ref.root
+    out: Value = FRESH
+    getter = class_attribute(kind, "__getattribute__")
+    if isinstance(getter, types.FunctionType):
+        out = union(out, look.call((Ref(EXACT, getter, root),), [(ref,), exactly(name, "")], {}))
+    held = class_attribute(kind, name)
+    if is_property(held):
+        return union(out, look.call((Ref(EXACT, held.fget, root),), [(ref,)], {}))
+    if isinstance(held, types.FunctionType):
+        return union(out, (Ref(EXACT, types.MethodType(held, ref.value), root),))
+    descriptor = class_attribute(type(held), "__get__")
+    if isinstance(descriptor, types.FunctionType):
+        given = [exactly(held, root), (ref,), exactly(kind, root)]
+        return union(out, look.call((Ref(EXACT, descriptor, root),), given, {}))
+    fallback = class_attribute(kind, "__getattr__")
+    if held is ABSENT and not is_found and isinstance(fallback, types.FunctionType):
+        out = union(out, look.call((Ref(EXACT, fallback, root),), [(ref,), (Ref(EXACT, name),)], {}))
+        return union(out, parts_of((ref,)))
+    return out
+
+
+def is_property(held: Any) -> bool:
+    """Tell a property from a class built on it that reads in its own way."""
+    return isinstance(held, property) and not isinstance(class_attribute(type(held), "__get__"), types.FunctionType)
+
+
+def _attr_object(look: Look, ref: Ref, name: str, held: Any, key: Any) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place
+    value = ref.value
+    if is_property(held):
+        return look.call((Ref(EXACT, held.fget, ref.root),), [(ref,)], {})
+    if isinstance(held, functools.cached_property):
+        own = instance_attribute(value, name)
+        if own is not ABSENT:
+            return (Ref(EXACT, own, ref.root),)
+        return look.call((Ref(EXACT, held.func, ref.root),), [(ref,)], {})
+    if isinstance(held, types.MemberDescriptorType):
+        own = slot_value(held, value)
+        return FRESH if own is ABSENT else (Ref(EXACT, own, ref.root, key),)
+    own = instance_attribute(value, name)
+    if own is not ABSENT:
+        return (Ref(EXACT, own, ref.root, key),)
+    if isinstance(held, types.FunctionType):
+        return (Ref(EXACT, types.MethodType(held, value), ref.root),)
+    if isinstance(held, staticmethod):
+        return (Ref(EXACT, held.__func__, ref.root),)
+    if isinstance(held, classmethod):
+        return (Ref(EXACT, types.MethodType(held.__func__, type(value)), type(value).__name__),)
+    if held is ABSENT:
+        fallback = class_attribute(type(value), "__getattr__")
+        if isinstance(fallback, types.FunctionType):
+            return union(
+                look.call((Ref(EXACT, fallback, ref.root),), [(ref,), (Ref(EXACT, name),)], {}), parts_of((ref,))
+            )
+        return parts_of((ref,)) if inert.kind_of_class(type(value)) == "unknown" else FRESH
+    if isinstance(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
+        return (Ref(METHOD, value, ref.root, name),)
+    getter = class_attribute(type(held), "__get__")
+    if isinstance(getter, types.FunctionType):
+        root = type(value).__name__
+        found = look.call((Ref(EXACT, getter, root),), [exactly(held, root), (ref,), exactly(type(value), root)], {})
+        return union(found, parts_of((ref,)))
+    if isinstance(held, types.GetSetDescriptorType):
+        return parts_of((ref,))
+    if type(held).__name__ == "_tuplegetter":
+        try:
+            return exactly(held.__get__(value, type(value)), ref.root)
+        except (TypeError, IndexError):
+            return parts_of((ref,))
+    is_bound = isinstance(held, types.MethodType | types.BuiltinFunctionType | type | functools.partial)
+    if not is_bound and hasattr(type(held), "__get__") and not inert.is_python_class(type(held)):
+        return (Ref(METHOD, value, ref.root, name),)
+    return (Ref(EXACT, held, type(value).__name__, key),)
+
+
+def _attr_made(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place
+    thing = ref.value
+    kind = thing.kind
+    if name == "__class__":
+        return exactly(kind, kind.__name__) if isinstance(kind, type) else FRESH
+    if name == "__dict__":
+        return (ref,)
+    if kind == INNER_CLASS:
+        return union(thing.all(), (ref,))
+    if not isinstance(kind, type) or not inert.is_python_class(kind):
+        return (Ref(METHOD, thing, "", name),)
+    held = class_attribute(kind, name)
+    if is_property(held) and inert.is_inert(inert.code_module(held.fget)):
+        return (Ref(METHOD, thing, "", name),)
+    own = thing.held.get(name, FRESH)
+    getter = class_attribute(kind, "__getattribute__")
+    if isinstance(getter, types.FunctionType):
+        own = union(own, look.call((Ref(EXACT, getter, kind.__name__),), [(ref,), FRESH], {}))
+    if is_property(held):
+        return look.call((Ref(EXACT, held.fget, kind.__name__),), [(ref,)], {})
+    if isinstance(held, functools.cached_property):
+        return look.call((Ref(EXACT, held.func, kind.__name__),), [(ref,)], {})
+    if isinstance(held, types.FunctionType):
+        if inert.is_inert(inert.code_module(held)):
+            return union(own, (Ref(METHOD, thing, "", name),))
+        return union(own, (Ref(BOUND, (held, (ref,)), kind.__name__),))
+    if isinstance(held, classmethod):
+        bound = (Ref(BOUND, (held.__func__, exactly(kind, kind.__name__)), kind.__name__),)
+        return union(own, bound) if isinstance(held.__func__, types.FunctionType) else own
+    if isinstance(held, staticmethod):
+        return union(own, exactly(held.__func__, kind.__name__))
+    if held is ABSENT:
+        fallback = class_attribute(kind, "__getattr__")
+        if isinstance(fallback, types.FunctionType):
+            own = union(own, look.call((Ref(EXACT, fallback, kind.__name__),), [(ref,), (Ref(EXACT, name),)], {}))
+        # What it was given where its code was not followed.
+        return union(own, union(thing.held.get(ITEMS, FRESH), items_of(thing.held.get(ITEMS, FRESH))))
+    descriptor = class_attribute(type(held), "__get__")
+    if isinstance(descriptor, types.FunctionType):
+        given = [exactly(held, kind.__name__), (ref,), exactly(kind, kind.__name__)]
+        return union(own, look.call((Ref(EXACT, descriptor, kind.__name__),), given, {}))
+    if isinstance(held, types.MemberDescriptorType | types.GetSetDescriptorType):
+        return union(own, thing.held.get(ITEMS, FRESH))
+    if isinstance(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
+        return union(own, (Ref(METHOD, thing, "", name),))
+    if type(held).__name__ == "_tuplegetter":
+        return union(own, thing.held.get(ITEMS, FRESH))
+    return union(own, (Ref(EXACT, held, kind.__name__, ("attr", id(kind), name)),))
+
+
+def _attr_part(look: Look, ref: Ref, name: str) -> Value:
+    out: Value = FRESH
+    seen: dict[type, int] = {}
+    for target in look.within(ref.value):
+        kind = type(target)
+        if isinstance(target, type | types.FunctionType):
+            held = class_attribute(target, name) if isinstance(target, type) else target.__dict__.get(name, ABSENT)
+        else:
+            held = class_attribute(kind, name)
+            if held is ABSENT:
+                held = instance_attribute(target, name)
+            if held is ABSENT and isinstance(target, types.ModuleType):
+                held = instance_attribute(target, "__getattr__")
+            elif held is ABSENT and inert.is_python_class(kind):
+                held = class_attribute(kind, "__getattr__")
+        if held is ABSENT:
+            continue
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= 3:
+            out = union(out, _attr_exact(look, Ref(EXACT, target, ref.root), name))
+    # What is not there yet, such as what a defaultdict makes when it is asked for it, is changed where it lives.
+    return out or ((Ref(METHOD, ref.value, ref.root, name),) if name in MUTATORS else FRESH)
+
+
+def _attr_super(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901 - one branch per kind of attribute
+    after, me = ref.value
+    out: Value = FRESH
+    for inner in me:
+        if inner.kind == MADE and isinstance(inner.value.kind, type):
+            kind: Any = inner.value.kind
+        elif inner.kind == EXACT:
+            kind = inner.value if isinstance(inner.value, type) else type(inner.value)
+        else:
+            out = union(out, attr(look, (inner,), name))
+            continue
+        held = attribute_after(kind, after, name)
+        if isinstance(held, types.FunctionType):
+            out = union(out, (Ref(BOUND, (held, (inner,)), inner.root),))
+        elif isinstance(held, classmethod) and isinstance(held.__func__, types.FunctionType):
+            out = union(out, (Ref(BOUND, (held.__func__, exactly(kind, kind.__name__)), inner.root),))
+        elif isinstance(held, staticmethod):
+            out = union(out, exactly(held.__func__, inner.root))
+        elif isinstance(held, property):
+            out = union(out, look.call((Ref(EXACT, held.fget, inner.root),), [(inner,)], {}))
+        elif inner.kind == EXACT and held is not ABSENT and not callable(held):
+            out = union(out, (Ref(EXACT, held, kind.__name__),))
+        elif held is not ABSENT:
+            out = union(out, (Ref(METHOD, inner.value, inner.root, name),))
+    if not me and isinstance(held := attribute_after(after, after, name), types.FunctionType):
+        out = union(out, exactly(held, after.__name__))
+    return out
+
+
+def set_attribute(look: Look, ref: Ref, name: str, value: Value, *, deletes: bool = False) -> bool:
+    """Follow what an object's class does when an attribute is set or deleted; tell whether that is all that happens."""
+    given = [] if deletes else [value]
+    kind = ref.value.kind if ref.kind == MADE else type(ref.value)
+    if not isinstance(kind, type) or not inert.is_python_class(kind):
+        return False
+    setter = class_attribute(kind, name)
+    if isinstance(setter, property):
+        if (code := setter.fdel if deletes else setter.fset) is not None:
+            look.call((Ref(EXACT, code, ref.root),), [(ref,), *given], {})
+        return True
+    if setter is not ABSENT:
+        method = class_attribute(type(setter), "__delete__" if deletes else "__set__")
+        if isinstance(method, types.FunctionType):
+            look.call((Ref(EXACT, method, kind.__name__),), [exactly(setter, kind.__name__), (ref,), *given], {})
+            return True
+    method = class_attribute(kind, "__delattr__" if deletes else "__setattr__")
+    if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+        look.call((Ref(EXACT, method, ref.root),), [(ref,), (Ref(EXACT, name),), *given], {})
+        return ref.kind == MADE and ref.value.put(name, value) is None
+    return False
+
+
+def is_unset(owner: Any, name: str) -> bool:
+    """Tell whether an attribute is not there yet, or None."""
+    held = class_attribute(owner, name) if isinstance(owner, type) else instance_attribute(owner, name)
+    if held is ABSENT and not isinstance(owner, type):
+        held = class_attribute(type(owner), name)
+        if isinstance(held, types.MemberDescriptorType):
+            held = slot_value(held, owner)
+    return is_empty(held)
+
+
+def vars_of(owner: Value) -> Value:
+    """Return the dictionaries of objects: to store there is to set their attributes."""
+    out: Value = FRESH
+    for ref in owner:
+        if ref.kind == MADE:
+            out = union(out, (ref,))
+        elif ref.kind == EXACT and isinstance(ref.value, types.ModuleType):
+            out = union(out, exactly(vars(ref.value), ref.root))
+        elif ref.kind == EXACT and attributes(ref.value):
+            out = union(out, exactly(attributes(ref.value), ref.root))
+        else:
+            out = union(out, parts_of((ref,)))
+    return out
+
+
+def all_methods(look: Look, owner: Value) -> Value:
+    """Return the methods of objects whose name is made at run time: any may be meant."""
+    out: Value = FRESH
+    for ref in owner:
+        kind = ref.value.kind if ref.kind == MADE else type(ref.value)
+        if ref.kind == SUPER or not isinstance(kind, type) or not inert.is_python_class(kind):
+            continue
+        for base in kind.__mro__:
+            for name, held in base.__dict__.items() if not inert.is_inert(base.__module__) else ():
+                if isinstance(held, types.FunctionType | classmethod | staticmethod | property) and (
+                    not name.startswith("__")
+                ):
+                    out = union(out, attr(look, (ref,), name))
+    return out

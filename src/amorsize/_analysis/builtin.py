@@ -1,0 +1,147 @@
+"""Built-in functions, and functions of C that belong to a module."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.attributes import INNER_CLASS, all_methods, attr, vars_of
+from amorsize._analysis.interpreter import run_code
+from amorsize._analysis.library import CHANGERS, change_out, from_library
+from amorsize._analysis.making import derive
+from amorsize._analysis.special import TOUCHED, drain, pass_to_unknown, special
+from amorsize._analysis.values import (
+    CODE,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    PART,
+    Ref,
+    Value,
+    all_of,
+    class_attribute,
+    held_in,
+    items_of,
+    made,
+    n_parameters,
+    parts_of,
+    union,
+)
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+# Builtins that make something new of the items of an argument.
+_COPIERS: Final = frozenset(
+    ["sorted", "list", "tuple", "dict", "enumerate", "zip", "map", "filter", "reversed", "iter"]
+)
+
+
+def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
+    look: Look, func: Any, args: list[Value], keywords: dict[str, Value]
+) -> Value:
+    owner = getattr(func, "__self__", None)
+    module, name = getattr(owner, "__name__", None) or getattr(func, "__module__", None) or "", func.__name__
+    given = all_of(args, keywords)
+    position = CHANGERS.get((module, name))
+    if position is not None and position < len(args):
+        changed = args[position]
+        if name in {"next", "anext"}:
+            changed = tuple(ref for ref in changed if not _has_method(ref, "__next__"))
+        look.change(changed)
+        for ref in changed:
+            if ref.kind == MADE:
+                ref.value.put(ITEMS, given)
+    change_out(look, keywords)
+    if module == "builtins":
+        if name in inert.OPEN_BUILTINS:
+            if name in {"eval", "exec", "globals", "locals"}:
+                look.changes[f"{name}()"] = None
+            else:
+                look.unproved.setdefault(f"{name}()", "it can reach anything")
+        if name in {"hash", "id"}:
+            look.depend_on_seed(f"{name}()")
+        if name in {"getattr", "hasattr"} and len(args) > 1:
+            return _named_attribute(look, args, tested=name == "hasattr")
+        if name in {"setattr", "delattr"} and args:
+            _set_by_name(args)
+        if name == "vars" and args:
+            return vars_of(args[0])
+        if name == "__build_class__":
+            return _build_class(look, args, keywords)
+        if name == "print":
+            look.change(tuple(r for r in keywords.get("file", FRESH) if r.value not in _standard_streams()))
+        if name in {"isinstance", "issubclass", "callable", "type"}:
+            special(look, args[1] if len(args) > 1 else FRESH, "__instancecheck__", "__subclasscheck__")
+            return FRESH
+        found = FRESH
+        for value in args:
+            found = union(found, special(look, value, *TOUCHED))
+        drain(look, given, name)
+        pass_to_unknown(look, args, keywords)
+        if name in {"len", "id", "hash", "repr", "str", "print", "format", "ord", "chr", "abs", "any", "all"}:
+            return FRESH
+        every = union(found, parts_of(given))
+        return union(found, held_in(union(every, items_of(every)))) if name in _COPIERS else every
+    if module in {"_contextvars", "contextvars"}:
+        pass_to_unknown(look, args, keywords)
+        return FRESH
+    if not inert.is_inert(module):
+        look.unproved.setdefault(f"{module}.{name}" if module else name, "its code cannot be read")
+        look.doubt(given, f"it is handed to {name}, whose code cannot be read")
+    drain(look, given, name)
+    pass_to_unknown(look, args, keywords)
+    return from_library(look, module, name, args, keywords)
+
+
+def _has_method(ref: Ref, name: str) -> bool:
+    return ref.kind == EXACT and isinstance(class_attribute(type(ref.value), name), types.FunctionType)
+
+
+def _set_by_name(args: list[Value]) -> None:
+    names = [ref.value for value in args[1:2] for ref in value if ref.kind == EXACT and isinstance(ref.value, str)]
+    for ref in args[0]:
+        if ref.kind == MADE:
+            ref.value.put(names[0] if len(names) == 1 else ITEMS, args[2] if len(args) > 2 else FRESH)
+
+
+def _named_attribute(look: Look, args: list[Value], *, tested: bool) -> Value:
+    """Follow getattr and hasattr with names that the code has; with others, any part may come back."""
+    names = [ref.value for ref in args[1] if ref.kind == EXACT and isinstance(ref.value, str)]
+    if not names or len(names) < len(args[1]):
+        for ref in args[0]:
+            if ref.kind in {EXACT, PART} and isinstance(ref.value, types.ModuleType | type):
+                look.unproved.setdefault(ref.root, "what is taken from it is known at run time only")
+        return union(all_methods(look, args[0]), parts_of(args[0]))
+    out: Value = args[2] if len(args) > 2 else FRESH
+    for name in names:
+        if tested:
+            for ref in args[0]:
+                look.tested.add(("attr", id(ref.value), name))
+            attr(look, args[0], name)
+        else:
+            out = union(out, attr(look, args[0], name))
+    return FRESH if tested else out
+
+
+def _build_class(look: Look, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Make a class inside the function: what its body holds may be had from it and from its objects."""
+    found: Value = FRESH
+    for ref in args[0] if args else ():
+        if ref.kind == CODE:
+            found = union(found, run_code(look, ref, [], {}))
+    bases = all_of(args[2:], {})
+    derive(look, bases)
+    for ref in found:
+        if ref.kind == CODE:
+            look.call((ref,), [FRESH] * n_parameters(ref), {})
+    special(look, found, "__set_name__")
+    look.call(keywords.get("metaclass", FRESH), [FRESH, bases, found], {})
+    return made(INNER_CLASS, union(found, bases))
+
+
+def _standard_streams() -> tuple[Any, ...]:
+    return (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)

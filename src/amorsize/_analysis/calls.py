@@ -1,0 +1,253 @@
+"""Calls, by what is called: functions, bound methods, classes, objects, and what was made on the way."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from amorsize._analysis import inert
+from amorsize._analysis.attributes import INNER_CLASS, attr
+from amorsize._analysis.builtin import call_builtin
+from amorsize._analysis.interpreter import run, run_code
+from amorsize._analysis.library import change_known, change_out, from_library
+from amorsize._analysis.making import make, type_of
+from amorsize._analysis.methods import call_method, call_method_of, judge_method
+from amorsize._analysis.special import FUNCTIONS, MOST_ARGUMENTS, is_function, pass_to_unknown, special
+from amorsize._analysis.values import (
+    ABSENT,
+    BOUND,
+    CODE,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    METHOD,
+    PART,
+    Ref,
+    Value,
+    all_of,
+    cell_name,
+    cell_value,
+    class_attribute,
+    exactly,
+    held_in,
+    items_of,
+    n_parameters,
+    own_attribute,
+    parts_of,
+    union,
+    within,
+)
+from amorsize._attribute import attribute_of
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+
+def call_each(look: Look, callee: Value, args: list[Value], keywords: dict[str, Value], *, is_first: bool) -> Value:
+    out: Value = FRESH
+    for ref in callee:
+        if ref.kind == EXACT:
+            out = union(out, _call_exact(look, ref, args, keywords, is_first=is_first))
+        elif ref.kind == METHOD:
+            out = union(out, call_method(look, ref, args, keywords))
+        elif ref.kind == CODE:
+            out = union(out, run_code(look, ref, args, keywords))
+        elif ref.kind == BOUND:
+            function, owner = ref.value
+            out = union(out, look.call((Ref(EXACT, function, ref.root),), [owner, *args], keywords))
+        elif ref.kind == MADE:
+            out = union(out, _call_made(look, ref, args, keywords))
+        elif ref.kind == PART:
+            out = union(out, _call_part(look, ref, args, keywords))
+    if not callee:
+        # A function or a method of the item, or of something made here that is not known.
+        pass_to_unknown(look, args, keywords)
+        given = all_of(args, keywords)
+        out = held_in(union(given, parts_of(given)))
+    return out
+
+
+def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callable
+    look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value], *, is_first: bool
+) -> Value:
+    func = ref.value
+    if isinstance(func, types.FunctionType):
+        return _call_function(look, func, ref.root, args, keywords, is_first=is_first)
+    if isinstance(func, types.MethodType) and not isinstance(func.__func__, types.FunctionType | types.MethodType):
+        name = str(getattr(func, "__name__", ""))
+        return call_method(look, Ref(METHOD, func.__self__, ref.root, name), args, keywords)
+    if isinstance(func, types.MethodType):
+        root = "self" if is_first else ref.root
+        return look.call((Ref(EXACT, func.__func__, root),), [exactly(func.__self__, root), *args], keywords,
+                          is_first=is_first)  # fmt: skip
+    if isinstance(func, weakref.ReferenceType):
+        target = weakref.ReferenceType.__call__(func)
+        return FRESH if target is None else exactly(target, ref.root)
+    if isinstance(func, operator.attrgetter | operator.itemgetter | operator.methodcaller):
+        return _call_getter(look, func, args)
+    if isinstance(func, type):
+        if func is type and len(args) == 1:
+            return type_of(args[0])
+        return make(look, func, ref.root, args, keywords)
+    if isinstance(func, types.BuiltinFunctionType | types.MethodWrapperType):
+        owner = getattr(func, "__self__", None)
+        if owner is None or isinstance(owner, types.ModuleType):
+            return call_builtin(look, func, args, keywords)
+        return call_method(look, Ref(METHOD, owner, ref.root, func.__name__), args, keywords)
+    if isinstance(func, functools.partial):
+        held = [exactly(v, ref.root) for v in func.args]
+        more = {k: exactly(v, ref.root) for k, v in func.keywords.items()}
+        return look.call((Ref(EXACT, func.func, ref.root),), [*held, *args], {**more, **keywords})
+    if isinstance(wrapped := own_attribute(func, "__wrapped__"), types.FunctionType) and inert.is_inert(
+        type(func).__module__
+    ):
+        return look.call((Ref(EXACT, wrapped, ref.root),), args, keywords)  # functools.cache and the like
+    call = class_attribute(type(func), "__call__")
+    if isinstance(call, types.FunctionType):
+        root = "self" if is_first else ref.root
+        return look.call((Ref(EXACT, call, root),), [exactly(func, root), *args], keywords)
+    if isinstance(func, types.MethodDescriptorType | types.WrapperDescriptorType) and args:
+        if func.__name__ in {"__setattr__", "__delattr__"}:
+            look.change(tuple(r for r in args[0] if r.kind in {EXACT, PART}))
+        return call_method_of(look, args[0], func.__name__, args[1:], keywords)
+    if isinstance(func, types.ClassMethodDescriptorType):
+        return FRESH
+    kind = inert.kind_of_class(type(func))
+    if kind != "immutable" and not (kind == "callable" and inert.is_inert_package(getattr(func, "__module__", ""))):
+        look.doubt((ref,), "it is called, and its code cannot be read")
+    module = str(getattr(func, "__module__", ""))
+    is_ufunc = inert.type_path(type(func)) == "numpy.ufunc"
+    if is_ufunc:  # what comes after its operands is written to, and nothing else
+        for written in args[attribute_of(func, "nin", 0) :]:  # codespell:ignore nin
+            look.change(written)
+    name = str(attribute_of(func, "__name__", ""))
+    change_known(look, module, name, args)
+    change_out(look, keywords)
+    pass_to_unknown(look, args, keywords)
+    return from_library(look, module, name, args, keywords, is_pure=is_ufunc)
+
+
+def _call_function(
+    look: Look, func: types.FunctionType, root: str, args: list[Value], keywords: dict[str, Value], *, is_first: bool
+) -> Value:
+    module = inert.code_module(func)
+    wrapped = func.__dict__.get("__wrapped__")
+    if inert.is_inert(module):
+        if not is_first:
+            change_known(look, module, func.__name__, args)
+        if module == "functools" and func.__qualname__ == "singledispatch.<locals>.register":
+            look.changes[root] = None
+        change_out(look, keywords)
+        if args:
+            judge_method(look, func, args[0])
+        # A wrapper of an inert package, such as a retry or a context manager: what it wraps is what counts.
+        inner = wrapped if callable(wrapped) else None
+        if inner is not None:
+            found = look.call((Ref(EXACT, inner, root),), args, keywords, is_first=is_first)
+            for held in _functions_in(func, 3):
+                if held is not inner:
+                    found = union(found, look.call((Ref(EXACT, held, root),), args, keywords))
+            return union(found, held_in(found))
+        out: Value = FRESH
+        for held in _functions_in(func, 3):
+            out = union(out, look.call((Ref(EXACT, held, root),), args, keywords))
+        if module == "importlib" and func.__name__ == "import_module":
+            return union(out, _imported(look, args))
+        pass_to_unknown(look, args, keywords)
+        return union(out, from_library(look, module, func.__name__, args, keywords))
+    cells = {
+        name: exactly(held, cell_name(func, name, held))
+        for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False)
+        if (held := cell_value(cell)) is not ABSENT
+    }
+    return run(look, func.__code__, func.__globals__, cells, args, keywords, func)
+
+
+def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Call something made on the way: by its class's code, or as what it holds, if that is functions."""
+    kind = ref.value.kind
+    if isinstance(kind, type):
+        method = class_attribute(kind, "__call__")
+        if isinstance(method, types.FunctionType):
+            return look.call((Ref(EXACT, method, kind.__name__),), [(ref,), *args], keywords)
+    if kind == INNER_CLASS:
+        ref.value.put(ITEMS, all_of(args, keywords))
+        pass_to_unknown(look, args, keywords)
+        return (ref,)
+    if isinstance(kind, tuple) and args:
+        return look.call(attr(look, args[0], str(kind[1])), [ref.value.all()], {})
+    given = union(all_of(args, keywords), ref.value.all())
+    held = tuple(r for r in ref.value.all() if r.kind in {CODE, BOUND, METHOD} or is_function(r))
+    pass_to_unknown(look, args, keywords)
+    out = parts_of(given)
+    every = union(given, out)
+    for inner in held:
+        n = min(MOST_ARGUMENTS, n_parameters(inner))
+        out = union(out, look.call((inner,), [every] * n, {"**": every} if keywords else {}))
+    return union(out, held_in(out))
+
+
+def _call_part(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Call what is somewhere in a value: each function there is, and objects that can be called."""
+    out: Value = FRESH
+    for target in look.within(ref.value):
+        if isinstance(target, FUNCTIONS) or isinstance(class_attribute(type(target), "__call__"), types.FunctionType):
+            out = union(out, look.call((Ref(EXACT, target, ref.root),), args, keywords))
+        elif isinstance(target, type):
+            out = union(out, make(look, target, ref.root, args, keywords))
+        elif isinstance(target, weakref.ReferenceType):
+            out = union(out, _call_exact(look, Ref(EXACT, target, ref.root), args, keywords, is_first=False))
+        elif inert.kind_of_class(type(target)) == "unknown":
+            look.doubt((ref,), "it is called, and what it is cannot be told")
+    pass_to_unknown(look, args, keywords)
+    return out
+
+
+def _call_getter(look: Look, func: Any, args: list[Value]) -> Value:
+    """Call what operator.attrgetter and the like have made."""
+    _, given = func.__reduce__()[:2]
+    kind, out = type(func), FRESH
+    owner = args[0] if args else FRESH
+    if kind is operator.methodcaller:
+        held = [exactly(value, "") for value in given[1:]]
+        return look.call(attr(look, owner, str(given[0])), held, {})
+    for name in given:
+        found = owner
+        if kind is operator.attrgetter:
+            for part in str(name).split("."):
+                found = attr(look, found, part)
+        else:
+            found = union(items_of(owner), special(look, owner, "__getitem__"))
+        out = union(out, found)
+    return out if len(given) == 1 else held_in(out, tuple)
+
+
+def _imported(look: Look, args: list[Value]) -> Value:
+    names = [ref.value for value in args[:1] for ref in value if ref.kind == EXACT and isinstance(ref.value, str)]
+    module = sys.modules.get(names[0]) if len(names) == 1 else None
+    if module is None:
+        look.unproved.setdefault("import_module()", "what it imports is known at run time only")
+        return FRESH
+    return exactly(module, names[0])
+
+
+def _functions_in(func: types.FunctionType, depth: int) -> list[types.FunctionType]:
+    """Return the functions outside inert packages that a wrapper's closure holds, directly or in a table of it."""
+    found: dict[int, types.FunctionType] = {}
+    for cell in func.__closure__ or ():
+        held = cell_value(cell)
+        if held is ABSENT or isinstance(held, type):
+            continue
+        for inner in within(held) if not isinstance(held, types.FunctionType) else [held]:
+            if not isinstance(inner, types.FunctionType):
+                continue
+            if not inert.is_inert(inert.code_module(inner)):
+                found[id(inner)] = inner
+            elif depth and inner is not func:
+                found |= {id(more): more for more in _functions_in(inner, depth - 1)}
+    return list(found.values())

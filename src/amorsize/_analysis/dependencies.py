@@ -1,0 +1,196 @@
+"""
+What a function can reach: one look at its code and at the objects that code names, shared by all that ask.
+
+    function ──► names in its code ──► globals, closures, defaults, bound objects, attributes of modules
+                       ▲                        │
+                       └── code of helpers, ◄───┴──► objects: harmless, state, or unknown
+                           methods, classes
+
+Who asks: whether workers may be forked (everything reached is harmless), what is watched while the sample runs (what is
+reached and can change), what must travel with the function to workers that import its modules anew, and whether the
+profile of an earlier call still holds.
+
+By allow-list: a type that nobody has described is unknown, and an opcode or a builtin that can reach anything makes the
+whole unknown, as does running out of the budget. Looks at code and values only: calls nothing it looks at, imports
+nothing. Ordinary functions take 20 to 100 us.
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.effects import Effects, effects_of
+from amorsize._analysis.values import ABSENT
+from amorsize._analysis.walk import enter
+from amorsize._analysis.walk.state import Found, Walk, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass(frozen=True, eq=False, match_args=False)
+class Dependencies:
+    """
+    What a function can reach.
+
+    Attributes:
+        func: The function.
+        parts: What its items are, or hold: classes, for their objects, and functions.
+        effects: What its code changes.
+        shared: What two processes must not share by fork: streams, locks, iterators, generators, handles.
+        unknown: What cannot be told to be harmless.
+        mutable: What can change, to be watched.
+        bindings: Names in modules, closures and classes whose values it reads: holder, name, value.
+        functions: The Python functions it can reach outside inert packages, itself included.
+        settings: Module, name and value of what it reads from modules and classes: a fresh import may have others.
+        reads_mutable: Names of containers and arrays that it names directly.
+        is_complete: Whether all was looked at.
+        held: Attributes and closure variables that it names: holder, name, identity and type of the value.
+        shapes: Containers and how long they were, and what was in short ones.
+    """
+
+    func: Callable[..., Any]
+    parts: tuple[Any, ...]
+    effects: Effects
+    shared: tuple[Found, ...]
+    unknown: tuple[Found, ...]
+    mutable: tuple[Found, ...]
+    bindings: tuple[tuple[dict[str, Any], str, Any], ...]
+    functions: tuple[types.FunctionType, ...]
+    settings: tuple[tuple[str, str, Any], ...]
+    reads_mutable: tuple[str, ...]
+    is_complete: bool
+    held: tuple[tuple[Any, str, int, type], ...]
+    shapes: tuple[tuple[Any, Any], ...]
+
+    @property
+    def needs_watching(self) -> bool:
+        """Whether only running items can tell if they change anything: the code alone does not."""
+        return not self.effects.changes and not (self.effects.is_proved and self.is_closed)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether everything it can reach is known to be harmless in a forked copy."""
+        return self.is_complete and not self.shared and not self.unknown
+
+    @property
+    def open_names(self) -> tuple[str, ...]:
+        """What forbids a fork, in words."""
+        found = [*self.shared, *self.unknown]
+        return tuple(dict.fromkeys(f"{f.path} ({f.why})" for f in found))
+
+    def holds(self) -> bool:
+        """
+        Tell whether the names it reads still mean the same objects, and containers are as they were, or as long.
+
+        A name that means another number or text reaches nothing else than before.
+        """
+        for names, name, value in self.bindings:
+            now = names.get(name, ABSENT)
+            if now is not value and not (type(now) is type(value) and type(now) in inert.SCALARS):
+                return False
+        for names, name, key, kind in self.held:
+            now = names.get(name, ABSENT)
+            if id(now) != key and not (type(now) is kind and kind in inert.SCALARS):
+                return False
+        return all(shape(value) == before for value, before in self.shapes)
+
+
+def dependencies(func: Callable[..., Any], parts: tuple[Any, ...] = ()) -> Dependencies:
+    """
+    Look at what a function can reach.
+
+    Args:
+        func: Any callable.
+        parts: What its items are, or hold: classes, for their objects, and functions.
+    """
+    walk = Walk()
+    for part in parts:
+        walk.visit("an item", part)
+    enter(walk, func)
+    effects = effects_of(func, parts)
+    if not walk.is_complete:
+        walk.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
+    elif effects.is_cut_short:
+        walk.unknown.append(Found("its code", None, "there is more than is followed"))
+    return Dependencies(
+        func=func,
+        parts=parts,
+        effects=effects,
+        shared=tuple(walk.shared),
+        unknown=tuple(walk.unknown),
+        mutable=tuple(walk.mutable),
+        bindings=tuple(walk.bindings),
+        functions=tuple(walk.functions),
+        settings=tuple((module, name, value) for (module, name), value in walk.settings.items()),
+        reads_mutable=tuple(sorted(name for name in walk.reads_mutable if name not in effects.changes)),
+        is_complete=walk.is_complete,
+        held=tuple(walk.held),
+        shapes=tuple(walk.shapes),
+    )
+
+
+# The latest look at each function, by the identity of its code; one per function, replaced whole.
+_known: dict[tuple[int, int], Dependencies] = {}
+_MOST_KNOWN: Final = 256
+
+
+def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> Dependencies:
+    """
+    Return what a function can reach, from the latest look at it where nothing it names has changed since.
+
+    Args:
+        func: Any callable.
+        items: Some of the items it is to be given, as far as they are known; those of the latest look, if none are.
+    """
+    # A bound method is a new object each time it is asked for.
+    key = (id(func.__func__), id(func.__self__)) if isinstance(func, types.MethodType) else (id(func), 0)
+    found = _known.get(key)
+    if found is not None and not _is_same(found.func, func):
+        found = None
+    known = () if found is None else found.parts
+    parts = _parts(items)
+    is_covered = all(any(part is one for one in known) for part in parts)
+    if found is not None and is_covered and found.holds():
+        return found
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()  # never iterated over: other threads may look at functions meanwhile
+    found = _known[key] = dependencies(func, known if is_covered else parts)
+    return found
+
+
+# Values of one item that are looked at for what it holds, and kinds of them in all.
+_MOST_HELD: Final = 8
+_MOST_PARTS: Final = 8
+
+
+def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
+    """Return what items are or hold and the function may call: classes of the program, for their objects; functions."""
+    found: dict[int, Any] = {}
+    for item in items:
+        kind = type(item)
+        if kind in inert.SCALARS:
+            continue
+        held: Iterable[Any] = item if kind in {tuple, list} else item.values() if kind is dict else ()
+        for value in (item, *itertools.islice(held, _MOST_HELD)):
+            part: Any = type(value)
+            if part is types.FunctionType:
+                part = value
+            elif part is types.MethodType:
+                part = type(value.__self__)
+            elif not inert.is_python_class(part):
+                continue
+            module = inert.code_module(part) if part is value else part.__module__
+            if not inert.is_inert(module) and len(found) < _MOST_PARTS:
+                found[id(part)] = part
+    return tuple(found.values())
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, types.MethodType) and isinstance(other, types.MethodType):
+        return one.__func__ is other.__func__ and one.__self__ is other.__self__
+    return one is other

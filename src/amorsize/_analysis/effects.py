@@ -1,0 +1,109 @@
+"""
+What a function's code changes outside itself: followed from instruction to instruction, and into what it calls.
+
+The code is followed with what it would see: a global stands for the object it names now, an attribute for what the
+object holds now, a method for its code with the object bound. Items, and whatever is made on the way, stand for
+nothing: changing them changes nothing outside. Branches are all followed, locals are what they may be.
+
+    stats.record(x)   ──► stats is an object out there ──► the code of record, self = stats ──► self.seen.append
+                                                                           changes: "stats"
+
+Where that ends without an answer (a method of a C object, a name looked up at run time, an opcode nobody has described)
+the function is *unproved*: it is then watched while the sample runs (see observation). Looks at code and values only:
+never calls what it looks at, never imports.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from amorsize._analysis.calls import call_each
+from amorsize._analysis.look import MORE, Look
+from amorsize._analysis.values import EXACT, Ref, all_of, exactly, made, parameter, union
+from amorsize._outside import pass_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass(frozen=True, eq=False, match_args=False)
+class Effects:
+    """
+    What following a function's code has shown.
+
+    Attributes:
+        changes: Names of outside state that it changes.
+        sets_once: Names of what it sets where it finds it unset: a model loaded on first use.
+        not_set_yet: Those of them that nothing has set yet: which item will, and to what, is not known.
+        unproved: What could not be followed, in words, by the name it goes by.
+        by_seed: What makes results depend on the hash seed of the process, or "".
+    """
+
+    changes: tuple[str, ...]
+    sets_once: tuple[str, ...]
+    not_set_yet: tuple[str, ...]
+    unproved: dict[str, str]
+    by_seed: str
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a part of its code has not been followed."""
+        return MORE in self.unproved.values()
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether it is known to change nothing."""
+        return not (self.changes or self.sets_once or self.unproved)
+
+
+def effects_of(func: Callable[..., Any], parts: Iterable[Any] = ()) -> Effects:
+    """Follow *func* and what it calls; *parts* are what its items are or hold: classes, for objects, and functions."""
+    try:
+        return _follow(func, parts)
+    except Exception as error:  # noqa: BLE001 - odd objects raise anything when they are looked at; then nothing is known
+        pass_on(error)
+        return Effects((), (), (), {type(error).__name__: MORE}, "")
+
+
+def _follow(func: Callable[..., Any], parts: Iterable[Any]) -> Effects:
+    look = Look(call_each)
+    bound, inner = [], func
+    while isinstance(inner, functools.partial):
+        bound += [*inner.args, *inner.keywords.values()]
+        inner = inner.func
+    name = str(getattr(inner, "__name__", "") or type(inner).__name__)
+    if isinstance(inner, types.FunctionType):
+        name = inner.__name__
+    elif isinstance(inner, types.BuiltinFunctionType | types.MethodWrapperType):
+        name = type(inner.__self__).__name__ if inner.__self__ is not None else name
+    elif not isinstance(inner, type):
+        name = "self"
+    args = [exactly(value, f"bound argument {i}" if i else "self") for i, value in enumerate(bound)]
+    if isinstance(func, functools.partial):
+        args = [exactly(v, parameter(inner, i)) for i, v in enumerate(func.args)]
+        keywords = {k: exactly(v, k) for k, v in func.keywords.items()}
+    else:
+        keywords = {}
+    # What is new in each item may change without harm; what its class and its methods lead to may not.
+    held = all_of((made(part) if isinstance(part, type) else exactly(part, "an item") for part in parts), {})
+    if held:
+        args += [union(held, made(None, held))] * _n_items_taken(inner, len(args))
+    look.call((Ref(EXACT, inner, name),), args, keywords, is_first=True)
+    changes = {name: None for name in (*look.changes, *look.locked) if name}
+    once = {name: None for name in look.sets_once if name and name not in changes}
+    return Effects(
+        tuple(sorted(changes)), tuple(sorted(once)), tuple(sorted(look.not_set_yet)), look.unproved, look.by_seed
+    )
+
+
+def _n_items_taken(func: Any, n_bound: int) -> int:
+    """Return how many arguments an item is, or is unpacked into: those without a default, and one at least."""
+    function = getattr(func, "__func__", func)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return 1
+    n_bound += isinstance(func, types.MethodType)
+    return max(1, int(code.co_argcount) - n_bound - len(function.__defaults__ or ()))

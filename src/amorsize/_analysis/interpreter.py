@@ -1,0 +1,144 @@
+"""The code of a function, followed once for each kind of arguments it is called with."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import types
+from typing import Any, Final
+
+from amorsize._analysis.bytecode import effect, steps
+from amorsize._analysis.frame import Frame
+from amorsize._analysis.look import MORE, Look
+from amorsize._analysis.opcodes import HANDLERS
+from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
+
+# Calls followed into one another. Deeper ones are recursions, or frameworks.
+MOST_DEPTH: Final = 12
+
+# Flags of code whose call gives something that yields, or is awaited for, what the code returns.
+_GENERATOR_FLAGS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+
+# How often a function may be followed into itself before what it returns is taken to be a part of what it is given.
+_MOST_RECURSION: Final = 3
+
+
+def run(  # noqa: PLR0917 - what a call consists of
+    look: Look,
+    code: types.CodeType,
+    globals_: dict[str, Any],
+    cells: dict[str, Value],
+    args: list[Value],
+    keywords: dict[str, Value],
+    func: types.FunctionType | None,
+    defaults: Value = FRESH,
+) -> Value:
+    """Follow the instructions of one code object; returns what it may return."""
+    named = tuple((name, key_of(value)) for name, value in (*keywords.items(), *cells.items()))
+    signature = (code, id(globals_), tuple(map(key_of, args)), len(keywords), named, id(func))
+    if signature in look.seen:
+        return look.seen[signature]
+    if look.running.count(code) >= _MOST_RECURSION:
+        return parts_of(all_of(args, keywords))
+    look.seen[signature] = FRESH
+    look.alive.append((func, args, keywords, cells))
+    if look.depth >= MOST_DEPTH or look.n_left <= 0:
+        look.unproved.setdefault(code.co_name, MORE)
+        return parts_of(all_of(args, keywords))
+    look.depth += 1
+    outer, look.tested = look.tested, set()
+    try:
+        look.running.append(code)
+        frame = Frame(look, code, globals_, cells if func is None else dict(cells))
+        frame.bind(args, keywords, func, defaults)
+        _follow(frame)
+        _finish(frame)
+    finally:
+        look.running.pop()
+        look.depth -= 1
+        look.tested = outer
+    out = frame.returned
+    if code.co_flags & _GENERATOR_FLAGS:
+        # What it yields, and what it delegates to.
+        out = made(None, union(out, items_of(out))) if out else FRESH
+    look.seen[signature] = out
+    return out
+
+
+def run_code(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
+    code, globals_, cells, defaults = ref.value
+    return run(look, code, globals_, cells, args, keywords, None, defaults)
+
+
+def _follow(frame: Frame) -> None:
+    """Follow the instructions until nothing more is found: three times at most, where there is a loop."""
+    has_loop = any(step.meaning == "next" or "BACKWARD" in dis.opname[step.op] for step in frame.steps)
+    for _ in range(3 if has_loop else 1):
+        before = {name: key_of(value) for name, value in (*frame.locals.items(), *frame.cells.items())}
+        frame.look.n_left -= len(frame.steps)
+        _follow_once(frame)
+        if before == {name: key_of(value) for name, value in (*frame.locals.items(), *frame.cells.items())}:
+            break
+
+
+def _follow_once(frame: Frame) -> None:
+    """Follow each instruction once; where ways meet, the stack may hold what either has left."""
+    stacks: dict[int, list[Value]] = {}
+    handlers = _handlers_of(frame.code)
+    frame.stack, frame.is_reached = [], True
+    for index, step in enumerate(frame.steps):
+        if step.offset in stacks:
+            frame.stack = _joined(frame.stack, stacks[step.offset]) if frame.is_reached else list(stacks[step.offset])
+            frame.is_reached = True
+        for target, depth, n_more in handlers.get(step.offset, ()):
+            kept = [*frame.stack[:depth], *[FRESH] * (depth - len(frame.stack))]
+            stacks[target] = _joined([*kept, *[frame.look.raised] * n_more], stacks.get(target))
+        before = len(frame.stack)
+        taken = list(frame.stack) if step.target >= 0 else None
+        frame.index = index
+        HANDLERS[step.meaning](frame, step)
+        if taken is not None:
+            depth = before + effect(step.op, step.arg, jump=True)
+            there = (taken + [FRESH] * max(0, depth - before))[: max(0, depth)]
+            stacks[step.target] = _joined(there, stacks.get(step.target))
+
+
+def _finish(frame: Frame) -> None:
+    """Follow what was made and perhaps not called here; tell what is set only where it is found unset."""
+    for ref in frame.made:
+        frame.look.call((ref,), [FRESH] * n_parameters(ref), {})
+    tested = frame.look.tested
+    for key, root, is_first in frame.stores:
+        if key not in tested or key in frame.used:
+            frame.look.changes[root] = None
+            continue
+        frame.look.sets_once[root] = None
+        if is_first:
+            frame.look.not_set_yet[root] = None
+
+
+def _joined(one: list[Value], other: list[Value] | None) -> list[Value]:
+    """Return what the stack may hold where two ways through the code meet."""
+    if other is None:
+        return list(one)
+    if len(one) != len(other):
+        return list(one if len(one) > len(other) else other)
+    return [union(a, b) for a, b in zip(one, other, strict=True)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _handlers_of(code: types.CodeType) -> dict[int, list[tuple[int, int, int]]]:
+    """Return, by the offset where a protected range begins: its handler, the stack's depth there, and what is added."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    offsets = [step.offset for step in steps(code)]
+    for entry in _parse_exceptions(code):
+        # A range may begin at what is not an instruction of its own.
+        start = next((offset for offset in offsets if offset >= entry.start), None)
+        if start is not None:
+            found.setdefault(start, []).append((entry.target, entry.depth, 1 + bool(entry.lasti)))
+    return found
+
+
+def _parse_exceptions(code: types.CodeType) -> Any:
+    parse = getattr(dis, "_parse_exception_table", None)
+    return () if parse is None else parse(code)

@@ -1,0 +1,148 @@
+"""What making an object of a class runs, and what the object then holds."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import types
+from typing import TYPE_CHECKING, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.special import drain, pass_to_unknown, special, touch
+from amorsize._analysis.values import (
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    PART,
+    Ref,
+    Thing,
+    Value,
+    all_of,
+    class_attribute,
+    exactly,
+    held_in,
+    items_of,
+    key_of,
+    made,
+    parts_of,
+    union,
+    within,
+)
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+_BUILT_IN_CONTAINERS: Final = (list, tuple, dict, set, frozenset)
+
+
+def make(  # noqa: C901, PLR0911 - one per kind of class
+    look: Look, kind: type, root: str, args: list[Value], keywords: dict[str, Value]
+) -> Value:
+    """Make an object of a class: what it holds may be what it was given."""
+    given = all_of(args, keywords)
+    if kind in {set, frozenset}:
+        drain(look, given, "set")
+        found = union(items_of(given), touch(look, given))
+        return made(kind, found)
+    if issubclass(kind, type) and len(args) >= 3:
+        derive(look, given)
+    if inert.kind_of_class(kind) == "generator" and kind.__module__ == "random":
+        return made(kind)  # its own generator; what the module loads to seed it is its own affair
+    if inert.is_python_class(kind) and not inert.is_inert(kind.__module__):
+        return _make_python(look, kind, root, args, keywords)
+    if inert.is_python_class(kind):
+        me = (Ref(MADE, Thing(kind, given)),)
+        pass_to_unknown(look, args, keywords)
+        return me
+    drain(look, given, kind.__name__)
+    pass_to_unknown(look, args, keywords)
+    if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
+        return _make_getter(kind, args)
+    if inert.kind_of_class(kind) == "immutable":
+        return FRESH
+    if kind is functools.partial:
+        return made(None, given)
+    if kind is memoryview:
+        return parts_of(given)
+    if kind in {list, tuple, dict, enumerate, zip, map, filter, reversed} or inert.is_inert(kind.__module__):
+        found = union(items_of(given), special(look, given, "__iter__", "__next__", "keys", "__getitem__"))
+        # Of map: what its function returns has been followed by now; it may be a part of anything it was given.
+        return made(kind if kind in {list, tuple, dict} else None, union(found, union(items_of(found), given)))
+    return held_in(union(given, parts_of(given)))
+
+
+def _make_python(look: Look, kind: type, root: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    key = (id(kind), tuple(map(key_of, args)), tuple((name, key_of(value)) for name, value in keywords.items()))
+    me = look.objects.get(key)
+    if me is not None:
+        return me
+    me = look.objects[key] = made(kind)
+    look.alive.append((args, keywords))
+    followed = False
+    meta = class_attribute(type(kind), "__call__")
+    if isinstance(meta, types.FunctionType) and not inert.is_inert(inert.code_module(meta)):
+        found = look.call((Ref(EXACT, meta, root),), [exactly(kind, root), *args], keywords)
+        me = look.objects[key] = union(me, found)
+    for name in ("__new__", "__init__"):
+        method = class_attribute(kind, name)
+        method = getattr(method, "__func__", method)
+        if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+            followed = True
+            first = exactly(kind, kind.__name__) if name == "__new__" else me
+            found = look.call((Ref(EXACT, method, root),), [first, *args], keywords)
+            if name == "__new__":
+                me = look.objects[key] = union(me, found)
+    base = class_attribute(kind, "__init__")
+    if not followed or not isinstance(base, types.FunctionType) or issubclass(kind, _BUILT_IN_CONTAINERS):
+        given = all_of(args, keywords)
+        me[0].value.put(ITEMS, union(given, items_of(given)))
+        pass_to_unknown(look, args, keywords)
+    # What the object is when it is made, and when nobody has it any more.
+    for name in ("__post_init__", "__del__"):
+        method = class_attribute(kind, name)
+        if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+            look.call((Ref(EXACT, method, root),), [me], {})
+    return me
+
+
+def _make_getter(kind: type, args: list[Value]) -> Value:
+    """Make a getter of names that the code has; of others, anything may come back."""
+    names = [[ref.value for ref in value if ref.kind == EXACT] for value in args]
+    try:
+        return exactly(kind(*[known[0] for known in names]), kind.__name__)
+    except (IndexError, TypeError):
+        if kind is operator.methodcaller and names and names[0]:
+            return made(("methodcaller", names[0][0]), all_of(args[1:], {}))
+        return made(None, all_of(args, {}))
+
+
+def derive(look: Look, given: Value) -> None:
+    """Follow what classes do when others are derived from them."""
+    for ref in parts_of(given):
+        kinds = [ref.value] if ref.kind == EXACT else look.within(ref.value) if ref.kind == PART else []
+        for kind in kinds:
+            if not isinstance(kind, type) or not inert.is_python_class(kind):
+                continue
+            hook = class_attribute(kind, "__init_subclass__")
+            hook = getattr(hook, "__func__", hook)
+            if isinstance(hook, types.FunctionType):
+                look.call((Ref(EXACT, hook, kind.__name__),), [exactly(kind, kind.__name__)], {})
+            for name in ("__new__", "__init__"):
+                method = class_attribute(type(kind), name)
+                if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+                    look.call((Ref(EXACT, method, type(kind).__name__),), [FRESH, FRESH, given, FRESH], {})
+
+
+def type_of(value: Value) -> Value:
+    out: Value = FRESH
+    for ref in value:
+        if ref.kind == EXACT:
+            out = union(out, exactly(type(ref.value), type(ref.value).__name__))
+        elif ref.kind == MADE and isinstance(ref.value.kind, type):
+            out = union(out, exactly(ref.value.kind, ref.value.kind.__name__))
+        elif ref.kind == PART:
+            for kind in dict.fromkeys(map(type, within(ref.value))):
+                if inert.is_python_class(kind):
+                    out = union(out, exactly(kind, kind.__name__))
+    return out

@@ -1,0 +1,230 @@
+"""Methods whose code is not followed, judged by what their object is and by their name."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
+from amorsize._analysis.special import (
+    MOST_ARGUMENTS,
+    ORDERLESS,
+    drain,
+    is_function,
+    pass_to_unknown,
+    run_callbacks,
+    touch,
+)
+from amorsize._analysis.values import (
+    BOUND,
+    CODE,
+    EXACT,
+    FRESH,
+    ITEMS,
+    METHOD,
+    PART,
+    Ref,
+    Thing,
+    Value,
+    all_of,
+    class_attribute,
+    copied,
+    exactly,
+    held_in,
+    is_ordered_by_seed,
+    items_of,
+    made,
+    n_parameters,
+    own_attribute,
+    parts_of,
+    union,
+)
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+# Methods of new containers that return no more than how many there are.
+_SIZES: Final = frozenset(["__len__", "index", "count", "sort", "clear", "reverse", "join", "split", "format", "strip"])
+
+# Methods that only read, whatever the object: of those in inert packages, and in C of the standard library.
+_READERS: Final = frozenset(["get", "keys", "items", "values", "copy", "index", "count"])
+
+_READING: Final = (
+    "get", "find", "is", "has", "keys", "items", "values", "copy", "count", "index", "iter", "digest", "hexdigest",
+    "format", "match", "search", "tz", "utc", "str", "total", "most_", "elements", "__",
+)  # fmt: skip
+
+# What is done with a stream or a lock and leaves it as it was, once the item is over.
+_HARMLESS_OF_STATE: Final = frozenset(
+    ["__enter__", "__exit__", "locked", "fileno", "isatty", "readable", "writable", "seekable", "getvalue", "getbuffer",
+     "tell", "flush", "release", "_is_owned"]
+)  # fmt: skip
+
+# Methods of queues and events that only ask.
+_ASKING: Final = frozenset(["empty", "full", "qsize", "is_set", "locked"])
+
+
+def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
+    look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]
+) -> Value:
+    """Call a method whose code cannot be read, by what its object is."""
+    owner, name, given = ref.value, str(ref.name), all_of(args, keywords)
+    if isinstance(owner, Thing):
+        return _call_method_of_thing(look, owner, name, args, keywords)
+    kind = inert.kind_of_class(type(owner)) if not isinstance(owner, type) else "immutable"
+    pass_to_unknown(look, args, keywords)
+    change_out(look, keywords)
+    if isinstance(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
+        look.depend_on_seed("the order of a set")
+    if isinstance(owner, str) and name == "join":
+        drain(look, given, "join")
+    if type(owner).__name__ == "ContextVar":
+        return _call_variable(look, ref, name)
+    if name in {"cache_info", "cache_clear"} and isinstance(own_attribute(owner, "__wrapped__"), types.FunctionType):
+        look.change((ref,))  # how often a cache was asked, each process counts for itself
+    if kind == "immutable":
+        if name in WRITERS:
+            look.change(given)
+        if name in {"__set__", "__delete__"} and args:
+            look.change(args[0])
+        if isinstance(owner, type):
+            return from_library(look, owner.__module__, name, args, keywords)
+        # Of a ufunc: where, and what, is written.
+        if name == "at" and args:
+            look.change(args[0])
+        return parts_of(given) if name in {"reduce", "accumulate"} else FRESH
+    if name in MUTATORS and kind != "callable":
+        look.change((ref,))
+        return parts_of((ref,))
+    if kind in {"generator", "iterator"}:
+        look.change((ref,))
+        if name == "send":
+            look.sent = union(look.sent, given)
+        if name in {"shuffle", "bytes", "readinto"}:
+            look.change(given)
+        return FRESH
+    if kind == "state":
+        return _call_method_of_state(look, ref, name, given)
+    if kind in {"container", "array", "data"}:
+        if any(r.kind == EXACT and r.value is True for r in keywords.get("inplace", ())):
+            look.change((ref,))
+        if kind == "data":
+            look.doubt((ref,), f"its method {name} cannot be looked into")
+        if type(owner).__module__ == "array" and name in {"fromlist", "frombytes", "fromfile", "byteswap"}:
+            look.change((ref,))
+        if name in _SIZES:
+            return FRESH
+        out = parts_of((ref,))
+        if kind == "array":
+            is_view = name in VIEWS or name in {"view", "__getitem__", "__iter__"}
+            has_objects = bool(getattr(getattr(owner, "dtype", None), "hasobject", True))
+            return out if is_view else copied(out) if has_objects else FRESH
+        return copied((ref,)) if name == "copy" else union(out if kind == "container" else FRESH, held_in(out))
+    if kind == "callable" and not name.startswith("__"):
+        return parts_of((ref,))
+    if name in {"__init__", "__new__", "__init_subclass__", "__repr__", "__str__", "__eq__", "__hash__", "__dir__",
+                "__getattribute__", "__class__", "__format__", "__sizeof__", "__reduce__"}:  # fmt: skip
+        return parts_of((ref,))
+    is_own = type(owner).__module__.partition(".")[0] in sys.stdlib_module_names
+    if kind == "unknown" and is_own and not name.startswith(_READING):
+        look.change((ref,))
+        return parts_of((ref,))
+    look.doubt((ref,), f"its method {name} cannot be looked into")
+    return parts_of((ref,))
+
+
+def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    out: Value = FRESH
+    for ref in owner:
+        if ref.kind in {EXACT, PART}:
+            out = union(out, call_method(look, Ref(METHOD, ref.value, ref.root, name), args, keywords))
+    return out
+
+
+def _call_method_of_state(look: Look, ref: Ref, name: str, given: Value) -> Value:
+    """Call a method of a stream, a connection or a lock: all but a few leave it in another state."""
+    if name == "acquire":
+        look.locked[ref.root] = None
+    elif name == "release":
+        look.locked.pop(ref.root, None)
+    elif name not in _HARMLESS_OF_STATE:
+        look.change((ref,))
+    if name.startswith("readinto") or name == "recv_into":
+        look.change(given)
+    return parts_of((ref,))
+
+
+def _call_variable(look: Look, ref: Ref, name: str) -> Value:
+    if name in {"set", "reset"}:
+        look.changes[ref.root] = None
+        return FRESH
+    try:
+        value = ref.value.get()
+    except LookupError:
+        return FRESH
+    return exactly(value, ref.root)
+
+
+def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is given
+    look: Look, thing: Thing, name: str, args: list[Value], keywords: dict[str, Value]
+) -> Value:
+    """Call a method of something made here: it may keep what it is given, and gives back what it holds."""
+    given = all_of(args, keywords)
+    held = thing.all()
+    if name in WRITERS:
+        look.change(given)
+    if name in {"send", "throw"}:
+        look.sent = union(look.sent, given)
+    if name == "join" or name in {"extend", "update", "writerows"}:
+        drain(look, given, name)
+    if thing.kind in {set, frozenset} and name in {"pop", "__iter__"}:
+        look.depend_on_seed("the order of a set")
+    for value in (*args, *keywords.values()):
+        run_callbacks(look, union(value, held) if value else value, [held, *args])
+        touch(look, value)
+    parts = union(given, parts_of(given))
+    for ref in held:
+        # Something new that holds functions, such as an executor or a stack of callbacks, may call them.
+        if ref.kind in {CODE, BOUND} or is_function(ref):
+            n = min(MOST_ARGUMENTS, n_parameters(ref))
+            held = union(held, look.call((ref,), [union(parts, held)] * n, {}))
+    if name not in _SIZES:
+        thing.put(ITEMS, union(given, items_of(given) if name in {"extend", "update"} else FRESH))
+    if name in _SIZES:
+        return FRESH
+    if thing.kind is list and name in {"append", "extend", "insert", "remove"}:
+        return FRESH
+    kind = thing.kind if thing.kind in {set, frozenset} and name in ORDERLESS else None
+    everything = union(thing.all(), items_of(thing.all()))
+    return union(everything, made(kind, everything) if everything or kind else FRESH)
+
+
+def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
+    """Judge a method of a class of an inert package by its name."""
+    name = func.__name__
+    for ref in owner:
+        if ref.kind != EXACT or class_attribute(type(ref.value), name) is not func:
+            continue
+        kind = inert.kind_of_class(type(ref.value))
+        if (
+            name in MUTATORS
+            or kind in {"generator", "iterator"}
+            or (kind == "state" and name not in _HARMLESS_OF_STATE and not name.startswith(("acquire", "release")))
+        ):
+            look.change((ref,))
+        elif _is_stateful_library(type(ref.value)):
+            if name == "acquire":
+                look.locked[ref.root] = None
+            elif name == "release":
+                look.locked.pop(ref.root, None)
+            elif name not in _HARMLESS_OF_STATE and name not in _ASKING:
+                look.change((ref,))
+        elif name not in _READERS and kind in {"object", "unknown", "state"}:
+            look.doubt((ref,), f"its method {name} cannot be looked into")
+
+
+def _is_stateful_library(kind: type) -> bool:
+    """Tell whether a class of the standard library written in Python is there to be changed: a queue, an event."""
+    return kind.__module__ in {"queue", "threading", "multiprocessing.queues", "asyncio.queues", "sched", "tempfile"}

@@ -1,0 +1,299 @@
+"""
+Whether items change what a function can reach: its outside state before and after some of them.
+
+What code analysis cannot see (objects of C, libraries, names looked up at run time) shows here: the state of generators
+of random numbers, the position of files, how far iterators have come, lengths, attributes, the bytes of small objects.
+Taken after the first item, so that what it alone sets up (a model loaded on first use, a connection) does not count.
+
+Reads state without running code of the user's: methods of built-in and well-known types only.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import pickle
+import sys
+import types
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.values import own_attributes
+from amorsize._attribute import attribute_of
+from amorsize._modules import loaded
+from amorsize._outside import pass_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from amorsize._analysis.dependencies import Dependencies
+
+# Bytes of an array or a buffer that are compared whole: 1 ms for a megabyte. Of larger ones both ends are.
+_WHOLE_BYTES: Final = 1 << 20
+_END_BYTES: Final = 4096
+
+# Values of a container that are compared one by one; of longer ones both ends are, and the length.
+_MOST_VALUES: Final = 512
+
+# Values that are looked at in one item: arguments are few, and data is many.
+_MOST_HELD: Final = 16
+
+# How deep, and how many values at each depth: an object in an attribute of an item is at the second.
+_MOST_DEEP: Final = 4
+_MOST_LAYER: Final = 64
+
+# Bytes of a pickled object of a type that only its pickle tells about.
+_PICKLED_BYTES: Final = 1 << 16
+
+# The name of what several items hold in common: a generator, a file or a table that all of them bring along.
+SHARED_BY_ITEMS: Final = "what its items share"
+
+_UNREADABLE: Final = "unreadable"
+
+
+class Observation:
+    """The state that a function can reach, as it was; compared with what it is later."""
+
+    def __init__(self, found: Dependencies, shared: Sequence[Any] = (), *, pickles: bool = True) -> None:
+        """
+        Take the state.
+
+        Args:
+            found: What the function can reach.
+            shared: What several items hold in common.
+            pickles: Whether objects of C may be pickled to see their state.
+        """
+        # What its code is known to leave alone needs no look: other threads may change it meanwhile.
+        is_watched = found.needs_watching
+        self._mutable = [(one.path, one.value) for one in found.mutable if is_watched]
+        self._mutable += [(SHARED_BY_ITEMS, one) for one in shared]
+        self._bindings = found.bindings if is_watched else ()
+        self._generators = _GENERATORS if is_watched else ()
+        self._is_watched = is_watched
+        self._pickles = pickles
+        self._before = self._take()
+
+    def _take(self) -> list[tuple[Any, Any]]:
+        """Return the state of each thing, and what must stay alive so that identities stay comparable."""
+        states = [_state(value, pickles=self._pickles) for _, value in self._mutable]
+        for names, name, _ in self._bindings:
+            value = names.get(name)
+            states.append((_of_value(value), value))
+        states += [_shared_generator(name) for name in self._generators]
+        states.append((_process_settings() if self._is_watched else None, None))
+        return states
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the names of what is no longer as it was."""
+        now = self._take()
+        paths = [path for path, _ in self._mutable]
+        paths += [name for _, name, _ in self._bindings]
+        paths += [*(f"the generator of {name}" for name in self._generators), _SETTINGS]
+        return tuple(
+            dict.fromkeys(
+                path for path, (before, _), (after, _) in zip(paths, self._before, now, strict=True) if before != after
+            )
+        )
+
+
+_GENERATORS: Final = ("random", "numpy.random")
+
+
+def _shared_generator(name: str) -> tuple[Any, Any]:
+    """Return the state of the generator that all functions of a module draw from, None where it is not loaded."""
+    if name == "random":
+        module = loaded("random")  # not imported here: it takes 4 ms, and where it is not, nobody draws from it
+        return (None, None) if module is None else (module.getstate(), None)
+    numpy = loaded("numpy.random.mtrand")
+    return (None, None) if numpy is None else (_numpy_state(numpy._rand), None)  # noqa: SLF001 - NumPy's name for it
+
+
+_SETTINGS: Final = "settings of the process"
+
+
+def _process_settings() -> Any:
+    """Return what holds for the whole process and results may depend on, of what has been imported."""
+    decimal, numpy, locale = loaded("decimal"), loaded("numpy"), loaded("locale")
+    return (
+        warnings.filters[:8],
+        sys.getrecursionlimit(),
+        sys.get_int_max_str_digits(),
+        gc.isenabled(),
+        gc.get_threshold(),
+        None if decimal is None else repr(decimal.getcontext()),
+        None if numpy is None else numpy.geterr(),
+        None if locale is None else locale.setlocale(locale.LC_ALL),
+    )
+
+
+def _of_value(value: Any) -> Any:
+    """Return what stands for a value inside something: itself where it is plain, else which object it is."""
+    return value if type(value) in inert.SCALARS and value == value else id(value)  # noqa: PLR0124 - NaN
+
+
+def _state(value: Any, *, pickles: bool) -> tuple[Any, Any]:  # noqa: C901, PLR0911 - one per kind of object
+    """Return something that compares equal while a value's own state is the same, and what keeps it comparable."""
+    kind = inert.kind_of_class(type(value))
+    try:
+        if kind == "container":
+            return _container(value)
+        if kind == "object":
+            return _attributes(value)
+        if kind == "array":
+            return (value.shape, str(value.dtype), _bytes_of(value)), None
+        if kind == "generator":
+            return _generator(value), None
+        if kind == "iterator":
+            return _iterator(value), None
+        if isinstance(value, bytearray):
+            return _checksum(value), None
+        if attribute_of(value, "digest") and attribute_of(value, "hexdigest"):
+            return value.digest(), None
+        if kind == "state":
+            return _stream(value), None
+        if kind == "data":
+            return _data(value), None
+        version = attribute_of(value, "_version")  # a tensor of torch counts its changes
+        if isinstance(version, int):
+            return version, None
+    except Exception as error:  # noqa: BLE001 - whatever is odd about it: it cannot be read
+        pass_on(error)
+        return _UNREADABLE, None
+    return (_pickled(value), None) if pickles else (_UNREADABLE, None)
+
+
+def _container(value: Any) -> tuple[Any, Any]:
+    if isinstance(value, types.SimpleNamespace):
+        return _attributes(value)
+    own = _attributes(value) if inert.is_python_class(type(value)) else ((), ())
+    if isinstance(value, dict):
+        items: list[Any] = [x for pair in dict.items(value) for x in pair]
+    elif isinstance(value, types.MappingProxyType):
+        items = [x for pair in value.items() for x in pair]
+    else:
+        base: Any = next(b for b in type(value).__mro__ if b in inert.CONTAINERS)
+        items = list(base.__iter__(value))
+    if len(items) > _MOST_VALUES:
+        half = _MOST_VALUES // 2
+        items = [*items[:half], len(items), *items[-half:]]
+    return (list(map(_of_value, items)), own[0]), (items, own[1])
+
+
+def _attributes(value: Any) -> tuple[Any, Any]:
+    held = dict(own_attributes(value))
+    return {name: _of_value(inner) for name, inner in held.items()}, held
+
+
+def _bytes_of(array: Any) -> Any:
+    if array.dtype.hasobject:
+        return [id(x) for x in array.flat[:_MOST_VALUES]]
+    if array.nbytes <= _WHOLE_BYTES:
+        return zlib.crc32(array.tobytes())
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    n = max(1, _END_BYTES // array.itemsize)
+    step = max(1, array.size // n)
+    return tuple(zlib.crc32(part.tobytes()) for part in (flat[:n], flat[-n:], flat[::step][:n]))
+
+
+def _checksum(value: Any) -> Any:
+    with memoryview(value) as view:
+        if view.nbytes <= _WHOLE_BYTES:
+            return view.nbytes, zlib.crc32(view)
+        return view.nbytes, zlib.crc32(view[:_END_BYTES]), zlib.crc32(view[-_END_BYTES:])
+
+
+def _generator(value: Any) -> Any:
+    module = loaded("random")
+    if module is not None and isinstance(value, module.Random):
+        return module.Random.getstate(value)
+    return _numpy_state(value)
+
+
+def _numpy_state(value: Any) -> Any:
+    bits = getattr(value, "_bit_generator", None) or getattr(value, "bit_generator", None) or value
+    return pickle.dumps(bits.state)
+
+
+def _iterator(value: Any) -> Any:
+    frame = getattr(value, "gi_frame", None) or getattr(value, "cr_frame", None)
+    if frame is not None:
+        return frame.f_lasti, {name: _of_value(inner) for name, inner in frame.f_locals.items()}
+    if type(value).__name__ in {"count", "repeat"}:
+        return repr(value)
+    hint = getattr(type(value), "__length_hint__", None)
+    if hint is not None:
+        return hint(value)
+    if isinstance(value, types.GeneratorType | types.CoroutineType):
+        return "ended"
+    return _UNREADABLE
+
+
+def _stream(value: Any) -> Any:
+    if attribute_of(value, "locked"):
+        return value.locked()
+    if attribute_of(value, "closed") is True:
+        return "closed"
+    if attribute_of(value, "total_changes") is not None:
+        return value.total_changes
+    return value.tell() if attribute_of(value, "tell") else _UNREADABLE
+
+
+def _data(value: Any) -> Any:
+    shape, columns = attribute_of(value, "shape"), attribute_of(value, "columns")
+    return shape, None if columns is None else [str(c) for c in columns[:_MOST_VALUES]]
+
+
+def _pickled(value: Any) -> Any:
+    """Return the checksum of a small object's pickle; only of types whose pickling is not written in Python."""
+    kind: Any = type(value)
+    reduce = getattr(kind, "__reduce_ex__", None)
+    if isinstance(reduce, types.FunctionType) or isinstance(getattr(kind, "__getstate__", None), types.FunctionType):
+        return _UNREADABLE
+    try:
+        if kind.__sizeof__(value) > _PICKLED_BYTES:
+            return _UNREADABLE
+        return zlib.crc32(pickle.dumps(value, protocol=5))
+    except Exception as error:  # noqa: BLE001 - it cannot be pickled: nothing is known of its state
+        pass_on(error)
+        return _UNREADABLE
+
+
+def shared_by(items: Iterable[Any]) -> list[Any]:
+    """Return what several items hold in common and can change: a file, a generator or a table that they share."""
+    counts: dict[int, int] = {}
+    values: dict[int, Any] = {}
+    for item in items:
+        within = {} if type(item) in inert.SCALARS else _within(item)
+        values |= within
+        for key in within:
+            counts[key] = counts.get(key, 0) + 1
+    return [
+        values[key] for key, count in counts.items() if count > 1 and not isinstance(values[key], tuple | frozenset)
+    ]
+
+
+def _within(item: Any) -> dict[int, Any]:
+    """Return what may be changed in an item, by identity: what it is, its values and attributes, and theirs."""
+    found: dict[int, Any] = {}
+    layer = [item]
+    for _ in range(_MOST_DEEP):
+        inner: list[Any] = []
+        for value in layer:
+            if type(value) in inert.SCALARS or id(value) in found:
+                continue
+            kind = inert.kind_of_class(type(value))
+            if kind in {"immutable", "callable"}:
+                continue
+            found[id(value)] = value
+            held: Iterable[Any] = ()
+            if type(value) in {tuple, list}:
+                held = value
+            elif type(value) is dict:
+                held = value.values()
+            elif kind == "object" or type(value) is types.SimpleNamespace:
+                held = (one for _, one in own_attributes(value))
+            inner += itertools.islice(held, _MOST_HELD)
+        layer = inner[:_MOST_LAYER]
+    return found

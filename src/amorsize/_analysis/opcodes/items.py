@@ -1,0 +1,178 @@
+"""Attributes, items and slices: what is read from a value, and what is put into it."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.attributes import attr, is_unset, set_attribute
+from amorsize._analysis.frame import CALLEE_FIRST
+from amorsize._analysis.special import missing, special, touch
+from amorsize._analysis.values import (
+    ABSENT,
+    BOUND,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    METHOD,
+    NO_VALUE,
+    PART,
+    SUPER,
+    Ref,
+    Thing,
+    Value,
+    class_attribute,
+    copied,
+    element,
+    is_empty,
+    items_of,
+    parts_of,
+    union,
+    views,
+)
+
+if TYPE_CHECKING:
+    from amorsize._analysis.bytecode import Step
+    from amorsize._analysis.frame import Frame, Handler
+
+_ATTR_IS_METHOD: Final = sys.version_info >= (3, 12)
+
+
+def load_attr(frame: Frame, step: Step) -> None:
+    owner = frame.pop()
+    is_method = step.meaning == "method" or (_ATTR_IS_METHOD and bool(step.arg & 1))
+    value = attr(frame.look, owner, step.value)
+    if is_method and not CALLEE_FIRST:
+        frame.stack += [NO_VALUE, value]
+    elif is_method:
+        frame.stack += [value, NO_VALUE]
+    else:
+        frame.stack.append(value)
+    for ref in owner:
+        if ref.kind == EXACT:
+            frame.note_test(("attr", id(ref.value), step.value))
+
+
+def load_super_attr(frame: Frame, step: Step) -> None:
+    me, kind, _super = frame.pop(), frame.pop(), frame.pop()
+    out = attr(frame.look, super_of(kind, me), step.value)
+    if step.arg & 1:
+        frame.stack += [out, NO_VALUE] if CALLEE_FIRST else [NO_VALUE, out]
+    else:
+        frame.stack.append(out)
+
+
+def super_of(kind: Value, me: Value) -> Value:
+    return tuple(Ref(SUPER, (ref.value, me)) for ref in kind if ref.kind == EXACT and isinstance(ref.value, type))
+
+
+def store_attr(frame: Frame, step: Step) -> None:
+    owner = frame.pop()
+    deletes = step.meaning == "delete attr"
+    value = FRESH if deletes else frame.pop()
+    for ref in owner:
+        if ref.kind == EXACT:
+            if set_attribute(frame.look, ref, step.value, value, deletes=deletes):
+                continue
+            key = ("attr", id(ref.value), step.value)
+            frame.look.store(key, value)
+            frame.stores.append((key, ref.root, is_unset(ref.value, step.value)))
+        elif ref.kind == MADE:
+            if not set_attribute(frame.look, ref, step.value, value, deletes=deletes):
+                ref.value.put(step.value, value)
+        elif ref.kind in {PART, METHOD}:
+            frame.look.change((ref,))
+
+
+def load_item(frame: Frame, _: Step) -> None:
+    key, owner = frame.pop(), frame.pop()
+    frame.stack.append(item(frame, owner, key))
+
+
+def item(frame: Frame, owner: Value, key: Value) -> Value:
+    out: Value = special(frame.look, owner, "__getitem__", args=[key])
+    for ref in owner:
+        if ref.kind == EXACT and isinstance(ref.value, type):
+            func = getattr(class_attribute(ref.value, "__class_getitem__"), "__func__", None)
+            if isinstance(func, types.FunctionType) and not inert.is_inert(inert.code_module(func)):
+                out = union(out, frame.look.call(attr(frame.look, (ref,), "__class_getitem__"), [key], {}))
+    touch(frame.look, key)
+    constant = _constant(key)
+    for ref in owner:
+        if ref.kind in {MADE, METHOD, BOUND}:
+            out = union(out, items_of((ref,)))
+            if ref.kind == MADE and type(constant) is str:
+                out = union(out, ref.value.get(constant))
+            continue
+        if ref.kind not in {EXACT, PART}:
+            continue
+        if ref.kind == EXACT:
+            held = element(ref.value, constant)
+            out = union(out, frame.look.stored.get(("item", id(ref.value), constant), FRESH))
+            if held is not ABSENT:
+                out = union(out, (Ref(EXACT, held, ref.root, ("item", id(ref.value), constant)),))
+                continue
+        out = union(out, union(missing(frame.look, (ref,)), parts_of((ref,))))
+    return out
+
+
+def store_item(frame: Frame, step: Step) -> None:
+    key, owner = frame.pop(), frame.pop()
+    value = frame.pop() if step.meaning == "store subscr" else FRESH
+    touch(frame.look, key)
+    constant = _constant(key)
+    name = "__setitem__" if step.meaning == "store subscr" else "__delitem__"
+    special(frame.look, owner, name, args=[key, value])
+    for ref in owner:
+        method = class_attribute(type(ref.value), name) if ref.kind == EXACT else ABSENT
+        is_followed = isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
+        if ref.kind == EXACT and constant is not ABSENT and isinstance(ref.value, dict):
+            if not is_followed:
+                is_first = is_empty(element(ref.value, constant))
+                frame.look.store(("item", id(ref.value), constant), value)
+                frame.stores.append((("item", id(ref.value), constant), ref.root, is_first))
+            continue
+        if is_followed:
+            continue
+        if ref.kind in {MADE, METHOD} and isinstance(ref.value, Thing):
+            ref.value.put(ITEMS, union(value, key))
+            continue
+        frame.look.change((ref,))
+
+
+def load_slice(frame: Frame, _: Step) -> None:
+    owner = frame.pop_many(3)[0]  # below where it begins and ends
+    out = special(frame.look, owner, "__getitem__")
+    frame.stack.append(union(union(out, copied(owner)), views(owner)))
+
+
+def store_slice(frame: Frame, _: Step) -> None:
+    value, owner = frame.pop_many(4)[:2]  # below where it begins and ends
+    special(frame.look, owner, "__setitem__")
+    for ref in owner:
+        if ref.kind == MADE:
+            ref.value.put(ITEMS, items_of(value))
+    frame.look.change(tuple(ref for ref in owner if inert.kind_of_class(type(ref.value)) != "object"))
+
+
+def _constant(key: Value) -> Any:
+    """Return the one plain value that a key is, ABSENT where it is not known."""
+    values = [ref.value for ref in key if ref.kind == EXACT and type(ref.value) in inert.SCALARS]
+    return values[0] if len(values) == 1 and len(key) == 1 else ABSENT
+
+
+HANDLERS: Final[dict[str, Handler]] = {
+    "attr": load_attr,
+    "method": load_attr,
+    "super attr": load_super_attr,
+    "store attr": store_attr,
+    "delete attr": store_attr,
+    "subscr": load_item,
+    "store subscr": store_item,
+    "delete subscr": store_item,
+    "slice": load_slice,
+    "store slice": store_slice,
+}

@@ -1,0 +1,206 @@
+"""Code that runs without being called by name: special methods, callbacks, and iterators that are used up."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.values import (
+    ABSENT,
+    BOUND,
+    CODE,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    METHOD,
+    PART,
+    Ref,
+    Thing,
+    Value,
+    all_of,
+    class_attribute,
+    exactly,
+    is_constant,
+    is_ordered_by_seed,
+    is_set,
+    n_parameters,
+    parts_of,
+    union,
+)
+
+if TYPE_CHECKING:
+    from amorsize._analysis.look import Look
+
+# Builtins that take all items of an argument.
+_DRAINS: Final = frozenset(
+    ["list", "tuple", "set", "frozenset", "dict", "sorted", "sum", "min", "max", "any", "all", "enumerate", "zip",
+     "map", "filter", "next", "bytes", "bytearray", "iter", "reversed"]
+)  # fmt: skip
+
+# What may be done with a set whatever order it has.
+ORDERLESS: Final = frozenset(
+    ["__contains__", "add", "all", "any", "bool", "callable", "copy", "difference", "difference_update", "discard",
+     "frozenset", "hasattr", "id", "in", "intersection", "intersection_update", "isdisjoint", "isinstance", "issubset",
+     "issuperset", "len", "max", "min", "remove", "set", "sorted", "symmetric_difference", "type", "union", "update"]
+)  # fmt: skip
+
+# Special methods that are called without being named: by operators, built-in functions and libraries.
+TOUCHED: Final = (
+    "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__", "__repr__", "__format__",
+    "__len__", "__bool__", "__iter__", "__next__", "__contains__", "__getitem__", "__index__", "__int__", "__float__",
+    "__abs__", "__neg__", "__array__", "__fspath__", "__bytes__", "__complex__", "__reversed__", "__length_hint__",
+    "__round__", "__add__", "__radd__", "__mul__", "__rmul__", "__sub__", "__call__", "__instancecheck__",
+    "__subclasscheck__", "__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "keys", "read",
+    "write", "__divmod__", "__rdivmod__", "__pow__", "__rpow__", "__dir__", "__missing__", "__aiter__", "__anext__",
+)  # fmt: skip
+
+# Special methods that return what is asked further, and what that is asked for.
+_ASKED_NEXT: Final = {
+    "__iter__": "__next__",
+    "__reversed__": "__next__",
+    "__await__": "__next__",
+    "__aiter__": "__anext__",
+}
+
+# Of objects written in Python, the fewest values that stand for all their arguments.
+MOST_ARGUMENTS: Final = 6
+
+FUNCTIONS: Final = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+
+_PLAIN_THINGS: Final = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.MethodType)
+
+
+def special(look: Look, value: Value, *names: str, args: list[Value] | None = None) -> Value:
+    """Call special methods of what a value stands for, where they are written in Python."""
+    out: Value = FRESH
+    for ref in value:
+        for target in _targets(look, ref, is_any=names == TOUCHED):
+            kind: Any = target.kind if isinstance(target, Thing) else type(target)
+            if not inert.is_python_class(kind) or isinstance(target, types.FunctionType):
+                continue
+            for name in names:
+                method, is_bound = _method(kind, name)
+                if method is ABSENT:
+                    continue
+                me = (ref,) if ref.kind == MADE or target is ref.value else exactly(target, ref.root)
+                given = args or [FRESH]
+                by_seed = look.by_seed
+                found = look.call((Ref(EXACT, method, ref.root),), given if is_bound else [me, *given], {})
+                if name == "__hash__":  # where something is in a set tells nobody what its hash is
+                    look.by_seed = by_seed
+                if name in _ASKED_NEXT:
+                    found = union(found, special(look, found, _ASKED_NEXT[name]))
+                out = union(out, found)
+    return out
+
+
+def _targets(look: Look, ref: Ref, *, is_any: bool) -> list[Any]:
+    """Return the objects that may be meant; for any method, those in a container too."""
+    if ref.kind == MADE and isinstance(ref.value.kind, type):
+        return [ref.value]
+    if ref.kind == EXACT and not isinstance(ref.value, _PLAIN_THINGS):
+        # What sorts, adds up or writes out a container does so with what is in it.
+        is_container = is_any and inert.kind_of_class(type(ref.value)) == "container"
+        return look.within(ref.value) if is_container else [ref.value]
+    return look.within(ref.value) if ref.kind == PART else []
+
+
+def _method(kind: type, name: str) -> tuple[Any, bool]:
+    """Return the special method of a class where it is to be followed, and whether it takes no object."""
+    held = class_attribute(kind, name)
+    func = held.__func__ if isinstance(held, staticmethod | classmethod) else held
+    if isinstance(func, types.FunctionType):
+        if inert.is_inert(inert.code_module(func)):
+            return ABSENT, False
+        return (types.MethodType(func, kind), True) if isinstance(held, classmethod) else (func, False)
+    # An object that can be called stands for a method that is not given the object it is called on.
+    is_callable = held is not ABSENT and isinstance(class_attribute(type(held), "__call__"), types.FunctionType)
+    return (held, True) if is_callable and not isinstance(held, type) else (ABSENT, False)
+
+
+def touch(look: Look, value: Value) -> Value:
+    """Follow the special methods of objects written in Python that others may call on them unasked."""
+    out: Value = FRESH
+    for ref in parts_of(value) if any(ref.kind == MADE for ref in value) else value:
+        if ref.kind in {EXACT, PART} and not is_constant(ref):
+            key: Any = (ref.kind, id(ref.value), ref.root)
+        elif ref.kind == MADE and isinstance(ref.value.kind, type):
+            key = (ref.kind, id(ref.value), ref.value.size)
+        else:
+            continue
+        if key not in look.touched:
+            look.touched.add(key)
+            look.alive.append(ref)
+            out = union(out, special(look, (ref,), *TOUCHED))
+    return out
+
+
+def pass_to_unknown(look: Look, args: list[Value], keywords: dict[str, Value]) -> None:
+    for value in (*args, *keywords.values()):
+        if value:
+            run_callbacks(look, value, args)
+            touch(look, value)
+
+
+def run_callbacks(look: Look, value: Value, args: list[Value]) -> None:
+    """Follow a function that is handed over: it may be called with parts of what else is handed over."""
+    others = all_of([a for a in args if a is not value], {})
+    parts = union(others, parts_of(others))
+    for ref in parts_of(value):
+        if ref.kind in {CODE, BOUND} or (ref.kind == EXACT and is_function(ref)):
+            look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {})
+        elif ref.kind == PART:
+            for target in look.within(ref.value):
+                if isinstance(target, FUNCTIONS) and not isinstance(target, types.BuiltinFunctionType):
+                    inner = Ref(EXACT, target, ref.root)
+                    look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {})
+    for ref in value:
+        if ref.kind == METHOD and isinstance(ref.value, Thing):
+            ref.value.put(ITEMS, parts)
+        elif ref.kind == METHOD:
+            look.call((ref,), [parts], {})
+
+
+def missing(look: Look, value: Value) -> Value:
+    """Follow what a dictionary calls for a key that is missing."""
+    out = special(look, value, "__missing__")
+    for ref in value:
+        if ref.kind not in {EXACT, PART}:
+            continue
+        for target in [ref.value] if ref.kind == EXACT else look.within(ref.value):
+            factory = target.default_factory if isinstance(target, collections.defaultdict) else None
+            if factory is not None:
+                out = union(out, look.call((Ref(EXACT, factory, ref.root),), [], {}))
+                look.unproved.setdefault(ref.root, "reading a key that is missing adds it")
+    return out
+
+
+def drain(look: Look, value: Value, by: str) -> None:
+    """Take the items of an argument: an iterator is used up, a set has an order."""
+    for ref in value:
+        if is_set(ref) and by not in ORDERLESS:
+            look.depend_on_seed("the order of a set")
+        if ref.kind == MADE and by in _DRAINS:
+            drain(look, tuple(r for r in ref.value.all() if r.kind != MADE), by)
+        if ref.kind not in {EXACT, PART}:
+            continue
+        for target in [ref.value] if ref.kind == EXACT else look.within(ref.value):
+            kind = inert.kind_of_class(type(target))
+            if kind == "iterator" or (kind == "state" and by in _DRAINS):
+                look.change((ref,))
+            elif isinstance(target, set | frozenset) and by not in ORDERLESS and is_ordered_by_seed(target):
+                look.depend_on_seed("the order of a set")
+
+
+def is_function(ref: Ref) -> bool:
+    return ref.kind == EXACT and (
+        isinstance(ref.value, FUNCTIONS)
+        or (
+            isinstance(class_attribute(type(ref.value), "__call__"), types.FunctionType)
+            and not isinstance(ref.value, type)
+        )
+    )

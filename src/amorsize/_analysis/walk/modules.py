@@ -1,0 +1,139 @@
+"""Modules and classes, of which only what the code names is looked at; and what a program puts into a library's."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any, Final
+
+from amorsize._analysis import inert
+from amorsize._analysis.values import own_attributes
+from amorsize._analysis.walk.state import Found, Walk
+from amorsize._attribute import attributes
+
+# Special attributes of classes that no code of the function runs.
+_NEVER_RUN: Final = frozenset(
+    ["__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__slots__",
+     "__static_attributes__", "__firstlineno__", "__annotate__", "__annotate_func__", "__annotations_cache__",
+     "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__",
+     "__match_args__", "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl", "__sizeof__",
+     "__class_getitem__", "__subclasshook__", "__init_subclass__", "__dataclass_fields__", "__dataclass_params__"]
+)  # fmt: skip
+
+_STREAMS: Final = frozenset({"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"})
+
+# Special methods that operators, builtins and statements call: what a test replaces most, of those.
+_OPERATORS: Final = frozenset(
+    ["__init__", "__new__", "__call__", "__str__", "__repr__", "__eq__", "__lt__", "__hash__", "__len__", "__bool__",
+     "__iter__", "__next__", "__getitem__", "__contains__", "__enter__", "__exit__", "__add__", "__sub__", "__mul__",
+     "__truediv__", "__getattr__", "__format__"]
+)  # fmt: skip
+
+_DESCRIPTORS: Final = (
+    property, classmethod, staticmethod, types.MemberDescriptorType, types.GetSetDescriptorType,
+)  # fmt: skip
+
+
+def look_at_module(walk: Walk, path: str, module: types.ModuleType) -> None:
+    name = module.__name__
+    if name in inert.GENERATORS or not inert.is_inert(name):
+        walk.named.append((path, module))
+        return
+    if name == "numpy" and "random" in walk.names:
+        walk.visit(f"{path}.random", vars(module).get("random"))
+    walk.named.append((path, module))
+
+
+def look_at_class(walk: Walk, path: str, kind: type) -> None:
+    if not inert.is_python_class(kind):
+        if inert.kind_of_class(kind) == "unknown" and not inert.is_inert(kind.__module__):
+            walk.unknown.append(Found(path, kind, f"a class of {kind.__module__}"))
+        return
+    for base in kind.__mro__:
+        if base is object or not inert.is_python_class(base):
+            continue
+        if not inert.is_inert(base.__module__):
+            walk.named.append((path if base is kind else base.__name__, base))
+        elif base is kind:
+            _look_for_patches(walk, path, kind)
+            return
+
+
+def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C901 - modules, classes and objects
+    """Look at the attributes of an object, class or module whose names the code has."""
+    if isinstance(holder, types.ModuleType):
+        held = vars(holder)
+        is_followed = holder.__name__ in inert.GENERATORS or not inert.is_inert(holder.__name__)
+        for name in (walk.names | {"__getattr__"} if is_followed else walk.names) & held.keys():
+            value = held[name]
+            if not is_followed:
+                look_into_library(walk, f"{path}.{name}", holder, name, value)
+            elif walk.is_new(holder, name):
+                walk.bind(holder, name, value)
+                if isinstance(value, types.ModuleType) and not value.__name__.startswith(holder.__name__):
+                    walk.visit(name, value)
+                    continue
+                walk.visit(f"{path}.{name}", value)
+        return
+    if isinstance(holder, type):
+        for name, value in list(holder.__dict__.items()):
+            is_named = name in walk.names or (name.startswith("__") and name not in _NEVER_RUN)
+            if (is_named or walk.any_name) and walk.is_new(holder, name):
+                walk.held.append((holder.__dict__, name, id(value), type(value)))
+                if name in walk.names and not isinstance(value, _DESCRIPTORS) and not _is_enum(holder):
+                    walk.settings[holder.__module__, f"{holder.__qualname__}.{name}"] = value
+                walk.visit(path if callable(value) else f"{path}.{name}", value)
+        return
+    for name, value in own_attributes(holder):
+        if (walk.any_name or name in walk.names) and walk.is_new(holder, name):
+            if name in (own := attributes(holder)):
+                walk.held.append((own, name, id(value), type(value)))
+            walk.visit(f"{path}.{name}", value)
+
+
+def look_into_library(walk: Walk, path: str, module: types.ModuleType, name: str, value: Any) -> None:
+    """Look at a value of a library's module only where it may be the program's."""
+    if module is sys and name in _STREAMS:
+        return  # what workers print comes home by itself
+    if isinstance(value, type) and not _is_put_there(value):
+        _look_for_patches(walk, path, value)
+    elif _may_be_set(value) and walk.is_new(module, name):
+        walk.bind(module, name, value)
+        walk.settings[module.__name__, name] = value
+        walk.visit(path, value)
+
+
+def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
+    """Look for what the program has put into a class of a library, under names of the code's or of operators."""
+    for base in kind.__mro__:
+        held = base.__dict__
+        if not inert.is_python_class(base) or base.__module__ not in sys.modules:
+            continue
+        for name in (walk.names | _OPERATORS) & held.keys():
+            value = held[name]
+            if _is_put_there(value) and walk.is_new(base, name):
+                walk.settings[base.__module__, f"{base.__qualname__}.{name}"] = value
+                walk.visit(f"{path}.{name}", value)
+
+
+def _is_put_there(value: Any) -> bool:
+    """Tell whether something in a library's module or class was put there by the program or one of its tests."""
+    value = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    if isinstance(value, types.FunctionType):
+        return not inert.is_inert_package(inert.code_module(value))
+    kind = value if isinstance(value, type) else type(value)
+    return _is_mock(kind) or (inert.is_python_class(kind) and not inert.is_inert_package(kind.__module__))
+
+
+def _may_be_set(value: Any) -> bool:
+    """Tell whether a value of a library's module may be the program's: a number or text cannot be told apart."""
+    return type(value) in inert.SCALARS or (not isinstance(value, types.ModuleType) and _is_put_there(value))
+
+
+def _is_mock(kind: type) -> bool:
+    return kind.__module__ in {"unittest.mock", "mock.mock", "mock"}
+
+
+def _is_enum(kind: type) -> bool:
+    """Tell whether a class is an enumeration: its members cannot be set, so that they are as they were imported."""
+    return any(inert.type_path(base) == "enum.Enum" for base in kind.__mro__)

@@ -1,0 +1,165 @@
+"""
+What the caller has set in modules and classes since they were imported, for workers that import them anew.
+
+    caller                                              worker
+    config.N = 5; Model.scale = 10; register(hook) ──►  imports config, sets config.N = 5 ... before the first item,
+    mock.patch("service.fetch", fake)                   takes it back before the next map
+
+Which values a change of the caller's reached cannot be told from those that are as imported: so all that the function
+can reach goes along (see Dependencies.settings), in one pickle, so that what is one object here is one object there.
+What cannot be pickled (a lock, a connection) stays each worker's own, made by its own import; a stand-in of a test that
+cannot be pickled makes the function stay here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickle
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _function
+from amorsize._analysis import known_dependencies
+from amorsize._analysis.bytecode import chains_of
+from amorsize._backend import _bounds as bounds
+from amorsize._backend import _unfound
+from amorsize._outside import pass_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_ABSENT: Final = object()
+
+
+class _TooLargeError(Exception):
+    """More than is sent."""
+
+
+class _Bounded(io.BytesIO):
+    def write(self, data: Any) -> int:
+        if self.tell() + memoryview(data).nbytes > bounds.MOST_SETTINGS_BYTES:
+            raise _TooLargeError
+        return super().write(data)
+
+
+def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield module, dotted name and value of what may differ from a fresh import."""
+    for module, name, known in known_dependencies(func).settings:
+        value = _now(module, name, known)
+        if module in {"__main__", "__mp_main__", "builtins"} or isinstance(value, types.ModuleType):
+            continue
+        if module in _unfound.unfound():  # it goes along as it is
+            continue
+        if name.rpartition(".")[2] in _DEFAULTS and value is not known:  # of a function around it
+            continue
+        if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and _is_at_home(
+            value, module, name
+        ):
+            continue
+        yield module, name, value
+
+
+def _now(module: str, name: str, known: Any) -> Any:
+    """Return the current value: a number or text may have been set since the function was looked at."""
+    holder: Any = sys.modules.get(module)
+    for part in name.split("."):
+        inside = getattr(holder, "__dict__", {})
+        holder = getattr(holder, part, None) if part in _DEFAULTS else inside.get(part, known)
+    return holder
+
+
+# What a function holds beside its code, and may be changed: sent only where it is found in that function.
+_DEFAULTS: Final = frozenset({"__defaults__", "__kwdefaults__"})
+
+
+def _is_at_home(value: Any, module: str, name: str) -> bool:
+    """Tell whether a function or class is what its module made it: found under its own name, where it was defined."""
+    if value.__module__ == module and value.__qualname__ == name:
+        return True
+    # Imported from elsewhere: a fresh import does the same, if it is what that module has under this name.
+    home: Any = sys.modules.get(value.__module__ or "")
+    for part in value.__qualname__.split("."):
+        home = getattr(home, part, None)
+    return home is value and value.__module__ != "__main__" and name.rpartition(".")[2] == value.__name__
+
+
+# Builtins that find names of the module around them in a text: nobody knows which.
+_BY_TEXT: Final = frozenset({"eval", "exec", "globals"})
+
+
+def problem(func: Callable[..., Any]) -> str:
+    """Return which stand-in of a test cannot be sent along, or what finds names that are not; or ""."""
+    for helper in known_dependencies(func).functions:
+        by_text = _BY_TEXT.intersection(chain[0] for chain in chains_of(helper.__code__)) - helper.__globals__.keys()
+        if by_text and (not _function.is_importable(helper) or helper.__module__ in _unfound.unfound()):
+            return (
+                f"{helper.__name__}() uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"
+            )
+    for module, name, value in _chosen(func):
+        if type(value).__module__.partition(".")[0] in {"unittest", "mock"}:
+            return f"{module}.{name} is a {type(value).__name__}, which exists in this process only"
+    return ""
+
+
+def pack(func: Callable[..., Any], pickler: Callable[..., Any]) -> bytes:
+    """
+    Pickle the settings that *func* reads.
+
+    Raises:
+        ValueError: If they take more than :data:`bounds.MOST_SETTINGS_BYTES`.
+    """
+    chosen = list(_chosen(func))
+    if not chosen:
+        return b""
+    try:
+        return _dumps(chosen, pickler)
+    except _TooLargeError:
+        message = f"what the function reads from modules takes more than {bounds.MOST_SETTINGS_BYTES >> 20} MiB"
+        raise ValueError(message) from None
+    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__: then one by one
+        pass_on(error)
+        return _dumps([one for one in chosen if _can_be_pickled(one, pickler)], pickler)
+
+
+def _dumps(value: Any, pickler: Callable[..., Any]) -> bytes:
+    buffer = _Bounded()
+    pickler(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+def _can_be_pickled(value: Any, pickler: Callable[..., Any]) -> bool:
+    try:
+        _dumps(value, pickler)
+    except Exception as error:  # noqa: BLE001 - as above
+        pass_on(error)
+        return False
+    return True
+
+
+# What was in place of the settings of the map before, in a worker.
+_before: list[tuple[Any, str, Any]] = []
+
+
+def apply(data: bytes) -> None:
+    """Give a worker the caller's settings, and take those of the map before back."""
+    while _before:
+        holder, name, value = _before.pop()
+        if value is _ABSENT:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, value)
+    if not data:
+        return
+    for module, path, value in pickle.loads(data):
+        try:
+            holder = importlib.import_module(module)
+            *classes, name = path.split(".")
+            for part in classes:
+                holder = getattr(holder, part)
+        except (ImportError, AttributeError):
+            continue  # what needs it will say so
+        had = getattr(holder, name, _ABSENT) if name in _DEFAULTS else vars(holder).get(name, _ABSENT)
+        setattr(holder, name, value)
+        _before.append((holder, name, had))

@@ -1,0 +1,127 @@
+"""
+Modules of this program that another interpreter would not find under their names: loaded by path, or made at run time.
+
+What refers to them goes by value, and so do they: functions, classes, and the modules themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Finders that look along sys.path, or for what is in the interpreter itself.
+_USUAL: Final = (
+    importlib.machinery.PathFinder,
+    importlib.machinery.BuiltinImporter,
+    importlib.machinery.FrozenImporter,
+)
+
+# Modules that the workers of a cluster have said they lack, or hold in another version, while maps run there.
+LACKING: Final[set[str]] = set()
+
+_latest: tuple[int, tuple[str, ...], frozenset[str]] = (0, (), frozenset())
+_seen: dict[str, tuple[int, tuple[str, ...], bool]] = {}
+
+
+def unfound() -> frozenset[str]:
+    """Return the names of the modules that workers would not find, or hold in another version."""
+    return _not_on_path() | LACKING if LACKING else _not_on_path()
+
+
+def _not_on_path() -> frozenset[str]:
+    """
+    Return the names of the modules that an interpreter with the same ``sys.path`` would not find.
+
+    Only modules in Python: others cannot go by value. Looked at again only when modules have been imported since, or
+    the path has changed: 3 us per module, and 1 us otherwise.
+    """
+    global _latest  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
+    path, n_modules = tuple(map(str, sys.path)), len(sys.modules)
+    if _latest[:2] == (n_modules, path):
+        return _latest[2]
+    found = []
+    for name, module in list(sys.modules.items()):
+        known = _seen.get(name)
+        if known is None or known[0] != id(module) or (known[1] is not path and known[1] != path):
+            known = _seen[name] = (id(module), path, not _is_found(name, module, path))
+        if known[2]:
+            found.append(name)
+    _latest = (n_modules, path, frozenset(found))
+    return _latest[2]
+
+
+def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:
+    if not isinstance(module, types.ModuleType) or name in {"__main__", "__mp_main__"} or module.__name__ != name:
+        return True
+    file = getattr(module, "__file__", None)
+    spec = getattr(module, "__spec__", None)
+    if file is None:
+        # Made by a program, as a module or as a part of another one's, say of six: the latter comes with that one.
+        if spec is not None or "." in name or name in sys.builtin_module_names:
+            return True
+        return not any(isinstance(value, types.FunctionType | type) for value in vars(module).values())
+    # What the interpreter brings itself may go by another name: collections.abc does from 3.14 on.
+    if not file.endswith(".py") or getattr(spec, "origin", None) == "frozen":
+        return True
+    return _root(name, file) in _folders(path) or _is_found_otherwise(name, file)
+
+
+def _root(name: str, file: str) -> str | None:
+    """Return the folder on the path from which a module of this name would have been loaded, None if from nowhere."""
+    tail = name.replace(".", os.sep)
+    stem = (file if os.path.isabs(file) else os.path.abspath(file))[: -len(".py")]
+    for ending in (f"{os.sep}{tail}", f"{os.sep}{tail}{os.sep}__init__"):
+        if stem.endswith(ending):
+            return stem[: -len(ending)] or os.sep
+    return None
+
+
+_known_folders: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
+
+
+def _folders(path: tuple[str, ...]) -> frozenset[str]:
+    global _known_folders  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
+    if _known_folders[0] != path:
+        with contextlib.suppress(OSError):  # no current directory
+            _known_folders = (path, frozenset(os.path.abspath(entry or os.curdir) for entry in path))
+    return _known_folders[1]
+
+
+def _is_found_otherwise(name: str, file: str) -> bool:
+    """Ask the parent's own path, links on the way, and finders like those of editable installations."""
+    parent = sys.modules.get(name.rpartition(".")[0]) if "." in name else None
+    where = None if parent is None else list(getattr(parent, "__path__", ()))
+    if parent is not None and not _is_found(parent.__name__, parent, tuple(map(str, sys.path))):
+        return False
+    finders: list[Any] = [importlib.machinery.PathFinder, *(f for f in sys.meta_path if f not in _USUAL)]
+    for finder in finders:
+        try:
+            spec = finder.find_spec(name, where)
+        except Exception:  # noqa: BLE001, S112 - a finder of anybody's, asked out of turn
+            continue
+        if spec is not None:
+            return spec.origin is not None and os.path.realpath(spec.origin) == os.path.realpath(file)
+    return False
+
+
+@contextlib.contextmanager
+def by_value(cloudpickle: Any) -> Iterator[None]:
+    """Have cloudpickle take what belongs to such modules by value for a while."""
+    modules = [sys.modules[name] for name in unfound() if name in sys.modules]
+    known = cloudpickle.list_registry_pickle_by_value()
+    mine = [module for module in modules if module.__name__ not in known]
+    for module in mine:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in mine:
+            with contextlib.suppress(ValueError):  # somebody else has done it
+                cloudpickle.unregister_pickle_by_value(module)

@@ -1,0 +1,1 @@
+"""The commands of ``python -m amorsize``, and what their words mean."""

@@ -1,0 +1,241 @@
+"""What one call knows of its function: remembered, timed on the first items, weighed, watched."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from amorsize import _backend, _known, _profile, _weigh
+from amorsize import _bounds as bounds
+from amorsize._analysis import known_dependencies
+from amorsize._backend import MISSING
+from amorsize._records import Profile, Span
+from amorsize._source import SLICED, is_array
+from amorsize._watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amorsize._ledger import Ledger
+    from amorsize._request import Request
+
+clock = time.perf_counter
+
+# What a new sample does not tell.
+_KEPT: Final = ("mutates", "reads_mutable", "efficiency", "thread_efficiency", "free_thread_efficiency")
+
+
+class Evidence:
+    """
+    The profile of the function as this call sees it, and what it comes from.
+
+    Attributes:
+        profile: As known now.
+        samples: The items that were timed one by one, or weighed; None while there are none.
+        first_item: The first item that ran here, MISSING before.
+        is_weighed: Whether it is known what moving items costs.
+        is_recalled: Whether the profile is that of earlier calls.
+        watch: Watches what items change.
+    """
+
+    def __init__(self, request: Request, ledger: Ledger) -> None:
+        self._request = request
+        self._ledger = ledger
+        self.profile: Profile = request.record.profile
+        self.samples: _profile.Sampler | None = None
+        self.first_item: Any = MISSING
+        self.is_weighed = self.is_recalled = self._is_inspected = False
+        self.watch = Watch(request)
+
+    def recall(self, known: _known.Known | None) -> None:
+        """Begin with what is remembered of the function."""
+        if known is not None:
+            self.profile, self.is_weighed, self.is_recalled = known.profile, known.is_weighed, True
+
+    def looks_alike(self, known: _known.Known) -> bool:
+        """Compare the shape of a few items with those the remembered profile was measured on."""
+        data, n_items = self._request.source.data, self._request.source.n_items or 0
+        if not n_items or not (type(data) in SLICED or is_array(data)):
+            return False
+        return all(known.is_like(data[i]) for i in {0, n_items // 2, n_items - 1})
+
+    # -- the sample --------------------------------------------------------------------------------------------------
+
+    def sample(self, n_most: int, *, remember: bool = True, watch: bool = False) -> None:
+        """Run the first items here, timing each; their results are the answer's head."""
+        if watch:
+            self.watch.begin(self._first_items())
+        sampler, ledger, request = self.sampler, self._ledger, self._request
+        n_before = len(sampler.results)
+        sampler.run(request.source.iterator, n_before + n_most)
+        if request.keep_going:
+            for i in range(n_before, len(sampler.results)):
+                result = sampler.results[i]
+                if isinstance(result, _Failed):
+                    ledger.fail(i, result.error, sampler.items[i])
+                    sampler.results[i] = result.error
+        ledger.results += sampler.results[n_before:]
+        ledger.keep()
+        if sampler.items:
+            self.note_first(sampler.items[0])
+            end = clock()
+            ledger.report()
+            request.record.spans.append(
+                Span(lane="caller", begin_s=end - sum(sampler.times[n_before:]), end_s=end, start=n_before,
+                     n_items=len(sampler.results) - n_before, kind="sample")
+            )  # fmt: skip
+            if remember:
+                self.take_profile()
+                self._remember()
+        if watch:
+            self.end_watch()
+
+    def take_item(self, item: Any, result: Any, took_s: float, began: tuple[float, _profile.Clocks]) -> None:
+        """Add an item that a stream has computed, which *began* at these clocks."""
+        sampler = self.sampler
+        sampler.items.append(item)
+        sampler.results.append(result)
+        sampler.times.append(took_s)
+        sampler.count(began)
+        self.note_first(item)
+
+    def take_profile(self) -> None:
+        """Go by what the sample took."""
+        kept = {name: getattr(self.profile, name) for name in _KEPT}
+        self.profile = replace(self.sampler.profile(), **kept)
+        self.is_weighed = self.is_recalled = False
+
+    def check_recalled(self, known: _known.Known, sample_size: int, least_s: float) -> None:
+        """Compare the sample with what is remembered: go by that, or sample more, or go by the sample."""
+        seen = self.sampler.profile()
+        # A handful of tiny items timed one by one says less than what many of them took before.
+        is_same = seen.item_s <= max(bounds.CHANGED * known.profile.item_s, least_s)
+        if known.is_like(self.first_item) and is_same:
+            self.profile = replace(known.profile, n_head=seen.n_head, head_s=seen.head_s)
+        elif self._ledger.n_done < sample_size:
+            self.sample(sample_size - self._ledger.n_done)
+        else:
+            self.profile, self.is_weighed, self.is_recalled = seen, False, False
+
+    def note_first(self, item: Any) -> None:
+        """Note the first item that ran here."""
+        if self.first_item is MISSING:
+            self.first_item = item
+
+    def take_from_loop(self) -> None:
+        """Have a sample of what the loop has produced, where the call began without one."""
+        if self.samples is not None:
+            return
+        data, results = self._request.source.data, self._ledger.results
+        if type(data) in SLICED or is_array(data):
+            sampler, n = self.sampler, min(3, len(results))
+            sampler.items = [data[i] for i in range(len(results) - n, len(results))]
+            sampler.results = results[-n:]
+            self.first_item = sampler.items[0]
+
+    @property
+    def sampler(self) -> _profile.Sampler:
+        """What times items one by one, made when first asked for."""
+        if self.samples is None:
+            self.samples = _profile.Sampler(self._guarded, note=self._request.name_item)
+        return self.samples
+
+    def _guarded(self, item: Any) -> Any:
+        """Call the function; with an error policy, an exception is a result."""
+        request = self._request
+        if request.check is not None:
+            request.check()
+        if request.keeper is not None and self.samples is not None and not request.keep_going:
+            request.keeper.looped(self.samples.results, self._ledger.failures)
+        if not request.keep_going:
+            return request.call(item)
+        try:
+            return request.call(item)
+        except Exception as error:
+            if request.is_outside(error):
+                raise
+            return _Failed(error)  # errors="return" and "skip" ask for just this
+
+    def _remember(self) -> None:
+        sampler = self.samples
+        if sampler is None or self.first_item is MISSING:
+            return
+        s_per_byte = _profile.seconds_per_byte(sampler.items, sampler.times)
+        _known.remember(self._request.state.key, self.profile, self.first_item, len(sampler.items), s_per_byte)
+
+    # -- what items change -------------------------------------------------------------------------------------------
+
+    def is_watched(self, n_done: int) -> bool:
+        """Tell whether it is known what items change outside themselves; where it is not, watch from now on."""
+        is_known = self.watch.is_known(n_done, self._first_items())
+        self._take_changes()
+        return is_known
+
+    def end_watch(self) -> None:
+        """Compare what the function can reach with what it was, if items are being watched."""
+        self.watch.end()
+        self._take_changes()
+
+    def _first_items(self) -> Sequence[Any]:
+        """Return some items, where they can be looked at before their turn, or have been sampled."""
+        data = self._request.source.data
+        if type(data) in {list, tuple}:
+            return data[: bounds.WATCH_SHARED]  # type: ignore[no-any-return]  # it is one of the two
+        return () if self.samples is None else self.samples.items[: bounds.WATCH_SHARED]
+
+    def _take_changes(self) -> None:
+        changed = {*self.watch.changed, *self.profile.mutates}
+        if len(changed) > len(self.profile.mutates):
+            self.profile = replace(self.profile, mutates=tuple(sorted(changed)))
+
+    # -- what a decision needs ---------------------------------------------------------------------------------------
+
+    def inspect(self) -> None:
+        """Complete the profile with what the decision needs: outside state and pickled sizes."""
+        request = self._request
+        if not self._is_inspected:
+            known_dependencies(request.func, self._first_items())  # what follows goes by this look
+            self.profile = _weigh.inspect_function(self.profile, request.func, self.watch.changed)
+            self._is_inspected = True
+        if self.is_weighed or self.samples is None or not self.profile.is_picklable:
+            return
+        sampler = self.samples
+        rest_s = self.profile.item_s * max(1, (request.source.n_items or 1000) - self._ledger.n_done)
+        n_weighed = _how_many(sampler, rest_s)
+        # Large containers are weighed whole where that is within 2 % of the work left: only then is the memory they
+        # take on the way in the figure.
+        most_bytes = max(bounds.WEIGH_BYTES, int(0.02 * rest_s * 0.1e9))
+        results = [r for r in sampler.results[:n_weighed] if not isinstance(r, BaseException | _Failed)]
+        self.profile = _weigh.weigh(
+            self.profile, sampler.items[:n_weighed], results, _backend.dumps_by_value, most_bytes
+        )
+        self.is_weighed = True
+        self._remember()
+
+    def take_pace(self, item_s: float) -> None:
+        """Go by what items take of late."""
+        self.profile = replace(self.profile, item_s=item_s)
+
+    def after(self, n_head: int) -> Profile:
+        """Return the profile with *n_head* items done."""
+        return replace(self.profile, n_head=n_head, head_s=clock() - self._request.record.began if n_head else 0.0)
+
+    def forget(self) -> None:
+        """Let go of the sample, which points back here: what it holds would stay until the next collection."""
+        self.samples = None
+        self.watch.forget()
+
+
+class _Failed:
+    """An exception as a result, on its way through the sampler."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _how_many(sampler: _profile.Sampler, rest_s: float) -> int:
+    """Return how many sampled items to weigh: weighing large ones must not cost more than 1 % of the work left."""
+    size = _weigh.shallow_bytes(sampler.items[0]) + _weigh.shallow_bytes(sampler.results[0])
+    each_s = 10e-6 + size / bounds.FLAT_BYTES_PER_S * 4
+    return max(1, min(len(sampler.items), 3, int(0.01 * rest_s / each_s)))

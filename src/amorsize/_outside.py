@@ -1,0 +1,195 @@
+"""
+Tells what the program itself raises in its main thread, to end what runs there, from what an item raises.
+
+    raised by a handler of a signal that the program has installed (a time limit, a shutdown)
+    raised asynchronously into the thread (``PyThreadState_SetAsyncExc``)
+
+Both come between two instructions of whatever runs, an item of the caller's included. They end the map as they would
+end the loop; as an item's failure they would wait for the items before it, or be returned in place of a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import functools
+import itertools
+import sys
+import threading
+import types
+from _signal import NSIG, getsignal  # type: ignore[import-not-found]  # what signal stands on, without its enums: 30 us
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Handlers = dict[types.CodeType, Any]
+
+# How many wrappers around a handler are looked into, and exceptions that led to one another.
+_MOST: Final = 20
+
+# Instructions at which asynchronous exceptions and nothing else are raised; RESUME only where a function begins, since
+# after a yield it is where ``throw`` raises.
+_RESUME: Final = dis.opmap["RESUME"]
+_LOOPS: Final = frozenset(
+    code for name, code in dis.opmap.items() if name == "JUMP_BACKWARD" or name.startswith("POP_JUMP_BACKWARD_IF_")
+)
+
+# Instructions at which they are raised after a call of native code, which could have raised the same itself.
+_CALLS: Final = frozenset(
+    dis.opmap[name] for name in ("PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX") if name in dis.opmap
+)
+
+# CPython 3.11 compares numbers and jumps back in one instruction, which bears the name of the first.
+_COMPARES: Final = dis.opmap["COMPARE_OP"]
+_CACHE: Final = dis.opmap["CACHE"]
+
+# What native code raises without arguments, as an asynchronous exception has none.
+_BARE: Final = (StopIteration, StopAsyncIteration, MemoryError, RecursionError, SystemExit, GeneratorExit)
+_BARE_NAMES: Final = frozenset({"CancelledError", "InvalidStateError", "Empty", "Full", "GreenletExit"})
+
+
+def handlers() -> Handlers:
+    """
+    Return the handlers in Python that the program has for signals now, by their code: 3 us.
+
+    None off the main thread, where none of them is called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {}
+    for number in range(1, NSIG):
+        try:
+            handler = getsignal(number)
+        except ValueError:  # a number that stands for none
+            continue
+        if callable(handler) and (function := _function_of(handler)) is not None:
+            found[function.__code__] = handler
+    return found
+
+
+def _function_of(called: Any) -> types.FunctionType | None:
+    """Return the function whose code runs first when something is called, None where that is native."""
+    for _ in range(_MOST):
+        if isinstance(called, types.FunctionType):
+            return called
+        if isinstance(called, functools.partial):
+            called = called.func
+        elif isinstance(called, types.MethodType):
+            called = called.__func__
+        elif isinstance(called, types.BuiltinFunctionType | type):
+            return None
+        else:
+            called = getattr(called, "__wrapped__", None) or getattr(type(called), "__call__", None)  # noqa: B004 - it is looked at, not asked for
+    return None
+
+
+def is_outside(error: BaseException, known: Handlers | None = None, func: Callable[..., Any] | None = None) -> bool:
+    """
+    Tell whether the program has raised *error*, or what led to it, in the middle of what ran here.
+
+    Args:
+        error: What has been caught.
+        known: The handlers as an item found them; without, those of now, and whatever was called like one.
+        func: The function of the item: a handler that it names is for a time limit of its own.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    frames = {entry.tb_frame for entry in _entries(error)}
+    todo, n_seen = [error], 0
+    while todo and n_seen < _MOST:
+        n_seen += 1
+        link = todo.pop()
+        entries = list(_entries(link))
+        # What an except clause further out was handling as the map was called led to nothing here.
+        if not entries or entries[0].tb_frame not in frames:
+            continue
+        if _is_by_handler(entries, known, func) or _is_asynchronous(link, entries[-1]):
+            return True
+        todo += [cause for cause in (link.__cause__, link.__context__) if cause is not None]
+    return False
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise *error* again if it is the program's own and not that of what has been tried."""
+    if is_outside(error):
+        raise error
+
+
+def _entries(error: BaseException) -> Iterator[types.TracebackType]:
+    entry = error.__traceback__
+    while entry is not None:
+        yield entry
+        entry = entry.tb_next
+
+
+def _is_by_handler(entries: list[types.TracebackType], known: Handlers | None, func: Callable[..., Any] | None) -> bool:
+    if known is None:
+        known = handlers()
+        # A handler that has uninstalled itself: it was called with the frame that it interrupted.
+        if any(_is_given(later.tb_frame, entry.tb_frame) for entry, later in itertools.pairwise(entries)):
+            return True
+    codes = [entry.tb_frame.f_code for entry in entries]
+    return any(code in known and not _names(func, known[code]) for code in codes)
+
+
+def _is_given(frame: types.FrameType, interrupted: types.FrameType) -> bool:
+    """Tell whether a frame has the one that it interrupted among its arguments."""
+    code = frame.f_code
+    n_names = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4) + bool(code.co_flags & 8)
+    values = [frame.f_locals.get(name) for name in code.co_varnames[:n_names]]
+    values += [part for value in values if type(value) is tuple for part in value]
+    return any(value is interrupted for value in values)
+
+
+def _names(func: Callable[..., Any] | None, handler: Any) -> bool:
+    """Tell whether the function of an item, or a helper of its module, names a handler: it installs it for itself."""
+    found, wanted = _function_of(func), _function_of(handler)
+    if found is None or wanted is None:
+        return False
+    seen, todo = {found}, [found]
+    while todo:
+        for value in _named(todo.pop()):
+            inner = _function_of(value) if callable(value) else None
+            if inner is None or inner in seen or inner.__module__ != found.__module__:
+                continue
+            seen.add(inner)
+            todo.append(inner)
+    return wanted.__code__ in {function.__code__ for function in seen - {found}}
+
+
+def _named(function: types.FunctionType) -> Iterator[Any]:
+    """Yield the values that a function and those inside it name."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        yield from (function.__globals__[name] for name in code.co_names if name in function.__globals__)
+
+
+def _is_asynchronous(error: BaseException, innermost: types.TracebackType) -> bool:
+    """Tell whether an exception was raised at an instruction that does not raise it by itself."""
+    code, at = innermost.tb_frame.f_code.co_code, innermost.tb_lasti
+    if not 0 <= at < len(code) - 1 or isinstance(error, RecursionError | MemoryError):
+        return False
+    opcode, argument = code[at], code[at + 1]
+    if opcode in _LOOPS:
+        return True
+    if opcode == _RESUME:
+        # Native code that shows a line of its source has a frame with nothing in it.
+        return not argument & 3 and dis.opmap["RAISE_VARARGS"] not in code[at : at + 8 : 2]
+    is_joined = opcode == _COMPARES and next((op for op in code[at + 2 :: 2] if op != _CACHE), -1) in _LOOPS
+    return (is_joined or opcode in _CALLS) and not error.args and not _may_be_native(type(error))
+
+
+def _may_be_native(kind: type[BaseException]) -> bool:
+    """Tell whether native code may raise an exception of this kind without arguments."""
+    if issubclass(kind, _BARE) or kind.__name__ in _BARE_NAMES:
+        return True
+    if kind.__module__ in {"builtins", "__main__"}:
+        return False
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return not file.endswith((".py", ".pyc"))

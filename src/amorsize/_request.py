@@ -1,0 +1,135 @@
+"""What one call is about: function, items, options, who is told of its progress, and the record of what it does."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from amorsize import _backend, _profile
+from amorsize._outside import pass_on
+from amorsize._record import Record, store
+from amorsize._records import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from amorsize._options import Options
+    from amorsize._record import State
+    from amorsize._records import Limits
+    from amorsize._source import Source
+    from amorsize._turns import Halt
+
+
+class Keeper(Protocol):
+    """Keeps results as they come, for a checkpoint."""
+
+    def looped(self, results: Sequence[Any], failures: dict[int, BaseException]) -> None:
+        """Take in all results so far of a loop."""
+        ...
+
+    def add(self, start: int, results: Sequence[Any], failed: Sequence[int]) -> None:
+        """Take in results that have come home: the position of the first, and which of them failed."""
+        ...
+
+    def has_seen(self, n_results: int) -> None:
+        """Take for kept what has been given so far."""
+        ...
+
+
+class Request:
+    """
+    One call, as it was asked for.
+
+    Attributes:
+        func: The function.
+        state: What is remembered of it.
+        options: Those that hold for this call.
+        limits: The bounds of the decision among them.
+        source: The items.
+        kwargs: Keyword arguments for every item, None where there are none.
+        call: The function of one item.
+        keep_going: Whether an exception of an item is a result.
+        isolated: Whether no item may run in the calling process: timeout and retries need one that can be ended.
+        record: What the call writes down.
+        check: Called now and then; what it raises ends the call as Ctrl-C does.
+        progress: Told how many items are done.
+        keeper: Given results as they come.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        state: State,
+        options: Options,
+        source: Source,
+        kwargs: dict[str, Any] | None,
+        *,
+        began: float,
+        check: Halt | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.func = func
+        self.state = state
+        self.options = options
+        self.limits: Limits = options.limits
+        self.source = source
+        self.kwargs = kwargs
+        self.call = _backend.make_call(func, star=source.star, kwargs=kwargs)
+        self.keep_going = self.limits.errors != "raise"
+        # What ends the call at once must then be told from what an item raises.
+        self._handlers = _backend.handlers() if self.keep_going else {}
+        self.isolated = self.limits.timeout is not None or self.limits.retries > 0
+        self.check = check
+        self.progress: Callable[[int], None] | None = None
+        self.keeper = keeper
+        self.record = Record(Profile(), source.n_items, self.limits, began)
+
+    @property
+    def name(self) -> str:
+        """What the function is called in messages."""
+        func = self.func
+        return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or repr(func))
+
+    def name_item(self, error: BaseException, index: int, item: object) -> None:
+        """Name the item on the exception that it raised, and the way out where the call itself was not right."""
+        name_item(error, index, item, self.func, star=self.source.star, kwargs=self.kwargs)
+
+    def is_outside(self, error: BaseException) -> bool:
+        """Tell whether the program itself, a signal's handler of it, say, has raised *error* into an item."""
+        return _backend.is_outside(error, self._handlers, self.func)
+
+    def initialize(self) -> None:
+        """Load what earlier processes kept, and call the initializer, each once, before items run here."""
+        if (kept := store()) is not None:
+            kept.load()
+        initializer = self.options.initializer
+        if initializer is None or self.state.initialized == os.getpid() or self.isolated:
+            return
+        initializer(*self.options.initargs)
+        self.state.initialized = os.getpid()
+
+
+def name_item(
+    error: BaseException,
+    index: int,
+    item: object,
+    func: Callable[..., Any],
+    *,
+    star: bool = False,
+    kwargs: dict[str, Any] | None = None,
+) -> None:
+    """Name on an exception the item with which *func* was called, and the way out where it could not be called."""
+    _profile.add_item_note(error, index, item)
+    # By what Python says first: only then is the signature looked at.
+    words = error.args[0] if type(error) is TypeError and error.args else ""
+    if type(words) is not str or "argument" not in words:
+        return
+    from amorsize._wrong_call import way_out  # noqa: PLC0415 - only mistakes need it
+
+    try:
+        hint = way_out(func, item, star=star, kwargs=kwargs)
+    except BaseException as problem:  # noqa: BLE001 - odd items and functions must not replace the user's own exception
+        pass_on(problem)
+        return
+    if hint:
+        _profile.add_note(error, f"amorsize: {hint}")

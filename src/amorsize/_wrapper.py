@@ -1,0 +1,238 @@
+"""
+A decorated function as an object: the proxy of the function inside, and from there to a call.
+
+The only room that knows wrapt.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
+
+import wrapt
+
+from amorsize import _arguments, _backend, _call, _checks, _options, _pickling, _record, _trace
+from amorsize._options import Options
+from amorsize._quick import quick_map
+from amorsize._source import Source
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from amorsize._plans import Plan
+    from amorsize._stream import Stream
+    from amorsize._turns import Halt
+else:
+    from typing import TypeVar
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+if TYPE_CHECKING:
+    # What a map has for results: those of the function, and exceptions among them with errors="return".
+    M = TypeVar("M", default=R)
+
+    class _Proxy(Generic[P, R, M]):
+        """What is seen of wrapt's proxy. Annotations stay out of the class below: they would hide the function's."""
+
+        __wrapped__: Any
+        __name__: str
+        __qualname__: str
+else:
+    M = TypeVar("M")
+
+    class _Proxy(wrapt.CallableObjectProxy):
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any:
+            """Return what the function has; where it has nothing of that name, the error says what was meant."""
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                # Protocols ask for private names: pickle, copy, notebooks. And an attribute that is there may fail.
+                if name.startswith("_") or error.name != name or error.obj is not self.__wrapped__:
+                    raise
+                from amorsize._synonyms import method_meant_by  # noqa: PLC0415 - only mistakes need it
+
+                meant = method_meant_by(name)
+                if meant is None:
+                    error.obj = self  # Python guesses from the names that this has: there are more of them
+                    raise
+                # With its name alone: Python would add a guess of its own to ours.
+                raise AttributeError(f"{error}; did you mean {meant}?", name=name) from None
+
+        # ParallelFunction[[int], str] in an annotation; Generic would insist on all three parameters.
+        __class_getitem__ = classmethod(types.GenericAlias)
+
+
+class Wrapper(_Proxy[P, R, M]):
+    """A function with options and with what is remembered of it; whatever else is asked of it, the function answers."""
+
+    __slots__ = ("_self_options", "_self_owner", "_self_state")
+
+    def __init__(self, wrapped: Any, options: Options, state: _record.State | None = None) -> None:
+        cast("Any", super()).__init__(wrapped)
+        self._self_options = options
+        self._self_state = state or _record.State(_arguments.callable_of(wrapped))
+        self._self_owner: type | None = None
+
+    if TYPE_CHECKING:
+        # At run time the call is the proxy's own, in C.
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Call the function."""
+            raise NotImplementedError
+
+    # -- from the function to a call ---------------------------------------------------------------------------------
+
+    def _self_checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        own = functools.partial(_arguments.names_of_arguments, self.__wrapped__)
+        return _options.checked(given, own, _arguments.name_of(self))
+
+    def _self_call_parts(
+        self, iterables: tuple[Any, ...], given: Mapping[str, Any]
+    ) -> tuple[Callable[..., Any], _record.State, Options]:
+        """Return the function, what is remembered of it, and the options that hold for this call."""
+        if not iterables:
+            raise TypeError(f"{_arguments.name_of(self)} needs at least one iterable of items")
+        state = self._self_state
+        if self._self_owner is None and not state.is_checked:
+            _arguments.refuse_outer_descriptor(self)
+            state.is_checked = True
+        options = self._self_options
+        if given:
+            options = options.with_(self._self_checked(given))
+        if _options.has_defaults():
+            options = options.over(_options.defaults(in_context=_in_context()))
+        return _arguments.callable_of(self.__wrapped__), state, options
+
+    def _self_source(self, iterables: tuple[Any, ...], *, star: bool) -> Source:
+        _arguments.warn_of_frames(_arguments.name_of(self), iterables)
+        return Source(iterables, star=star)
+
+    def _self_run(
+        self,
+        iterables: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None,
+        given: Mapping[str, Any],
+        *,
+        star: bool = False,
+        check: Halt | None = None,
+    ) -> list[Any]:
+        """Map; *check* is called now and then, and ends the map with what it raises."""
+        try:
+            func, state, options = self._self_call_parts(iterables, given)
+            if check is None and options.is_plain and len(iterables) == 1 and kwargs is None and not star:
+                results = quick_map(func, state, options, iterables[0])
+                if results is not None:
+                    return results
+            source = self._self_source(iterables, star=star)
+            checked = None if kwargs is None else _arguments.checked_kwargs(kwargs)
+            if options.checkpoint is None:
+                call = _call.Call(func, state, options, source, checked, check=check)
+                work = call.run
+            else:
+                from amorsize._checkpoint import resumed  # noqa: PLC0415 - only checkpoints need it
+
+                left = resumed(func, state, options, source, checked, check=check)
+                call, work = left.call, left.run
+            if options.progress is not False:
+                from amorsize._progress import following  # noqa: PLC0415 - only progress needs it
+
+                with following(call.request, options.progress, _arguments.name_of(self)):
+                    return work()
+            return work()
+        except BaseException as error:
+            _trace.trim(error)
+            raise
+
+    def _self_stream(
+        self,
+        iterables: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None,
+        given: Mapping[str, Any],
+        *,
+        star: bool = False,
+        buffersize: int | None,
+        pairs: str | None,
+        ordered: bool,
+    ) -> Callable[[Halt | None], Stream[Any]]:
+        """Return what makes a stream, given what it has to call now and then."""
+        from amorsize._stream import stream  # noqa: PLC0415 - only streams need it
+
+        try:
+            func, state, options = self._self_call_parts(iterables, given)
+            _checks.stream(buffersize, pairs, options.checkpoint)
+            source = self._self_source(iterables, star=star)
+            checked = _arguments.checked_kwargs(kwargs)
+        except BaseException as error:
+            _trace.trim(error)
+            raise
+        return lambda check: stream(
+            func, state, options, source, checked, ordered=ordered, buffersize=buffersize, pairs=pairs, check=check
+        )
+
+    def _self_plan(
+        self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, given: Mapping[str, Any], *, star: bool
+    ) -> Plan:
+        """Decide, after a sample, and run nothing else."""
+        from amorsize._dry import dry_run  # noqa: PLC0415 - only dry runs need it
+
+        try:
+            func, state, options = self._self_call_parts(iterables, given)
+            source = self._self_source(iterables, star=star)
+            return dry_run(func, state, options, source, _arguments.checked_kwargs(kwargs))
+        except BaseException as error:
+            _trace.trim(error)
+            raise
+
+    # -- being an object ---------------------------------------------------------------------------------------------
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._self_owner = owner
+
+    @property  # type: ignore[misc]  # object's can be set
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The wrapped function's class, as a proxy says; its own to cloudpickle, which would take it for a function."""
+        asker = sys._getframe(1).f_code.co_filename  # noqa: SLF001 - the pickler does not say who it is
+        return type(self) if "cloudpickle" in asker else type(self.__wrapped__)
+
+    def _amorsize_unwrap(self) -> Any:
+        return self.__wrapped__
+
+    def __copy__(self) -> Self:
+        return type(self)(self.__wrapped__, self._self_options, self._self_state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        wrapped = copy.deepcopy(self.__wrapped__, memo)
+        state = self._self_state if wrapped is self.__wrapped__ else None
+        return type(self)(wrapped, self._self_options, state)
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _pickling.reduced(self)
+
+    def __dir__(self) -> list[str]:
+        """The wrapped function's names and those added here: what shells and notebooks complete."""
+        added = {name for kind in type(self).__mro__ if issubclass(kind, Wrapper) for name in vars(kind)}
+        return sorted({*dir(self.__wrapped__), *(name for name in added if not name.startswith("_"))})
+
+    def __repr__(self) -> str:
+        return f"<amorsize.parallel {self.__wrapped__!r}>"
+
+
+def _in_context() -> bool:
+    """Tell whether a joblib context says how many jobs of which kind there are."""
+    try:
+        return _backend.context() != (None, None, None)
+    except Exception:  # noqa: BLE001 - there is one, and its cluster cannot be reached: the decision will tell
+        return True
