@@ -13,6 +13,9 @@ In docstrings, `>>>` and `.. code-block:: python` are run.
 from __future__ import annotations
 
 import doctest
+import gc
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,28 @@ def act_as_script(namespace: dict[str, Any]) -> None:
     namespace["__name__"] = "__main__"
 
 
+def leave_nothing_open(namespace: dict[str, Any]) -> None:
+    """
+    Fail a page that leaves something open, at the page itself.
+
+    What it leaves is otherwise closed by some collection later on, and its warning is the failure of the test that
+    happens to run then.
+    """
+    for logger in logging.root.manager.loggerDict.values():
+        for handler in getattr(logger, "handlers", [])[:]:
+            if type(handler).__module__ == "__main__":  # its methods look for names of the page
+                logger.removeHandler(handler)  # type: ignore[union-attr]
+    namespace.clear()
+    found: list[str] = []
+    previous = sys.unraisablehook
+    sys.unraisablehook = lambda each: found.append(f"{each.exc_value} ({each.object!r})")
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = previous
+    assert not found, f"The examples of this page leave something open: {found}"
+
+
 def refuse(example: Example) -> str:
     """Fail a block that reads as Python but would not be run."""
     return f"Label this block `python` so that it is run:\n{example.parsed}"
@@ -45,6 +70,7 @@ pages = Sybil(
         myst.ClearNamespaceParser(),
     ],
     setup=act_as_script,
+    teardown=leave_nothing_open,
 )
 docstrings = Sybil(
     path=str(ROOT / "src"),

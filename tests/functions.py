@@ -65,6 +65,12 @@ def slow(x: int) -> int:
     return x
 
 
+@amorsize.parallel
+def invert(x: float) -> float:
+    """Divide one by *x*."""
+    return 1 / x
+
+
 class OddError(Exception):
     """An exception with two arguments of which the base class knows one, so that pickling it fails."""
 

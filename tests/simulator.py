@@ -1,7 +1,7 @@
 """
 A discrete-event simulator of runs: the policy is the real one, machines and items are made up.
 
-The two engines follow what ``_backend/_fork.py`` and ``_backend/_flow.py`` do between two messages, block by block,
+The two engines follow what ``_backend/_team.py`` and ``_backend/_flow.py`` do between two messages, block by block,
 with the sizes, splits and promotions of ``_schedule`` and the decisions of ``_decide``; only clocks, processes and
 items are replaced by arithmetic. Items are seconds in one array of running sums, so a block costs one subtraction
 whatever is in it, and ten million items are as quick as their blocks.
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from amorsize import _bounds, _profile
 from amorsize import _cost as cost
-from amorsize import _profile
 from amorsize import _schedule as schedule
 from amorsize._decide import decide
-from amorsize._types import FORK, LOKY, SERIAL, Limits, Plan, Profile
+from amorsize._plans import Plan
+from amorsize._records import FORK, LOKY, SERIAL, Limits, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ KINDS: Final[dict[str, Callable[[int, np.random.Generator], Floats]]] = {
     "outlier first": lambda n, rng: _outlier(n, rng, 0),
     "outlier last": lambda n, rng: _outlier(n, rng, n - 1),
     "regime change": _regime_change,
-    "prefix of nothing": _late,
+    "cheap first items": _late,
 }
 
 
@@ -257,7 +258,7 @@ class Run:
         return position == n
 
 
-# Tokens from which on ranges are of equal length, as in ``_fork.py``, which is not there on every platform.
+# Tokens from which on ranges are of equal length, as in ``_team.py``, which is not there on every platform.
 MOST_TOKENS: Final = 3000
 
 
@@ -664,7 +665,7 @@ class _Caller:
         while n_head < min(items.n, self.limits.sample_size):
             sampler.times.append(items.prefix[n_head + 1] - items.prefix[n_head])
             n_head += 1
-            if items.prefix[n_head] >= _profile.SAMPLE_BOX_S:
+            if items.prefix[n_head] >= _bounds.SAMPLE_BOX_S:
                 break
         sampler.cpu_s = sampler.own_s = sum(sampler.times)
         seen = sampler.profile()

@@ -6,6 +6,7 @@ Its one argument is the version that must have been installed.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata, resources
 from pathlib import Path
@@ -25,6 +26,9 @@ def main(version: str) -> None:
     assert where.is_relative_to(Path(sys.prefix).resolve()), where
     assert metadata.version("amorsize") == amorsize.__version__ == version
     assert resources.files("amorsize").joinpath("py.typed").is_file()
+    links = re.findall(r"\]\(([^)]+)\)", metadata.metadata("amorsize").get_payload())
+    assert links, "the description of the package has lost its links"
+    assert [link for link in links if not link.startswith("https://")] == []
     assert square(3) == 9
     assert square.map(range(1000)) == [x * x for x in range(1000)]
     assert square.last_plan is not None

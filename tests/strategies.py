@@ -70,6 +70,7 @@ def hosts(draw: st.DrawFn, **fixed: Any) -> Host:
         "platform": platform,
         "is_nested": draw(st.sampled_from([False, False, False, True])),
         "is_disabled": draw(st.sampled_from([False, False, False, True])),
+        "has_gil": draw(st.booleans()),
     }
     return Host(**values | fixed)
 

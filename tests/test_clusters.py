@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -17,7 +17,8 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 import amorsize
-from amorsize._backend import _clusters
+from amorsize import _bounds
+from amorsize._backend import _clusters, _unfound
 from amorsize.exceptions import AmorsizeWarning, WorkerDied
 from tests import functions
 
@@ -54,9 +55,10 @@ def dask() -> Iterator[Any]:
 def _start_ray() -> Any:
     ray = pytest.importorskip("ray", reason="the extra amorsize[ray] is not installed")
     register = pytest.importorskip("ray.util.joblib", reason="the extra amorsize[ray] is not installed")
-    ray.init(
-        num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False, object_store_memory=100 << 20
-    )
+    ray.init(  # "local": not what another test or program of this machine has running
+        "local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+        object_store_memory=100 << 20,
+    )  # fmt: skip
     register.register_ray()
     return ray
 
@@ -85,7 +87,7 @@ def spin(n: int) -> int:
 # -- decisions -------------------------------------------------------------------------------------------------------
 
 
-def test_the_plan_names_the_engine_and_what_it_costs(engine: str) -> None:
+def test_the_plan_names_the_engine_and_what_it_costs(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long work is planned for the cluster, whose costs have been measured on it."""
 
     @amorsize.parallel
@@ -93,8 +95,8 @@ def test_the_plan_names_the_engine_and_what_it_costs(engine: str) -> None:
         time.sleep(0.02)
         return x
 
-    with _clusters.forgotten():
-        plan = long.plan(range(400))
+    monkeypatch.setattr(_clusters, "_probed", {})
+    plan = long.plan(range(400))
     assert (plan.backend, plan.n_jobs) == (engine, 2)
     assert plan.host.context_n_jobs == 2
     assert plan.host.costs[engine].is_measured
@@ -275,6 +277,9 @@ class Thing:
     def __init__(self, x):
         self.x = x
 
+    def __mul__(self, other):
+        return self.x * other.x
+
 OFFSET = 10
 
 def helper(x):
@@ -285,23 +290,23 @@ def f(thing):
 """
 
 
-def test_a_module_that_workers_lack_goes_by_value(engine: str, tmp_path: Path) -> None:
+def test_a_module_that_workers_lack_goes_by_value(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Function, helpers, and classes of items and results travel, and a warning says so; classes stay the same."""
     name = f"only_here_{engine}"
-    path = tmp_path / f"{name}.py"
-    path.write_text(MODULE)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)  # the workers have been started with another path
+    module = importlib.import_module(name)
     try:
         f = amorsize.parallel(module.f, n_jobs=2)
         with pytest.warns(AmorsizeWarning, match=rf"{name}.*by value to the {engine} workers: .*helper"):
             results = f.map([module.Thing(i) for i in range(40)])
         assert [r.x for r in results] == [i + 10 for i in range(40)]
         assert all(type(r) is module.Thing for r in results)
+        # The function is found there, its items are not.
+        with pytest.warns(AmorsizeWarning, match=rf"{name}.*by value to the {engine} workers"):
+            squares = functions.square.with_options(n_jobs=2).map([module.Thing(i) for i in range(40)])
+        assert squares == [i * i for i in range(40)]
+        assert not _unfound.LACKING
     finally:
         del sys.modules[name]
 
@@ -315,7 +320,7 @@ STARTS = {
     "    client = distributed.Client(cluster)",
     "ray": "import ray\n"
     "    from ray.util.joblib import register_ray\n"
-    "    ray.init(num_cpus=2, include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
+    "    ray.init('local', num_cpus=2, include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
     "    register_ray()",
 }
 
@@ -480,12 +485,12 @@ def test_a_dask_cluster_that_grows_and_shrinks() -> None:
 @pytest.mark.parametrize("what", ["client", "workers", "scheduler"])
 def test_a_dask_cluster_that_disappears(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes away in mid-run, the call ends with an error that says so."""
-    monkeypatch.setattr(_clusters, "GONE_S", 2.0)
+    monkeypatch.setattr(_bounds, "GONE_S", 2.0)
     cluster, client = _dask()
     gone = threading.Timer(0.5, {"client": client.close, "workers": lambda: cluster.scale(0)}.get(what, cluster.close))
     try:
         with joblib.parallel_config(backend="dask", wait_for_workers_timeout=2):
-            functions.slow.with_options(n_jobs=2).map(range(50))
+            functions.slow.plan(range(5000))  # measures the cluster, which is then not lost while it is measured
             gone.start()
             with pytest.raises(WorkerDied, match=r"[Dd]ask|lost|cancel"):
                 functions.slow.with_options(n_jobs=2).map(range(5000))
@@ -508,7 +513,7 @@ RAY_NODES = """
 import concurrent.futures, joblib, time, amorsize, ray
 from ray.cluster_utils import Cluster
 from ray.util.joblib import register_ray
-from amorsize._backend import _clusters
+from amorsize import _bounds
 from tests import functions
 
 room = {"object_store_memory": 80 << 20}
@@ -516,7 +521,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_
 first = cluster.add_node(num_cpus=2, **room)
 ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
 register_ray()
-_clusters.NO_CPU_S = 2.0
+_bounds.NO_CPU_S = 2.0
 slow = functions.slow.with_options(n_jobs=3, retries=3)
 
 def n_jobs():
@@ -578,7 +583,7 @@ def test_ray_that_is_shut_down_in_mid_run() -> None:
         "import threading, joblib, amorsize, ray, time\n"
         "from ray.util.joblib import register_ray\n"
         "from tests import functions\n"
-        "ray.init(num_cpus=2, include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
+        "ray.init('local', num_cpus=2, include_dashboard=False, logging_level='ERROR', log_to_driver=False)\n"
         "register_ray()\n"
         "with joblib.parallel_config(backend='ray'):\n"
         "    functions.slow.with_options(n_jobs=2).map(range(50))\n"

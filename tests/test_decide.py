@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from amorsize import Host, Limits, Plan, Profile, Reason, decide
 from amorsize import _cost as cost
 from amorsize._cost import PRIORS
-from amorsize._types import SENTENCES
+from amorsize._plans import SENTENCES
 from tests.factories import GB, ODD_HOSTS, make_host, make_limits, make_profile
 from tests.strategies import contexts, free_limits, hosts, item_counts, limits, profiles
 
@@ -386,6 +386,14 @@ def test_a_fixed_number_of_jobs_overrules_shared_state(profile: Profile, n_items
     assert any("TOTAL" in warning for warning in fixed.warnings)
 
 
+@pytest.mark.parametrize(("start_s", "backend"), [(0.3e-3, "forkserver"), (0.08, "fork")])
+def test_workers_of_a_server_that_is_there_are_taken_where_they_answer_sooner(start_s: float, backend: str) -> None:
+    """Forking anew takes longer than giving a map to idle workers; no server is started where forking is possible."""
+    served = replace(PRIORS["linux"]["served"], start_s=start_s)
+    host = make_host(n_cpus=2, costs={**PRIORS["linux"], "forkserver": served})
+    assert decide(make_profile(item_s=1e-3, n_sampled=20), host, 30, Limits()).backend == backend
+
+
 @pytest.mark.parametrize("start_method", ["fork", "loky"])
 def test_a_fixed_start_method_is_obeyed(start_method: str) -> None:
     """start_method names the backend of a parallel plan."""
@@ -397,6 +405,23 @@ def test_a_fixed_start_method_is_obeyed(start_method: str) -> None:
 def test_threads_are_never_chosen_unasked(profile: Profile, host: Host, n_items: int | None, bounds: Limits) -> None:
     """Only the caller knows that a function is thread-safe."""
     assert decide(profile, host, n_items, bounds).backend != "threading"
+
+
+def test_threads_compute_side_by_side_where_the_gil_is_off() -> None:
+    """What a function reached in threads that share the lock is not held against threads that do not (issue 18)."""
+    profile, bounds = make_profile(item_s=0.01, thread_efficiency=0.3), Limits(prefer="threads")
+    locked = decide(profile, make_host(n_cpus=2), 1_000, bounds)
+    free = decide(profile, make_host(n_cpus=2, has_gil=False), 1_000, bounds)
+    assert (locked.backend, locked.reason) == ("sequential", Reason.NOT_WORTH)
+    assert (free.backend, free.n_jobs) == ("threading", 2)
+    assert free.speedup > 1.8
+
+
+def test_threads_that_gain_nothing_are_remembered_where_the_gil_is_off() -> None:
+    """Threads may stand in each other's way for other reasons; that is measured apart."""
+    profile = make_profile(item_s=0.01, free_thread_efficiency=0.3)
+    assert not decide(profile, make_host(n_cpus=2, has_gil=False), 1_000, Limits(prefer="threads")).is_parallel
+    assert decide(profile, make_host(n_cpus=2), 1_000, Limits(prefer="threads")).is_parallel
 
 
 @given(profiles(), any_host, maybe_items, limits(prefer="threads", start_method=None))
@@ -465,7 +490,13 @@ EXAMPLES: dict[Reason, tuple[Profile, Host, int | None, Limits]] = {
     Reason.NOTHING_LEFT: (make_profile(n_head=5), make_host(), 5, Limits()),
     Reason.DISABLED: (SLOW, make_host(is_disabled=True), 1000, Limits(n_jobs=2)),
     Reason.NESTED: (SLOW, make_host(is_nested=True), 1000, Limits(n_jobs=2)),
-    Reason.NOT_PICKLABLE: (make_profile(is_picklable=False, problem="a lock"), make_host(), 1000, Limits(n_jobs=2)),
+    Reason.NOT_PICKLABLE: (
+        make_profile(is_picklable=False, problem="a lock", result_problem="a lock"),
+        make_host(),
+        1000,
+        Limits(n_jobs=2),
+    ),
+    Reason.HASH_SEED: (make_profile(by_seed="hash()"), make_host(has_own_seed=True), 1000, Limits(start_method="loky")),
     Reason.SHARED_STATE: (make_profile(item_s=0.1, mutates=("TOTAL",)), make_host(), 1000, Limits()),
     Reason.ONE_JOB: (SLOW, make_host(), 1000, Limits(n_jobs=1)),
     Reason.TOO_FAST: (make_profile(item_s=1e-7), make_host(), 100, Limits()),

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 # Seconds that one answer may take: far more than any needs, so that only a hang meets it.
 PATIENCE_S = 60
 
-OFFERED = {"map", "imap", "starmap", "with_options", "last_plan", "plan", "profile"}
+OFFERED = {
+    "aimap",
+    "amap",
+    "explain",
+    "imap",
+    "istarmap",
+    "last_plan",
+    "map",
+    "plan",
+    "profile",
+    "starmap",
+    "with_options",
+}
 
 DOCUMENT = '''
 import amorsize
@@ -192,9 +204,53 @@ def test_the_call_shows_the_signature_of_the_function(pyright: Server, name: str
 
 def test_a_map_shows_its_result_type(pyright: Server) -> None:
     """A list of what the function returns; of exceptions too where they are returned."""
-    arguments = "(*iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None)"
-    assert signatures(pyright, "bare.map(") == [f"{arguments} -> list[bytes]"]
-    assert signatures(pyright, "returning.map(") == [f"{arguments} -> list[bytes | Exception]"]
+    bare = signatures(pyright, "bare.map(")[0]
+    assert bare.startswith("(items: Iterable[str], /, *, kwargs: Mapping[str, Any] | None = None, n_jobs: int | None")
+    assert bare.endswith("-> list[bytes]")
+    returning = signatures(pyright, "returning.map(")[0]
+    assert returning.endswith("-> list[bytes | Exception]")
+
+
+CALLS = [
+    "amorsize.parallel(",
+    "amorsize.configure(",
+    "amorsize.map(bare, [], ",
+    "bare.map([], ",
+    "called.imap([], ",
+    "bare.starmap([], ",
+    "bare.istarmap([], ",
+    "bare.plan([], ",
+    "Album().method.map([], ",
+    "bare.with_options(",
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_options_are_offered(pyright: Server, call: str) -> None:
+    """Wherever options can be given, their names are completed."""
+    assert "n_jobs=" in completions(pyright, f"{call}n_")
+    assert "timeout=" in completions(pyright, f"{call}time")
+
+
+def test_a_stream_can_be_closed(pyright: Server) -> None:
+    """What imap returns has close, as a file has."""
+    assert "close" in completions(pyright, "bare.imap([]).")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_notebooks_offer_the_options(call: str, tmp_path: Path) -> None:
+    """IPython completes the names of the options, as it is set up by default."""
+    shells = pytest.importorskip("IPython.core.interactiveshell")
+    # Its history would be the user's, and the thread that writes it would forbid forking to every test after this one.
+    config = pytest.importorskip("traitlets.config").Config({"HistoryManager": {"enabled": False}})
+    threads = set(threading.enumerate())
+    shell = shells.InteractiveShell(config=config, ipython_dir=str(tmp_path))
+    assert set(threading.enumerate()) == threads
+    completer = pytest.importorskip("IPython.core.completer")
+    assert shell.run_cell(DOCUMENT, silent=True).success
+    line = f"{call}n_"
+    with completer.provisionalcompleter():
+        assert "n_jobs=" in {each.text for each in shell.Completer.completions(line, len(line))}
 
 
 @pytest.mark.parametrize("kind", ["jedi", "pyright"])

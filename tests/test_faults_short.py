@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,8 +56,9 @@ def test_maps_with_a_fault_in_fresh_interpreters(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning", "ignore:.*fork.*:DeprecationWarning")
-def test_runs_beside_one_another() -> None:
+def test_runs_beside_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends with the loop's results, whatever happens to the others, and nothing is left behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # in the common one, other programs' files come and go
     amorsize.parallel(abs, n_jobs=2, start_method="loky", retries=1).map(range(4))
     end_threads()
     before = look()
@@ -95,3 +98,37 @@ def test_map_works_where_it_is_called_from(name: str, tmp_path: Path) -> None:
 def test_bad_texts_are_no_errors() -> None:
     """Mutated cgroup files, mount tables and environment values, and readings that fail."""
     assert fuzz.run(20_000, seed=7) == []
+
+
+MID_RUN = """
+import os, threading, time, warnings
+import amorsize
+
+caller = os.getpid()
+
+def work(n):
+    if os.getpid() == caller:
+        if n > 10 and threading.active_count() == 1:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    elif n > 20 and not os.path.exists("died"):
+        with open("died", "w") as file:
+            file.write(str(os.getpid()))
+        os._exit(3)
+    time.sleep(0.005)
+    return os.getpid()
+
+warnings.simplefilter("ignore")
+found = amorsize.parallel(work, n_jobs=2, start_method="fork", errors="return").map(range(200))
+workers = {pid for pid in found if isinstance(pid, int)} - {caller}
+print(len(found), workers <= {int(open("died").read())}, sum(isinstance(one, Exception) for one in found) < 200)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_nothing_is_forked_in_mid_run_beside_a_thread_that_an_item_has_started(tmp_path: Path) -> None:
+    """A worker that dies is replaced only where the process may still be forked; else the rest runs here."""
+    done = subprocess.run(
+        [sys.executable, "-c", MID_RUN], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "200 True True\n", done.stderr

@@ -13,17 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amorsize
-from amorsize import Host, _host
+from amorsize import Host, _bounds, _host
+from amorsize._cgroup import cgroup_paths, parse_bytes, parse_cpu_max
 from amorsize._cost import PRIORS
 from amorsize._host import (
     CostBook,
     Readings,
     available_memory,
-    cgroup_cpus,
-    cgroup_memory,
-    cgroup_paths,
-    parse_bytes,
-    parse_cpu_max,
+    cpu_limits,
+    memory_limits,
     read_host,
     usable_cpus,
 )
@@ -199,7 +197,7 @@ def test_an_unknown_machine_with_a_known_affinity_has_those_cpus() -> None:
 )
 def test_the_cpu_quota_of_the_own_cgroup_and_its_parents(contents: dict[str, str], expected: float | None) -> None:
     """Both versions of cgroups are read along the path of this process; the smallest quota counts (S3)."""
-    assert cgroup_cpus(make_readings(read_text=files(contents))) == expected
+    assert cpu_limits(make_readings(read_text=files(contents)))["cgroup CPU quota"] == expected
 
 
 @pytest.mark.parametrize(("quota", "n_cpus"), [("50000", 1), ("100000", 1), ("150000", 2), ("1", 1), ("99999999", 16)])
@@ -269,7 +267,7 @@ def test_a_part_of_a_cpu_counts_as_one(quota: str, n_cpus: int) -> None:
 )
 def test_the_memory_limit_of_the_own_cgroup_and_its_parents(contents: dict[str, str], expected: int | None) -> None:
     """What is left under the tightest limit on the path counts; file cache that can be dropped counts as left (S5)."""
-    assert cgroup_memory(make_readings(read_text=files(contents))) == expected
+    assert memory_limits(make_readings(read_text=files(contents)))["cgroup"] == expected
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -288,12 +286,12 @@ LIMITED = files({"/proc/self/cgroup": "0::/\n", f"{V2}/memory.max": str(2 * GB)}
         ({"address_space": raises}, (32 * GB, "machine")),
         ({"address_space": lambda: -1}, (32 * GB, "machine")),
         ({"available": raises, "read_text": LIMITED}, (2 * GB, "cgroup")),
-        ({"available": lambda: math.nan}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
-        ({"available": lambda: math.inf}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
-        ({"available": lambda: -3}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
-        ({"available": lambda: None}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
-        ({"available": lambda: "8 GB"}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
-        ({"available": raises}, (_host.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": lambda: math.nan}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": lambda: math.inf}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": lambda: -3}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": lambda: None}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": lambda: "8 GB"}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
+        ({"available": raises}, (_bounds.UNKNOWN_MEMORY_BYTES, "unknown")),
     ],
 )
 def test_odd_readings_of_memory(changes: dict[str, Any], expected: tuple[int, str]) -> None:
@@ -344,7 +342,7 @@ def test_a_machine_where_nothing_can_be_read_has_one_cpu() -> None:
     )
     host = read_host(readings)
     assert (host.n_cpus, host.n_physical_cpus) == (1, 1)
-    assert host.memory_bytes == _host.UNKNOWN_MEMORY_BYTES
+    assert host.memory_bytes == _bounds.UNKNOWN_MEMORY_BYTES
     assert host.platform == "plan9"
     assert "fork" not in host.costs
 
@@ -411,6 +409,19 @@ def test_this_machine_can_be_read() -> None:
     assert {"loky", "threading"} <= set(host.costs) | set(host.unavailable)
 
 
+@pytest.mark.parametrize(("reading", "expected"), [(lambda: True, True), (lambda: False, False), (raises, True)])
+def test_a_build_without_the_gil_is_known(reading: Callable[[], bool], expected: bool) -> None:
+    """Where nothing says that the lock is off it is on."""
+    assert read_host(make_readings(has_gil=reading)).has_gil is expected
+
+
+def test_the_gil_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing an extension module that needs the lock switches it on in the middle of a program."""
+    for has_gil in (False, True):
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda has_gil=has_gil: has_gil, raising=False)
+        assert _host.snapshot().has_gil is amorsize.host().has_gil is has_gil
+
+
 def test_the_environment_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switching workers off is seen by the next call."""
     monkeypatch.delenv("AMORSIZE_SERIAL", raising=False)
@@ -456,9 +467,9 @@ def test_a_first_measurement_of_one_cost_does_not_make_the_others_measured() -> 
 def test_nonsense_is_not_learned(value: float) -> None:
     """Only positive finite figures count as observations."""
     book = CostBook("linux")
-    before = book.items()
+    before = dict(book.known)
     book.learn("loky", start_s=value)
-    assert book.items() == before
+    assert dict(book.known) == before
 
 
 def test_kept_costs_do_not_replace_measured_ones() -> None:
@@ -474,7 +485,7 @@ def test_kept_costs_do_not_replace_measured_ones() -> None:
 def test_an_unknown_backend_costs_what_a_cluster_does() -> None:
     """A name never seen is taken for a cluster over a network."""
     assert CostBook("linux").get("somewhere").start_s > 0
-    assert "fork" not in CostBook("win32").items()
+    assert "fork" not in CostBook("win32").known
 
 
 def test_warm_workers_cost_nothing_to_start() -> None:

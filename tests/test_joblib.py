@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import warnings
@@ -11,20 +12,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import joblib
+import psutil
 import pytest
 from joblib import Parallel, delayed
 from joblib.parallel import ParallelBackendBase
 
 import amorsize
-from amorsize import _types
+from amorsize import _records
 from amorsize._adopt import register_joblib
-from amorsize._backend import _clusters, _joblib
+from amorsize._backend import _clusters, _joblib, _joblib_run, _weights
+from amorsize.exceptions import UnpicklableResult, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # sklearn and joblib touch code that warns of its own; what is tested here is the results.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+needs_server = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is only used on Linux")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,7 +44,7 @@ def own_workers() -> Iterator[None]:
 def registered() -> Iterator[None]:
     """Register the backend, and make it the context's; what other tests came to is forgotten."""
     register_joblib()
-    _joblib._seen.clear()
+    _joblib_run._seen.clear()
     with joblib.parallel_config("amorsize"):
         yield
 
@@ -111,6 +117,16 @@ def test_short_work_stays_in_the_calling_thread() -> None:
     """Work of microseconds starts nothing; on a busy machine one of ten rounds may look long, but not all."""
     here = (os.getpid(), threading.get_ident())
     rounds = [set(Parallel(n_jobs=2)(delayed(where)(0) for _ in range(10))) for _ in range(10)]
+    assert {here} in rounds
+
+
+def test_one_task_that_was_held_up_is_not_remembered() -> None:
+    """Of ten tasks of nothing, one waited 10 ms for a core: every later call went to workers."""
+    here = (os.getpid(), threading.get_ident())
+    rounds = []
+    for _ in range(10):
+        Parallel(n_jobs=2)(delayed(where)(0.01 if i == 0 else 0.0) for i in range(10))
+        rounds.append(set(Parallel(n_jobs=2)(delayed(where)(0.0) for _ in range(10))))
     assert {here} in rounds
 
 
@@ -208,8 +224,8 @@ def test_large_arrays_travel_as_joblib_sends_them() -> None:
     """Arrays above *max_nbytes* are memory maps in workers, and weigh nothing."""
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(400_000.0)
-    assert _joblib.weigh((sum, (array,), {}), 1, 1 << 20).arg_bytes < 1000
-    assert _joblib.weigh((sum, (array,), {}), 1, None).arg_bytes > array.nbytes
+    assert _weights.weigh((sum, (array,), {}), 1, 1 << 20).arg_bytes < 1000
+    assert _weights.weigh((sum, (array,), {}), 1, None).arg_bytes > array.nbytes
     totals = Parallel(n_jobs=2, timeout=60)(delayed(numpy.sum)(array + i) for i in range(6))
     assert totals == [float((array + i).sum()) for i in range(6)]
 
@@ -218,30 +234,29 @@ def test_what_tasks_share_is_weighed_once() -> None:
     """scikit-learn gives all tasks the same data, which a batch holds once: not each task's, but the batch's."""
     data = bytes(100_000)
     one, other = ((len, (data, i), {"same": data}) for i in range(2))
-    alone = _joblib.weigh(one, 1, None)
-    shared = _joblib.shared(alone, one, other, None)
+    alone = _weights.weigh(one, 1, None)
+    shared = _weights.shared(alone, one, other, None)
     assert shared.arg_bytes < 1000
     assert shared.batch_bytes > len(data)
     assert shared.arg_bytes + shared.batch_bytes == alone.arg_bytes
     assert shared.pickle_s + shared.batch_s == pytest.approx(alone.pickle_s)
     one, other = ((len, (bytes([i]) * 100_000,), {}) for i in range(2))
-    alone = _joblib.weigh(one, 1, None)
-    assert _joblib.shared(alone, one, other, None) == alone
+    alone = _weights.weigh(one, 1, None)
+    assert _weights.shared(alone, one, other, None) == alone
 
 
 def test_the_engine_is_asked_with_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the engine says is done: it is told seconds per item, sizes, and the most jobs."""
-    seen: list[tuple[_types.Profile, int | None, int]] = []
+    seen: list[tuple[_records.Profile, int | None, int]] = []
     engine = _joblib.AmorsizeBackend.engine
 
     class Never:
-        costs = engine.costs
-
-        def decide(self, profile: Any, n_items: Any, n_jobs: int, costs: Any, *, threads: bool) -> Any:
+        def decide(self, way: str, profile: Any, n_items: Any, n_jobs: int, costs: Any) -> Any:
             seen.append((profile, n_items, n_jobs))
-            return replace(
-                engine.decide(profile, n_items, n_jobs, costs, threads=threads), backend="sequential", n_jobs=1
-            )
+            return replace(engine.decide(way, profile, n_items, n_jobs, costs), backend="sequential", n_jobs=1)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(engine, name)
 
     monkeypatch.setattr(_joblib.AmorsizeBackend, "engine", Never())
     here = os.getpid()
@@ -249,6 +264,99 @@ def test_the_engine_is_asked_with_what_was_seen(monkeypatch: pytest.MonkeyPatch)
     assert seen
     assert all(n_jobs == 2 for _, _, n_jobs in seen)
     assert all(profile.item_s > 0 for profile, _, _ in seen)
+
+
+@pytest.fixture
+def no_server() -> Iterator[None]:
+    """Begin and end without workers of the fork server."""
+    amorsize.shutdown()
+    yield
+    amorsize.shutdown()
+
+
+def chain() -> tuple[int, str]:
+    """Say which process this is, and what started it."""
+    time.sleep(0.05)
+    return os.getpid(), psutil.Process(os.getppid()).cmdline()[-1]
+
+
+@needs_server
+@pytest.mark.usefixtures("no_server")
+class TestServer:
+    """Workers are the fork server's: no loky beside it."""
+
+    def test_workers_are_the_fork_server_s(self) -> None:
+        """With threads alive or without; the next call has the same ones."""
+        over = threading.Event()
+        thread = threading.Thread(target=over.wait)
+        thread.start()
+        try:
+            first = set(Parallel(n_jobs=2, timeout=60)(delayed(chain)() for _ in range(8)))
+            assert len(first) == 2
+            assert all("amorsize" in started for _, started in first)
+            assert set(Parallel(n_jobs=2, timeout=60)(delayed(chain)() for _ in range(8))) == first
+        finally:
+            over.set()
+            thread.join()
+
+    def test_a_long_item_of_the_caller_keeps_no_worker_waiting(self) -> None:
+        """While the caller is inside its first item, workers do the others, more than they were given at first."""
+        tasks = [delayed(where)(3.0), *[delayed(where)(0.05) for _ in range(16)]]
+        places = [pid for pid, _ in Parallel(n_jobs=2, batch_size=1)(tasks)]
+        assert places[0] == os.getpid()
+        assert os.getpid() not in places[1:]
+
+    def test_functions_and_classes_without_a_module_reach_workers(self) -> None:
+        """By value, as joblib sends them."""
+        n = 5
+        assert Parallel(n_jobs=2, timeout=60)(delayed(lambda x: x + n)(i) for i in range(10)) == list(range(5, 15))
+
+    def test_a_worker_that_dies_is_an_error_and_the_next_call_works(self) -> None:
+        """The call ends; nothing is left of it."""
+        with pytest.raises(WorkerDied):
+            Parallel(n_jobs=2, timeout=60)(delayed(os._exit)(1) for _ in range(4))
+        assert Parallel(n_jobs=2, timeout=60)(delayed(power)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
+    def test_a_result_that_cannot_be_pickled_is_an_error(self) -> None:
+        """As with joblib's own workers."""
+        with pytest.raises(UnpicklableResult):
+            Parallel(n_jobs=2, timeout=60)(
+                delayed(iter)(range(3)) if i else delayed(threading.Lock)() for i in range(4)
+            )
+
+    def test_a_call_given_up_ends_its_workers(self) -> None:
+        """A timeout leaves nothing running, and the next call has other workers."""
+        with pytest.raises(multiprocessing.TimeoutError):
+            Parallel(n_jobs=2, timeout=0.5)(delayed(time.sleep)(60) for _ in range(4))
+        assert Parallel(n_jobs=2, timeout=60)(delayed(power)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
+    def test_where_no_server_can_be_had_joblib_s_own_workers_are_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system may refuse one."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(11, "no more processes")
+
+        monkeypatch.setattr(type(_joblib.AmorsizeBackend.engine), "pool", refuse)
+        assert Parallel(n_jobs=2, timeout=60)(delayed(power)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+
+
+def test_what_plain_pickle_refuses_is_weighed_by_value() -> None:
+    """It counted nothing, so that closures over megabytes were sent as if they were numbers."""
+    data = bytes(1 << 20)
+    assert _weights.weigh((map, (lambda: data,), {}), 1, None).arg_bytes > len(data)
+
+
+def test_tasks_that_cannot_be_sent_stay_here() -> None:
+    """Joblib's own workers fail on them; the loop does not."""
+    lock = threading.Lock()
+    places = [pid for pid, _ in Parallel(n_jobs=2)(delayed(holding)(lock, 0.03) for _ in range(20))]
+    assert set(places) == {os.getpid()}
+
+
+def holding(lock: Any, seconds: float) -> tuple[int, int]:
+    """Do something with a lock."""
+    with lock:
+        return where(seconds)
 
 
 @pytest.fixture(scope="module")
@@ -301,12 +409,13 @@ class Silent(ParallelBackendBase):
         """Do nothing."""
 
 
-def test_a_stream_on_a_cluster_that_does_not_answer_goes_on_here() -> None:
+def test_a_stream_on_a_cluster_that_does_not_answer_goes_on_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``map`` does, and with the same warning; it raised."""
     joblib.register_parallel_backend("silent", Silent)
-    with joblib.parallel_config("silent"), _clusters.forgotten():
+    monkeypatch.setattr(_clusters, "_probed", {})
+    with joblib.parallel_config("silent"):
         backend = joblib.parallel.get_active_backend()[0]
-        _clusters._unusable[_clusters.identity(backend)] = "no answer from the silent cluster"
+        _clusters._probed[_clusters.identity(backend)] = "no answer from the silent cluster"
         chosen = amorsize.parallel(slowly, n_jobs=2)
         with pytest.warns(amorsize.exceptions.AmorsizeWarning, match="no answer from the silent cluster"):
             assert list(chosen.imap(range(20))) == list(range(20))

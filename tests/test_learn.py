@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from amorsize import Reason, _learn
+from amorsize import Reason, _host, _known, _learn
 from amorsize import _cost as cost
 from amorsize._backend import _blas
 from amorsize._decide import decide
-from amorsize._types import Span
+from amorsize._records import Span
 from tests.factories import make_host, make_limits, make_profile
 
 if TYPE_CHECKING:
@@ -74,6 +74,24 @@ def test_a_function_that_does_not_gain_from_cores_stays_in_the_loop() -> None:
     assert not plan.is_parallel
     assert plan.reason is Reason.NOT_WORTH
     assert decide(make_profile(thread_efficiency=0.5), host, 1000, limits).is_parallel
+
+
+@pytest.mark.parametrize(("has_gil", "field"), [(True, "thread_efficiency"), (False, "free_thread_efficiency")])
+def test_what_threads_reach_is_kept_apart_by_the_gil(*, has_gil: bool, field: str) -> None:
+    """With the lock and without it the same function reaches different speeds in threads."""
+    host = make_host(n_cpus=2, has_gil=has_gil)
+    plan = decide(make_profile(), host, 1000, make_limits(prefer="threads"))
+    key = f"threads with the lock: {has_gil}"
+    _known.remember(key, make_profile(), 1, 5)
+    before = _host.BOOK.get("threading")
+    try:
+        _learn._learn_efficiency(key, plan, 0.5)
+    finally:
+        _host.BOOK.learn("threading", efficiency=before.efficiency)
+    known = _known.CACHE.get(key)
+    assert known is not None
+    names = ("efficiency", "thread_efficiency", "free_thread_efficiency")
+    assert {name: getattr(known.profile, name) for name in names} == {**dict.fromkeys(names, 0.0), field: 0.75}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the libraries are looked up in /proc")

@@ -16,7 +16,8 @@ import pytest
 
 import amorsize
 from amorsize import _demo
-from amorsize.__main__ import main, to_json
+from amorsize.__main__ import main
+from amorsize._plain import to_json
 
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes are POSIX's")
 
@@ -48,6 +49,12 @@ def leave(x):
 def sleep(x):
     open("started", "w").close()
     time.sleep(60)
+
+
+def patient(x):
+    while x and not os.path.exists("seen"):
+        time.sleep(0.01)
+    return x
 
 
 @amorsize.parallel
@@ -101,6 +108,12 @@ class TestWords:
         assert "example" in text
         assert max(map(len, text.splitlines())) <= 80
 
+    def test_a_bare_command_shows_the_help(self, folder: Path) -> None:
+        """Who types the name only wants to know what there is."""
+        code, out, err = call(folder)
+        assert (code, err) == (0, "")
+        assert "examples:" in out
+
     def test_version(self, folder: Path) -> None:
         """It is the package's own."""
         assert call(folder, "--version") == (0, f"amorsize {amorsize.__version__}\n", "")
@@ -108,12 +121,12 @@ class TestWords:
     @pytest.mark.parametrize(
         "words",
         [
-            [],
             ["fly"],
             ["plan"],
             ["plan", "math:sqrt"],
             ["run", "math:sqrt", "--data", "range(3)", "--json", "--jsonl"],
             ["run", "math:sqrt", "--data", "range(3)", "--n-jobs", "many"],
+            ["run", "math:sqrt", "--data", "range(3)", "--errors", "ignore"],
             ["cache", "burn"],
         ],
     )
@@ -160,6 +173,30 @@ class TestWords:
         """As the decorator refuses them."""
         assert main(["run", "math:sqrt", "--data", "range(3)", "--n-jobs", "0"]) == 2
         assert "n_jobs must not be 0" in capsys.readouterr().err
+        assert main(["plan", "math:sqrt", "--data", "range(3)", "--timeout", "-1"]) == 2
+        assert "timeout" in capsys.readouterr().err
+        assert main(["plan", "math:sqrt", "--data", "range(3)", "--max-memory", "2 parsecs"]) == 2
+        assert "max_memory must be bytes" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("text", "n_bytes"),
+        [("5000", 5000), ("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("500m", 5 * 10**8), ("0.5", 0.5), (".25", 0.25)],
+    )
+    def test_sizes_are_read_as_people_write_them(
+        self, text: str, n_bytes: float, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With and without a unit, decimal and binary, or as a share of all."""
+        assert main(["plan", "math:sqrt", "--data", "range(3)", "--json", "--max-memory", text]) == 0
+        assert json.loads(capsys.readouterr().out)["limits"]["max_memory"] == n_bytes
+
+    def test_the_options_arrive_under_their_names(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The plan shows what the decorator was given."""
+        options = {"--n-jobs": 2, "--batch-size": 3, "--retries": 1, "--sample-size": 4, "--timeout": 1.5}
+        words = [str(word) for pair in options.items() for word in pair]
+        assert main(["plan", "math:sqrt", "--data", "range(3)", "--json", "--start-method", "loky", *words]) == 0
+        limits = json.loads(capsys.readouterr().out)["limits"]
+        assert {name: limits[name[2:].replace("-", "_")] for name in options} == options
+        assert limits["start_method"] == "loky"
 
 
 class TestRun:
@@ -225,6 +262,57 @@ class TestRun:
         assert rest.split() == [b"1"] * 1999
         assert process.returncode == 0
 
+    def test_results_are_written_as_they_come(self, folder: Path) -> None:
+        """The first line is there while the second item waits for the reader to have seen it."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "amorsize", "run", "jobs:patient", "--data", "range(2)", "--n-jobs", "1"],
+            cwd=folder, stdout=subprocess.PIPE, bufsize=0,
+        ) as process:  # fmt: skip
+            watchdog = _kill_later(process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"0\n"
+            (folder / "seen").touch()
+            rest = process.communicate(timeout=60)[0]
+            watchdog.cancel()
+        assert (rest, process.returncode) == (b"1\n", 0)
+
+    def test_json_lines_are_values(self, folder: Path) -> None:
+        """Of a file and of standard input, with nothing for an empty line."""
+        lines = b'{"a": [1, 2]}\n\n"text"\n3.5\n'
+        (folder / "in.jsonl").write_bytes(lines)
+        expected = (0, '{"a": [1, 2]}\n"text"\n3.5\n', "")
+        assert call(folder, "run", "copy:copy", "--data", "in.jsonl", "--parse-json") == expected
+        assert call(folder, "run", "copy:copy", "--data", "-", "--parse-json", stdin=lines) == expected
+
+    @pytest.mark.parametrize("data", ["in.jsonl", "-"])
+    def test_a_line_that_is_no_json_is_named(self, folder: Path, data: str) -> None:
+        """With its number, and not taken for a failure of the function."""
+        lines = b"1\n2\n{3\n"
+        (folder / "in.jsonl").write_bytes(lines)
+        code, _, err = call(folder, "run", "copy:copy", "--data", data, "--parse-json", stdin=lines)
+        assert code == 2
+        assert "amorsize: error: line 3 of " in err
+        assert err.count("\n") == 1
+
+    def test_paths_and_numbers_are_no_json(self, folder: Path) -> None:
+        """Only lines are."""
+        code, _, err = call(folder, "run", "jobs:double", "--data", "range(3)", "--parse-json")
+        assert code == 2
+        assert "--parse-json reads the lines" in err
+
+    @pytest.mark.parametrize("form", ["--jsonl", "--json"])
+    def test_results_go_into_a_file(self, folder: Path, form: str) -> None:
+        """The same bytes that standard output would have got, and nothing there."""
+        words = ("run", "jobs:double", "--data", "range(3)", form)
+        assert call(folder, *words, "--output", "out.txt") == (0, "", "")
+        assert (folder / "out.txt").read_text(encoding="utf-8") == call(folder, *words)[1]
+
+    def test_a_file_that_cannot_be_written_is_2(self, folder: Path) -> None:
+        """Before anything is computed."""
+        code, out, err = call(folder, "run", "jobs:leave", "--data", "range(3)", "--output", "no/such/folder.txt")
+        assert (code, out) == (2, "")
+        assert "cannot write 'no/such/folder.txt'" in err
+
     def test_explain_goes_to_standard_error(self, folder: Path) -> None:
         """So that results stay clean."""
         code, out, err = call(folder, "run", "jobs:double", "--data", "range(3)", "--explain")
@@ -249,6 +337,36 @@ class TestFailure:
         assert err.count("\n") == 1
         expected = "picky failed: ValueError: seven is right out (raised by item 7: 7)"
         assert err == f"amorsize: error: {expected}\n" if data != "-" else "crc32 failed: TypeError" in err
+
+    @pytest.mark.parametrize("form", ["--jsonl", "--json"])
+    @pytest.mark.parametrize("options", [(), ("--n-jobs", "2")])
+    def test_what_was_computed_before_a_failure_is_printed(
+        self, folder: Path, form: str, options: tuple[str, ...]
+    ) -> None:
+        """In order, and as an array that can be read."""
+        code, out, _ = call(folder, "run", "jobs:picky", "--data", "range(20)", form, *options)
+        assert code == 1
+        results = json.loads(out) if form == "--json" else [json.loads(line) for line in out.splitlines()]
+        assert results == [0, 1, 2, 3, 4, 5, 6]
+
+    def test_failures_can_be_results(self, folder: Path) -> None:
+        """Each at its place, told from other results; how many there are is said."""
+        code, out, err = call(folder, "run", "jobs:picky", "--data", "range(6, 9)", "--errors", "return")
+        assert (code, err) == (0, "amorsize: 1 of 3 items failed\n")
+        failure = {"error": "ValueError", "message": "seven is right out\nand that is that"}
+        assert [json.loads(line) for line in out.splitlines()] == [6, failure, 8]
+
+    def test_failures_can_be_left_out(self, folder: Path) -> None:
+        """How many there were is said."""
+        code, out, err = call(folder, "run", "jobs:picky", "--data", "range(6, 9)", "--errors", "skip")
+        assert (code, out, err) == (0, "6\n8\n", "amorsize: 1 of 3 items failed\n")
+
+    @on_posix
+    def test_an_item_that_takes_too_long_is_1(self, folder: Path) -> None:
+        """With the seconds that it was given."""
+        code, _, err = call(folder, "run", "jobs:sleep", "--data", "range(1)", "--timeout", "0.2")
+        assert code == 1
+        assert "took longer than timeout=0.2 s" in err
 
     def test_a_traceback_is_to_be_had(self, folder: Path) -> None:
         """On request."""
@@ -382,6 +500,12 @@ class TestCache:
         assert code == 2
         assert "AMORSIZE_CACHE_DIR" in err
 
+    def test_without_a_word_it_shows(self, folder: Path) -> None:
+        """What is kept, or that nothing is."""
+        code, out, err = call(folder, "cache", AMORSIZE_CACHE_DIR=str(folder / "empty"))
+        assert (code, err) == (0, "")
+        assert out.endswith("empty: 0 profiles, no costs of workers measured yet\n")
+
     def test_costs_are_kept_shown_and_cleared(self, folder: Path) -> None:
         """By three processes in turn."""
         kept = str(folder / "kept")
@@ -389,9 +513,25 @@ class TestCache:
         code, out, _ = call(folder, "cache", "show", "--json", "--dir", kept)
         assert code == 0
         assert json.loads(out)["costs"]["loky"]["is_measured"]
-        assert "costs of" in call(folder, "cache", "show", AMORSIZE_CACHE_DIR=kept)[1]
+        shown = call(folder, "cache", "show", AMORSIZE_CACHE_DIR=kept)[1]
+        assert "measured costs of " in shown
+        assert "served" not in shown
         assert call(folder, "cache", "clear", "--dir", kept)[0] == 0
         assert json.loads(call(folder, "cache", "show", "--json", "--dir", kept)[1])["costs"] == {}
+
+    def test_profiles_are_shown_by_the_names_of_their_functions(self, folder: Path) -> None:
+        """Hashes say nothing to people; partials and bound methods go by what is inside."""
+        kept = str(folder / "kept")
+        for name in ("jobs:double", "jobs:Group.negate", "math:sqrt"):
+            assert call(folder, "run", name, "--data", "range(3)", AMORSIZE_CACHE_DIR=kept)[0] == 0
+        code, out, _ = call(folder, "cache", "show", "--dir", kept)
+        assert code == 0
+        assert {line.split()[0] for line in out.splitlines()[1:]} == {
+            "jobs.double", "jobs.Group.negate", "math.sqrt",
+        }  # fmt: skip
+        profiles = json.loads(call(folder, "cache", "show", "--json", "--dir", kept)[1])["profiles"]
+        assert {profile["name"] for profile in profiles} == {"jobs.double", "jobs.Group.negate", "math.sqrt"}
+        assert all(profile["key"] for profile in profiles)
 
     def test_a_file_that_is_not_ours_is_not_cleared(self, folder: Path) -> None:
         """It is told, and left."""
@@ -419,7 +559,7 @@ class TestDemo:
     def test_its_function_can_be_imported_by_workers(self) -> None:
         """Under the name it has."""
         assert _demo.count_nodes.__module__ == "amorsize._demo"
-        assert _demo.count_nodes(_demo.__file__) > 100
+        assert _demo.count_nodes([_demo.__file__]) > 100
 
     def test_its_files_are_the_same_every_time(self) -> None:
         """And none of them is a test."""
@@ -427,6 +567,13 @@ class TestDemo:
         assert paths == _demo.modules()
         assert len(paths) > 100
         assert not any("site-packages" in path for path in paths)
+        assert [path for parcel in _demo.parcels() for path in parcel] == paths
+
+    def test_its_first_items_are_like_the_others(self) -> None:
+        """Its forecast was half of the truth every time: the first modules are small. Nodes stand for seconds here."""
+        nodes = [_demo.count_nodes(parcel) for parcel in _demo.parcels()]
+        assert len(nodes) > 50
+        assert sum(nodes[:5]) / 5 == pytest.approx(sum(nodes) / len(nodes), rel=0.3)
 
     def test_a_difference_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It would be told, with exit code 1."""
@@ -442,6 +589,13 @@ class Point:
     where: Any
 
 
+class Mute:
+    """Something that does not even have a repr."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -455,6 +609,8 @@ class Point:
         (b"\xff", "\"b'\\\\xff'\""),
         (Point(1, {2}), '{"x": 1, "where": [2]}'),
         (1j, '"1j"'),
+        (KeyError("k"), '{"error": "KeyError", "message": "\'k\'"}'),
+        (Mute(), '"<Mute>"'),
     ],
 )
 def test_every_result_is_one_line_of_json(value: object, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
-from amorsize.exceptions import RemoteError, UnpicklableResult
+from amorsize.exceptions import AmorsizeWarning, RemoteError, UnpicklableResult
 from tests import functions
 
 if TYPE_CHECKING:
@@ -81,6 +82,83 @@ class BrokenState:
         raise KeyError(*state)
 
 
+class Node:
+    """Cannot be hashed before it has its name, as nodes of graphs; round a circle it is asked to be."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.near = name, set[Node]()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.name == other.name
+
+
+class FickleKey:
+    """A key that is refused by whoever opens it."""
+
+    opens = True
+
+    def __hash__(self) -> int:
+        if not self.opens:
+            raise LookupError("no hash")
+        return 1
+
+    def __setstate__(self, state: object) -> None:
+        self.opens = False
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"x": 1}
+
+
+class PicksUp(list[int]):
+    """A list that takes nothing while it is opened."""
+
+    def extend(self, _: object) -> None:
+        """Refuse."""
+        raise BufferError("full")
+
+    append = extend
+
+
+@functools.cache
+def shared() -> Any:
+    """Return one dictionary, each time the same, that does not open."""
+    return {FickleKey(): 1, "y": 2}
+
+
+def circle(x: int) -> Node:
+    """Return a node that is near to one that is near to it."""
+    node, other = Node(f"a{x}"), Node(f"b{x}")
+    node.near.add(other)
+    other.near.add(node)
+    return node
+
+
+def full(x: int) -> PicksUp:
+    """Return such a list with something in it."""
+    found = PicksUp()
+    list.append(found, x)
+    list.append(found, x)
+    return found
+
+
+class PickledOnce:
+    """Can be pickled when it is tried, and not when it counts."""
+
+    n_tries = 0
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __reduce__(self) -> Any:
+        PickledOnce.n_tries += 1
+        if PickledOnce.n_tries % 2:
+            raise BlockingIOError("busy")
+        return int, (self.x,)
+
+
 class ExitsInRepr:
     """Ends the process that shows it."""
 
@@ -111,7 +189,20 @@ def raising(kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("way", PROCESSES)
-@pytest.mark.parametrize("kind", [functions.Unopenable, Held, lambda _: BrokenState()], ids=["made", "held", "state"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        functions.Unopenable,
+        Held,
+        lambda _: BrokenState(),
+        circle,
+        lambda _: {FickleKey(): 1},
+        lambda _: {FickleKey(): 1, 2: 2},
+        lambda _: frozenset({FickleKey()}),
+        full,
+    ],
+    ids=["made", "held", "state", "set", "dict", "dict of two", "frozenset", "list"],
+)
 def test_a_result_that_does_not_open_costs_only_itself(way: dict[str, Any], kind: Any) -> None:
     """Its exception ended the call, whatever *errors* said, and every other result was lost."""
     func = amorsize.parallel(returning(kind), errors="return", **way)
@@ -125,6 +216,28 @@ def test_a_result_that_does_not_open_costs_only_itself(way: dict[str, Any], kind
         func.with_options(errors="raise").map(ITEMS)
     assert caught.value.index == BAD
     assert func.with_options(errors="skip").map(ITEMS) == [x for x in ITEMS if x != BAD]
+
+
+@pytest.mark.parametrize("way", PROCESSES)
+def test_what_shares_a_part_that_does_not_open_is_not_half_there(way: dict[str, Any]) -> None:
+    """Results of one chunk are pickled together: what two of them hold is there once, half filled."""
+
+    def func(x: int) -> Any:
+        time.sleep(1e-3)
+        return (x, shared()) if 40 <= x < 50 else x
+
+    found = amorsize.parallel(func, errors="return", **way).map(ITEMS)
+    assert [isinstance(x, UnpicklableResult) for x in found] == [40 <= x < 50 for x in ITEMS]
+    assert [x for x in found if isinstance(x, int)] == [x for x in ITEMS if not 40 <= x < 50]
+
+
+@pytest.mark.parametrize("way", PROCESSES)
+def test_a_result_that_can_be_pickled_now_and_then(way: dict[str, Any]) -> None:
+    """The worker died of it: tried alone it could be pickled, and then not."""
+    func = amorsize.parallel(returning(PickledOnce), errors="return", **way)
+    found = func.map(ITEMS)
+    assert found[BAD] == BAD or isinstance(found[BAD], UnpicklableResult)
+    assert all(x == i or isinstance(x, UnpicklableResult) for i, x in enumerate(found))
 
 
 @pytest.mark.parametrize("way", PROCESSES)
@@ -150,10 +263,14 @@ def test_an_exception_that_only_its_worker_knows(way: dict[str, Any], tmp_path: 
             raise known_there.ThereError(x)
         return x
 
-    with pytest.raises(RemoteError, match=f"item {BAD} raised an exception that cannot be unpickled") as caught:
+    with (
+        pytest.warns(AmorsizeWarning, match="changes sys"),
+        pytest.raises(RemoteError, match=f"item {BAD} raised an exception that cannot be unpickled") as caught,
+    ):
         amorsize.parallel(func, **way).map(ITEMS)
     assert "ThereError" in str(caught.value.__cause__)
-    found = amorsize.parallel(func, errors="return", **way).map(ITEMS)
+    with pytest.warns(AmorsizeWarning, match="changes sys"):
+        found = amorsize.parallel(func, errors="return", **way).map(ITEMS)
     assert isinstance(found[BAD], RemoteError)
     assert found[:BAD] + found[BAD + 1 :] == [x for x in ITEMS if x != BAD]
 
@@ -180,7 +297,7 @@ def test_an_exception_that_takes_no_note_goes_without(way: dict[str, Any], kind:
 def test_an_exception_that_ends_who_pickles_it(way: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     """Its worker died of it, with the results beside it."""
     found = amorsize.parallel(raising(ExitsWhenPickledError), errors="return", **way).map(ITEMS)
-    assert isinstance(found[BAD], RemoteError)
+    assert isinstance(found[BAD], ExitsWhenPickledError)
     assert found[:BAD] + found[BAD + 1 :] == [x for x in ITEMS if x != BAD]
     assert capfd.readouterr().err == ""
 

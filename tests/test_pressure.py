@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from amorsize._host import TIGHT_BYTES, is_memory_tight
+from amorsize._bounds import TIGHT_BYTES
+from amorsize._host import is_memory_tight
 from tests.faults.harness import run_code
 from tests.test_host import make_readings
 

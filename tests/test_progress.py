@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +16,8 @@ import pytest
 import amorsize
 from amorsize import _progress
 from amorsize._progress import Follower, following
+from tests import awaited
+from tests.faults.harness import end_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +136,84 @@ class TestCallable:
             work.map(range(10))
 
 
+def wait_for(path: Path) -> bool:
+    """Wait until a file is there, for a bounded time; return whether it is."""
+    for _ in range(3000):
+        if path.exists():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def reported(folder: str, item: int) -> bool:
+    """Item 0 takes long; 1 ends once 2 has begun; 2 ends once two items have been reported."""
+    files = Path(folder)
+    if item == 0:
+        time.sleep(0.3)
+        return True
+    if item == 1:
+        return wait_for(files / "two has begun")
+    (files / "two has begun").touch()
+    return wait_for(files / "two are reported")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_progress_of_few_long_items_moves_when_one_is_done(tmp_path: Path) -> None:
+    """Also where it was done so soon after a report that none was due; nothing else comes to report it with."""
+    end_threads()
+
+    def report(done: int, total: int | None, elapsed_s: float) -> None:
+        if done >= 2:
+            (tmp_path / "two are reported").touch()
+
+    work = amorsize.parallel(reported, n_jobs=2, start_method="fork", progress=report)
+    work.plan([(str(tmp_path), 0)], star=True)
+    assert work.starmap([(str(tmp_path), i) for i in range(3)]) == [True] * 3
+    plan = work.last_plan
+    assert plan is not None
+    assert plan.n_jobs == 2
+    assert amorsize.decide(plan.profile, plan.host, plan.n_items, plan.limits) == plan
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_who_follows_long_items_computes_none(reports: list[Any]) -> None:
+    """The caller used to compute items of its own, and to say nothing of the workers' meanwhile."""
+    end_threads()
+    work = amorsize.parallel(where_long, n_jobs=2, start_method="fork")
+    # The first items are the sample: at most two, each longer than the sample may take.
+    seen = work.map([0.3] * 5, progress=lambda *report: reports.append(report))
+    assert os.getpid() not in seen[2:]
+    assert work.map([0.3] * 3, progress=lambda *report: reports.append(report)).count(os.getpid()) <= 1
+    plan = work.last_plan
+    assert plan is not None
+    assert (plan.n_jobs, plan.caller_computes) == (2, False)
+    assert amorsize.decide(plan.profile, plan.host, plan.n_items, plan.limits) == plan
+
+
+def where_long(seconds: float) -> int:
+    """Wait, and return the process."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_progress_counts_the_item_during_which_workers_started(reports: list[Any]) -> None:
+    """It was left out until the end: one of four, one of four, four of four."""
+    end_threads()
+    work = amorsize.parallel(long_item, n_jobs=2, start_method="fork", progress=lambda *report: reports.append(report))
+    assert work.map([0.3, 0.3, 0.3, 0.3]) == [0.3] * 4
+    done = [report[0] for report in reports]
+    assert done == sorted(done)
+    assert set(done) & {2, 3}
+    assert done[-1] == 4
+
+
+def long_item(seconds: float) -> float:
+    """Wait."""
+    time.sleep(seconds)
+    return seconds
+
+
 class TestBar:
     """``progress=True``."""
 
@@ -206,3 +291,25 @@ def test_an_update_that_is_not_due_only_reads_the_clock(clock: Clock) -> None:
     for n_done in range(100):
         follower.update(n_done)
     assert follower.n_done == 99
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_bar_anywhere_in_the_program_does_not_forbid_forking() -> None:
+    """The monitor of tqdm is ended before a fork, the next bar has one again, and a bar around a stream counts up."""
+    tqdm = pytest.importorskip("tqdm", reason="tqdm is not installed").tqdm
+    where = amorsize.parallel(awaited.pid_after, n_jobs=2, start_method="fork")
+    try:
+        for _ in range(2):
+            assert list(tqdm(range(3), file=io.StringIO())) == [0, 1, 2]
+            assert isinstance(tqdm.monitor, threading.Thread)
+            assert tqdm.monitor.is_alive()
+            assert set(where.map([0.002] * 100)) - {os.getpid()}
+            assert where.last_plan is not None
+            assert where.last_plan.backend == "fork"
+        with tqdm(where.imap([0.002] * 100), total=100, file=io.StringIO()) as bar:
+            assert set(bar) - {os.getpid()}
+            assert bar.n == 100
+        assert where.last_plan.backend == "fork"
+    finally:
+        if tqdm.monitor is not None:
+            tqdm.monitor.exit()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import math
+import pickle
 import re
 from html.parser import HTMLParser
 from types import MappingProxyType
@@ -11,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from amorsize import Costs, Host, Limits, Plan, Profile, Reason, Revision, decide
-from amorsize._render import explain, host_html, plan_html, profile_html, seconds, size
-from amorsize._types import SENTENCES
+from amorsize import Costs, Host, Limits, Plan, Profile, Reason, Revision, decide, parallel
+from amorsize._html import host_html, plan_html, profile_html
+from amorsize._plans import SENTENCES
+from amorsize._render import explain, seconds, size, span
 
 HOST = Host(
     n_cpus=8,
@@ -54,7 +58,9 @@ def test_an_explanation_holds_every_fact() -> None:
     """Sample, sizes, the three terms, the limit, what is not used, prediction: all of it is there."""
     plan = plan_of()
     text = unfolded(plan)
+    bounds = plan.predicted_range_s
     assert plan.is_parallel
+    assert bounds is not None
     for fact in (
         "1,000 items: fork, n_jobs=4",
         f"[{plan.reason}]",
@@ -70,7 +76,7 @@ def test_an_explanation_holds_every_fact() -> None:
         f"+ {seconds(plan.transfer_s)} = {seconds(plan.parallel_s)}",
         "limited by the CPUs: 8 CPUs usable (affinity), 4 physical, 16 GB of memory free (cgroup)",
         "not used loky: daemonic processes may not have children",
-        f"predicted {seconds(plan.predicted_s)}",
+        f"predicted {span(*bounds)} from 4 items, {seconds(plan.predicted_s)} by their mean",
         f"{plan.speedup:.2f} times as fast as the loop; not run",
     ):
         assert fact in text
@@ -98,6 +104,167 @@ def test_a_remembered_profile_is_not_called_a_sample() -> None:
     plan = decide(dataclasses.replace(PROFILE, n_head=0, head_s=0.0), HOST, 1000, Limits())
     assert "sampled 5 items" in unfolded(plan)
     assert "remembered 5 items" in unfolded(dataclasses.replace(plan, actual_s=1.0))
+
+
+def test_a_profile_that_was_not_weighed_says_so() -> None:
+    """Nothing takes 0 bytes or 0 ns: what was not measured is not given a figure."""
+    unweighed = dataclasses.replace(PROFILE, arg_bytes=0, result_bytes=0, pickle_s=0.0, arg_pickle_s=0.0)
+    text = unfolded(decide(unweighed, HOST, 1000, Limits()))
+    assert "items and results not weighed" in text
+    assert "0 bytes" not in text
+    assert "not weighed" in repr(unweighed)
+    assert "0 bytes" not in profile_html(unweighed)
+
+
+def test_a_remembered_profile_says_what_it_is_of() -> None:
+    """Its seconds per item are no longer those of the sample alone."""
+    kept = dataclasses.replace(PROFILE, n_head=0, head_s=0.0)
+    assert repr(kept).startswith("<Profile of 5 items sampled, and of the calls since: 10 ms each +- 1 ms, ")
+    assert "Profile of 5 items sampled, and of the calls since" in profile_html(kept)
+
+
+def waiting(**limits: Any) -> Plan:
+    """Return a decision for a function that waits."""
+    return decide(dataclasses.replace(PROFILE, cpu_fraction=0.02), HOST, 1000, Limits(**limits))
+
+
+def test_a_function_that_waits_is_told_of_threads() -> None:
+    """In the words and in the table, with what stands in their way."""
+    hint = 'hint the function waits for 98% of its time: if it is thread-safe, prefer="threads"'
+    assert f"{hint} lets more items wait at once than there are CPUs" in unfolded(waiting())
+    assert f"{hint} without n_jobs=2 lets more items wait" in unfolded(waiting(n_jobs=2))
+    assert "prefer=&quot;threads&quot; lets more items wait" in plan_html(waiting())
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        plan_of(),
+        waiting(prefer="threads"),
+        waiting(prefer="processes"),
+        waiting(start_method="fork"),
+        waiting(timeout=1.0),
+        waiting(n_jobs=1),
+        decide(dataclasses.replace(PROFILE, cpu_fraction=0.02), HOST, 6, Limits()),
+        decide(
+            dataclasses.replace(PROFILE, cpu_fraction=0.02, item_s=1e-6, n_head=0, head_s=0.0), HOST, 1000, Limits()
+        ),
+        decide(dataclasses.replace(PROFILE, cpu_fraction=0.02, mutates=("seen",)), HOST, 1000, Limits()),
+        decide(Profile(cpu_fraction=0.02), HOST, 1000, Limits()),
+    ],
+)
+def test_others_are_not_told_of_threads(plan: Plan) -> None:
+    """Who computes, has said which workers to take, has too little to do or could not use them."""
+    assert "hint" not in unfolded(plan)
+
+
+def test_an_explanation_shows_itself_as_it_is_read() -> None:
+    """At the end of a cell and in a shell; otherwise it is a string like any other."""
+    text = plan_of().explain()
+    printed: list[str] = []
+    text._repr_pretty_(type("Printer", (), {"text": staticmethod(printed.append)})(), cycle=False)  # type: ignore[attr-defined]
+    assert [repr(text)] == printed == [str(text)] == [str(plan_of())]
+    assert isinstance(text, str)
+    assert type(str(text)) is type(str(plan_of())) is str
+    assert json.loads(json.dumps(text)) == text
+    for copied in (pickle.loads(pickle.dumps(text)), copy.deepcopy(text)):
+        assert copied == text
+        assert type(copied) is str
+
+
+def test_an_explanation_of_no_call_shows_itself_too() -> None:
+    """It says that there was none."""
+    assert repr(parallel(abs).explain()).startswith("abs has not been mapped yet; ")
+
+
+def test_a_forecast_from_few_items_is_an_interval() -> None:
+    """It is wider the more the items differ, and narrower the more there are of them; alike items need none."""
+    alike = dataclasses.replace(PROFILE, item_s_std=0.00001, first_s=0.01)
+    few, many = (dataclasses.replace(PROFILE, n_sampled=n, first_s=0.01) for n in (3, 300))
+    spread_of = []
+    for profile in (few, many):
+        plan = decide(profile, HOST, 10_000, Limits())
+        low, high = plan.predicted_range_s or (0.0, 0.0)
+        assert low < plan.predicted_s < high
+        spread_of.append(high / low)
+        assert f"from {profile.n_sampled} items" in unfolded(plan) or high < 1.1 * low
+    assert spread_of[0] > spread_of[1] > 1
+    assert "by their mean" not in unfolded(decide(alike, HOST, 1000, Limits()))
+
+
+def test_one_steady_item_has_no_spread() -> None:
+    """Where the first of two was a warm-up, the other says nothing about how much items differ."""
+    profile = Profile(n_sampled=2, item_s=0.047, first_s=0.159)
+    assert profile.n_steady == 1
+    text = unfolded(decide(profile, HOST, 90, Limits()))
+    assert "+-" not in text
+    assert "from 1 item" in text
+    assert "+-" not in repr(profile) + profile_html(profile)
+    assert Profile().n_steady == 0
+
+
+def test_the_interval_of_a_forecast_follows_its_formula() -> None:
+    """Student's quantile, the deviation of the steady items, and those left: by hand for a loop of 4 more items."""
+    profile = Profile(n_sampled=3, item_s=2.0, item_s_std=1.0, first_s=2.0, n_head=3, head_s=6.0)
+    plan = decide(profile, HOST, 7, Limits(n_jobs=1))
+    ratio = 2.920 * math.sqrt(3 / 2) / 2.0 * math.sqrt(1 / 3 + 1 / 4)
+    assert plan.predicted_s == pytest.approx(6 + 4 * 2)
+    assert plan.predicted_range_s == pytest.approx((6 + 8 / (1 + ratio), 6 + 8 * (1 + ratio)))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        decide(Profile(n_sampled=1, item_s=1.0, first_s=1.0), HOST, 10, Limits()),
+        decide(Profile(n_sampled=2, item_s=1.0, first_s=9.0), HOST, 10, Limits()),
+        decide(PROFILE, HOST, None, Limits()),
+        decide(Profile(), HOST, 10, Limits()),
+    ],
+    ids=["one item", "one and a warm-up", "unknown length", "nothing"],
+)
+def test_where_nothing_is_known_of_the_spread_there_is_no_interval(plan: Plan) -> None:
+    """A single item says nothing about how much items differ."""
+    assert plan.predicted_range_s is None
+
+
+def test_one_line_says_what_it_is() -> None:
+    """What is typed first, ``f.last_plan``, ``f.profile`` and ``amorsize.host()``, is short."""
+    plan = dataclasses.replace(plan_of(), actual_s=1.0)
+    assert repr(plan).startswith("<Plan: 1,000 items, fork, n_jobs=4, batch_size=")
+    assert "measured 1 s" in repr(plan)
+    assert "not run" in repr(plan_of())
+    assert repr(PROFILE) == "<Profile of 5 items: 10 ms each +- 1 ms, item 120 bytes, result 2.5 MB>"
+    assert repr(Profile()) == "<Profile: nothing sampled>"
+    assert repr(HOST) == "<Host: 8 CPUs, 4 physical, 16 GB of memory free; fork prior>"
+    for record in (plan, PROFILE, HOST):
+        assert len(repr(record)) < 160
+        assert "\n" not in repr(record)
+
+
+@pytest.mark.parametrize("record", [plan_of(), PROFILE, Profile(), HOST], ids=["plan", "profile", "empty", "host"])
+def test_ipython_shows_a_few_lines(record: Any) -> None:
+    """Of at most the width of an explanation, with the facts of the HTML."""
+    pretty = pytest.importorskip("IPython.lib.pretty").pretty
+    lines = pretty(record).splitlines()
+    assert 1 <= len(lines) <= 20
+    assert max(map(len, lines)) <= 96
+    assert pretty([record]).startswith("[")
+
+
+def test_what_was_done_stands_before_what_had_been_decided() -> None:
+    """A loop that went parallel, and workers that could not be had: both are told, and both replay."""
+    decided = decide(PROFILE, HOST, 1000, Limits())
+    serial = dataclasses.replace(decided, backend="sequential", n_jobs=1, decided=decided)
+    assert "1,000 items: serial; decided was fork, n_jobs=4" in unfolded(serial)
+    loop = decide(dataclasses.replace(PROFILE, item_s=1e-7, item_s_std=0.0), HOST, 1000, Limits())
+    promoted = dataclasses.replace(loop, backend="fork", n_jobs=2, decided=loop)
+    assert "1,000 items: serial at first, because " in unfolded(promoted)
+    assert "; then fork, n_jobs=2" in unfolded(promoted)
+    for plan in (serial, promoted):
+        assert decide(plan.profile, plan.host, plan.n_items, plan.limits) == plan
+        assert plan.decision is plan.decided
+        assert plan.to_dict()["decision"]["backend"] == plan.decision.backend != plan.backend
+    assert decided.decision is decided
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -13,7 +13,7 @@ from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _flow
 from amorsize._cost import PRIORS
-from amorsize._types import FORK, LOKY
+from amorsize._records import FORK, LOKY
 from tests import simulator
 from tests.factories import make_host
 from tests.simulator import (
@@ -175,7 +175,7 @@ def test_every_item_is_done_exactly_once_in_any_case(
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_worker_looks_at_the_clock_soon_whatever_the_sample_says(engine: str) -> None:
     """A sample of nothing is no reason to run a thousand items of 10 ms before the first look."""
-    items = make_items("prefix of nothing", 4000, 0.01)
+    items = make_items("cheap first items", 4000, 0.01)
     run, machine = ENGINES[engine]
     result = run(items, machine, item_s=sampled_s(items))
     longest_s = max(items.prefix[stop] - items.prefix[start] for start, stop in result.done)
@@ -199,7 +199,7 @@ def test_a_call_comes_near_the_best_plan_in_hindsight(kind: str, host: str) -> N
     assert call(items, HOSTS[host], profile=SMALL).seconds <= 1.10 * best_in_hindsight(items, HOSTS[host])[0]
 
 
-@pytest.mark.parametrize("kind", ["uniform", "ascending", "regime change", "outlier first", "prefix of nothing"])
+@pytest.mark.parametrize("kind", ["uniform", "ascending", "regime change", "outlier first", "cheap first items"])
 def test_a_tenth_of_a_second_of_work_comes_near_it_too(kind: str) -> None:
     """The same with 0.1 s of work and workers that can be forked: a change of regime is noticed in time."""
     items = make_items(kind, 1000, 1e-4)

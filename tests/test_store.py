@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from amorsize import Costs, Profile, _host, _profile, _store
-from amorsize._profile import Known
+import amorsize
+from amorsize import Costs, Profile, _bounds, _host, _known, _store
+from amorsize._known import Known
 from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test a process that has loaded nothing, and leave one behind."""
     monkeypatch.delenv("AMORSIZE_CACHE_DIR", raising=False)
     monkeypatch.setattr(_store, "_state", _store._State())
-    monkeypatch.setattr(_profile, "CACHE", _profile.ProfileCache())
+    monkeypatch.setattr(_known, "CACHE", _known.ProfileCache())
     monkeypatch.setattr(_host, "BOOK", _host.CostBook())
     yield
     _store.configure(cache_dir=None)
@@ -49,7 +50,7 @@ def _folder(tmp_path: Path) -> Path:
 def forget() -> None:
     """Act as the next process."""
     where = _store.folder()
-    _profile.CACHE.clear()
+    _known.CACHE.clear()
     _store.configure(cache_dir=where)
 
 
@@ -105,7 +106,7 @@ class TestKept:
         forget()
         _store.load()
         assert folder.is_dir()
-        found = _profile.CACHE.get("key")
+        found = _known.CACHE.get("key")
         assert found is not None
         assert found.profile == PROFILE
         assert (found.arg_size, found.n_seen) == (60, 500)
@@ -116,9 +117,9 @@ class TestKept:
         _store.save("key", KNOWN)
         forget()
         mine = replace(KNOWN, n_seen=7)
-        _profile.CACHE.put("key", mine)
+        _known.CACHE.put("key", mine)
         _store.load()
-        assert _profile.CACHE.get("key") is mine
+        assert _known.CACHE.get("key") is mine
 
     def test_measured_costs_come_back(self, folder: Path) -> None:
         """Infinite rates included; priors are not kept."""
@@ -143,7 +144,7 @@ class TestKept:
 
     def test_the_oldest_profiles_leave(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file never grows without bound."""
-        monkeypatch.setattr(_store, "MOST_PROFILES", 3)
+        monkeypatch.setattr(_bounds, "MOST_PROFILES", 3)
         for i in range(6):
             monkeypatch.setattr(_store.time, "time", lambda now=i: float(now))
             _store.save(f"key {i}", KNOWN)
@@ -167,19 +168,19 @@ class TestKept:
 
     def test_a_long_call_is_saved_at_once(self, folder: Path) -> None:
         """A short one waits for the end of the process."""
-        _profile.CACHE.put("key", KNOWN)
+        _known.CACHE.put("key", KNOWN)
         _store.load()
-        _store.keep("key", _store.SAVE_AFTER_S / 2)
+        _store.keep("key", _bounds.SAVE_AFTER_S / 2)
         assert _store.entries() == []
-        _store.keep("key", _store.SAVE_AFTER_S * 2)
+        _store.keep("key", _bounds.SAVE_AFTER_S * 2)
         assert [entry.key for entry in _store.entries()] == ["key"]
 
     def test_what_is_left_is_saved_at_the_end_of_the_process(self, tmp_path: Path) -> None:
         """The next process finds it."""
         code = (
-            "from amorsize import _profile, _store, Profile\n"
+            "from amorsize import _known, _store, Profile\n"
             "_store.load()\n"
-            "_profile.CACHE.put('key', _profile.Known(Profile(n_sampled=1, item_s=0.5), int, 28, 1))\n"
+            "_known.CACHE.put('key', _known.Known(Profile(n_sampled=1, item_s=0.5), int, 28, 1))\n"
         )
         done = run(code, tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -257,8 +258,9 @@ class TestNeverTrusted:
             "null",
             "[]",
             "{}",
-            '{"profile": {}, "arg_type": "int", "arg_size": 1, "n_seen": 1}',
-            json.dumps({"profile": None, "arg_type": "int", "arg_size": 1, "n_seen": 1}),
+            '{"name": "f", "profile": {}, "arg_type": "int", "arg_size": 1, "n_seen": 1}',
+            json.dumps({"name": "f", "profile": None, "arg_type": "int", "arg_size": 1, "n_seen": 1}),
+            _store._known_text(KNOWN).replace('"name": ""', '"name": 7'),
             _store._known_text(KNOWN).replace("0.01", "-1"),
             _store._known_text(KNOWN).replace("0.01", "NaN"),
             _store._known_text(KNOWN).replace("0.01", '"fast"'),
@@ -307,12 +309,12 @@ class TestNeverTrusted:
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         with pytest.warns(AmorsizeWarning, match="another user"):
             _store.load()
-        assert _profile.CACHE.get("key") is None
+        assert _known.CACHE.get("key") is None
 
     def test_a_busy_file_is_passed_by_in_silence(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another process's transaction is nobody's fault."""
         _store.save("key", KNOWN)
-        monkeypatch.setattr(_store, "BUSY_S", 0.01)
+        monkeypatch.setattr(_store, "_KIND", replace(_store._KIND, busy_s=0.01))
         with contextlib.closing(sqlite3.connect(folder / _store.FILE_NAME, isolation_level=None)) as db:
             db.execute("BEGIN EXCLUSIVE")
             with warnings.catch_warnings():
@@ -348,14 +350,14 @@ class TestPrivate:
 def test_many_processes_may_save_at_once(tmp_path: Path) -> None:
     """Six processes that make the file and write to it together lose nothing and spoil nothing."""
     code = """
-import sys, warnings
-from amorsize import _profile, _store, Profile, Costs
+import dataclasses, sys, warnings
+from amorsize import _known, _store, Profile, Costs
 warnings.simplefilter("error")
-_store.BUSY_S = 50
+_store._KIND = dataclasses.replace(_store._KIND, busy_s=50)
 who = int(sys.argv[1])
 _store.load()
 for i in range(15):
-    known = _profile.Known(Profile(n_sampled=1, item_s=who + i / 100), int, 28, 1)
+    known = _known.Known(Profile(n_sampled=1, item_s=who + i / 100), int, 28, 1)
     _store.save(f"{who}-{i}", known)
     _store.save("shared", known)
     _store.save_costs({"fork": Costs(start_s=who + 1.0 + i, is_measured=True)})
@@ -385,3 +387,22 @@ def test_an_empty_file_is_a_new_one(folder: Path) -> None:
     (folder / _store.FILE_NAME).touch()
     _store.save("key", KNOWN)
     assert [entry.key for entry in _store.entries()] == ["key"]
+
+
+def test_a_kept_profile_shows_before_the_first_call(folder: Path) -> None:
+    """``f.profile`` of a new process is what an earlier one has kept."""
+    work = amorsize.parallel(kept_work)
+    assert work.profile is None
+    assert len(work.map(range(200))) == 200
+    seen = work.profile
+    _store._save_all()
+    forget()
+    again = amorsize.parallel(kept_work).profile
+    assert seen is not None
+    assert again is not None
+    assert again.n_sampled == seen.n_sampled
+
+
+def kept_work(x: int) -> int:
+    """Stand for a function whose profile is kept."""
+    return x + 1

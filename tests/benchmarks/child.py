@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -16,6 +17,9 @@ from typing import Any, TextIO
 
 import contenders
 import workloads
+
+# How many threads that only wait each contender's process has.
+IDLE_THREADS_VARIABLE = "BENCH_IDLE_THREADS"
 
 PLAN_FIELDS = ("backend", "n_jobs", "batch_size", "reason", "predicted_s", "actual_s")
 
@@ -122,9 +126,16 @@ def take_channels() -> tuple[TextIO, TextIO]:
     return requests, answers
 
 
+def start_idle_threads() -> None:
+    """Have other threads in the process, as a notebook's kernel, a web server or an async program has."""
+    for _ in range(int(os.environ.get(IDLE_THREADS_VARIABLE, "0"))):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
 def main() -> None:
     """Answer requests until there are no more."""
     requests, answers = take_channels()
+    start_idle_threads()
     with ExitStack() as stack:
         seat = Seat(json.loads(requests.readline()), stack)
         print(json.dumps({}), file=answers, flush=True)

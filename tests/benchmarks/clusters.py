@@ -269,7 +269,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """Lay out the figures for a documentation page."""
-    table = report.markdown_table(HEAD, [row.cells() for row in rows])
+    table = report.for_readers(HEAD, [row.cells() for row in rows])
     return f"Measured by `nox -s bench -- clusters`.\n\n{report.machine_line()}\n\n{table}"
 
 

@@ -106,11 +106,11 @@ def chunk_size(n_items: int, per_worker: int) -> int:
 
 
 @contextmanager
-def process_pool(func: Func, *, n_jobs: int | None = None) -> Iterator[Mapper]:
+def process_pool(func: Func, *, n_jobs: int | None = None, method: str | None = None) -> Iterator[Mapper]:
     """Use `multiprocessing.Pool.map` with its own chunks, the pool kept open between calls."""
-    from multiprocessing import Pool
+    from multiprocessing import get_context
 
-    with Pool(n_jobs or n_cpus()) as pool:
+    with get_context(method).Pool(n_jobs or n_cpus()) as pool:
         yield Mapper(call=lambda items: pool.map(func, items))
 
 
@@ -216,6 +216,12 @@ CONTENDERS: dict[str, Contender] = {
     "joblib-threads": _joblib("joblib threads", backend="threading"),
     "joblib-threads-32": _joblib("joblib, 32 threads", backend="threading", n_jobs=32),
     "pool": Contender(title="multiprocessing.Pool", open=process_pool, modules=("multiprocessing.pool",)),
+    "pool-forkserver": Contender(
+        title="multiprocessing.Pool, fork server",
+        open=functools.partial(process_pool, method="forkserver"),
+        modules=("multiprocessing.pool",),
+        in_suite=False,
+    ),
     "executor": Contender(title="ProcessPoolExecutor", open=process_executor, modules=("concurrent.futures.process",)),
     "executor-1": Contender(
         title="ProcessPoolExecutor, item by item",

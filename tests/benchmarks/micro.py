@@ -595,8 +595,8 @@ def measured(name: str, *, quick: bool) -> Line:
 
 def as_markdown(lines: Sequence[Line]) -> str:
     """Lay out the metrics for a documentation page."""
-    rows = [(ln.metric, ln.figure, ln.bar, "ok" if ln.ok else "**over**") for ln in lines]
-    table = report.markdown_table(("metric", "figure", "bar", ""), rows)
+    rows = [(ln.metric, report.without_twin(ln.figure)) for ln in lines]
+    table = report.markdown_table(("what", "figure"), rows)
     return f"Measured by `nox -s bench -- micro`.\n\n{report.machine_line()}\n\n{table}"
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import timeit
 from collections.abc import Callable
 
 clock = time.perf_counter
@@ -64,34 +65,6 @@ def forks() -> None:
         say(f"fork, {label}: until it has ended", ended * 1e3, "ms", "start_s of fork; FORK_S_PER_BYTE")
         say(f"fork, {label}: round trip through pipes", trip * 1e6, "us", "batch_overhead_s of fork; FLOOR_S")
         del ballast
-
-
-def kept_workers() -> None:
-    """Measure how soon the workers of a short map begin with the next one, and what deciding about it takes."""
-    import amorsize  # noqa: PLC0415 - the import is not part of what is measured
-
-    f = amorsize.parallel(spun, n_jobs=2, start_method="fork")
-    data = [20_000] * 40
-    f.map(data)
-    begins, whole = [], []
-    for _ in range(31):
-        f.map(data)
-        work = [span for span in f.last_plan.timeline if span.kind == "work"]
-        begins.append(min(span.begin_s for span in work if span.lane != "caller"))
-        whole.append(min(span.begin_s for span in work))
-    say(
-        "kept workers: until one begins, decision included", statistics.median(begins) * 1e3, "ms", "start_s of standby"
-    )
-    say("kept workers: until the caller begins", statistics.median(whole) * 1e3, "ms", "the decision")
-    amorsize.shutdown()
-
-
-def spun(n: int) -> int:
-    """Compute for a moment; nothing that could change is read."""
-    total = 0
-    for i in range(n):
-        total += i
-    return total
 
 
 def through_loky() -> None:
@@ -160,7 +133,7 @@ def flat_buffers() -> None:
         pickle.loads(pickle.dumps(data, protocol=5))
         return 2 * len(data) / (clock() - begin)
 
-    say("pickling 16 MB of bytes, both ways", median_s(both_ways) / 1e9, "GB/s", "FLAT_BYTES_PER_S")
+    say("pickling 16 MB of bytes, both ways", median_s(both_ways) / 1e9, "GB/s", "_bounds.FLAT_BYTES_PER_S")
     import numpy as np  # noqa: PLC0415 - only here
 
     arrays = [np.ones(1 << 20) for _ in range(24)]
@@ -180,6 +153,23 @@ def flat_buffers() -> None:
 
     say("summing 8 MB arrays, one thread", median_s(lambda: summed(1)) / 1e9, "GB/s", "")
     say("summing 8 MB arrays, two threads", median_s(lambda: summed(2)) / 1e9, "GB/s", "MEMORY_BYTES_PER_S")
+
+
+def unpickling() -> None:
+    """Print what unpickling takes relative to pickling, by kind of value."""
+    values = {
+        "bytes": b"x" * 100_000,
+        "texts": [str(i) * 3 for i in range(10_000)],
+        "dictionaries": [{"a": i, "b": str(i)} for i in range(3000)],
+        "floats": [i / 7 for i in range(10_000)],
+        "integers": list(range(10_000)),
+        "tuples": [(i, float(i), str(i)) for i in range(5000)],
+    }
+    for name, value in values.items():
+        data = pickle.dumps(value, protocol=5)
+        dumps_s = min(timeit.repeat(lambda value=value: pickle.dumps(value, protocol=5), number=3, repeat=15))
+        loads_s = min(timeit.repeat(lambda data=data: pickle.loads(data), number=3, repeat=15))
+        say(f"unpickling {name}, per second of pickling", loads_s / dumps_s, "", "_bounds.LOADS_SHARE")
 
 
 def touched() -> None:
@@ -238,11 +228,11 @@ def main() -> None:
     if hasattr(os, "fork"):
         forks()
         touched()
-    kept_workers()
     threads()
     through_loky()
     starting_speed()
     flat_buffers()
+    unpickling()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def processor() -> str:
 def machine_line() -> str:
     """Describe the machine in one sentence."""
     about = machine()
-    versions = ", ".join(f"{name} {about[name]}" for name in ("Python", *PACKAGES))
+    versions = ", ".join(f"{n} {about[n]}" for n in ("Python", *PACKAGES) if about[n] != "not installed")
     return f"{about['date']}: {about['processor']}, {about['system']}; {versions}."
 
 
@@ -77,6 +78,21 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def for_readers(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """
+    Lay out a table for a documentation page: without what only whoever works on the library compares.
+
+    That is the column of the twin (the noise) and the one, without a heading, that says whether a bar is met.
+    """
+    kept = [i for i, name in enumerate(head) if name not in {"twin", "bar", ""}]
+    return markdown_table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def without_twin(figure: str) -> str:
+    """Leave the twin's figure out of a sentence."""
+    return re.sub(r"\(twin [^(),]*, ", "(", re.sub(r" \(twin [^(),]*\)", "", figure))
 
 
 def write_section(path: Path, name: str, text: str) -> None:

@@ -205,8 +205,8 @@ def section(found: dict[str, dict[str, list[float]]]) -> str:
 
 ## By simulation
 
-No machine with 1,024 cores and no cluster of 10,000 workers was at hand.
-A discrete-event simulator in the tests runs the scheduling policy itself (chunk sizes, splitting, looks at the clock, the decision) against machines and items that are made up, with the costs that were measured on two cores.
+There was no machine with 1,024 cores and no cluster of 10,000 workers to measure on.
+A discrete-event simulator in the tests runs the scheduling policy itself (chunk sizes, splitting, looks at the clock, the decision) for invented machines and items, with the costs that were measured on two cores.
 What it cannot show is what hardware adds: memory bandwidth, clock rates that fall with load, a network shared with others.
 
 ### One machine
@@ -219,7 +219,7 @@ Each worker has 1.6 s of work in items of 5 ms on average; workers are warm.
 
 {efficiency_table(found)}
 
-*Forked* workers share one queue of index ranges, and a worker that looks at the clock while the queue is empty puts half of what it has left back: the caller only takes results in.
+*Forked* workers share one queue of index ranges, and a worker that finds the queue empty puts half of its remaining items back: the caller only receives results.
 Chunks that are *handed out* (loky, streams, clusters) cost the caller about 0.2 ms each, so beyond a few hundred workers the chunks of a short run cannot be handed out as fast as they are done.
 
 ### A cluster
@@ -232,7 +232,7 @@ One chunk waits at each worker beside the one that runs.
 ![The driver over the number of workers](images/scale-driver.svg)
 
 - **The network hardly matters.** The chunk that waits hides the round trip as long as a chunk takes longer than it: with chunks of 0.1 s, 10 ms there and back cost nothing.
-- **The driver is the limit.** It feeds as many workers as its time per chunk goes into the work of one. Chunks therefore grow with the number of workers, and with them what a dead worker takes along and the seconds at the end in which not everybody has work.
+- **The driver is the limit.** It feeds as many workers as its time per chunk goes into the work of one. Chunks therefore grow with the number of workers, and with them the items that are lost with a worker that dies, and the seconds at the end in which some workers have no work.
 
 {most_workers_table()}
 
@@ -247,9 +247,9 @@ The most workers that one driver keeps busy are then the seconds of an item over
 
 - Up to 64 workers there is nothing to set.
 - Between 100 and 10,000 workers, give each a run of minutes rather than seconds, and let an item be 10 ms of work or more.
-- Send names, not contents: paths, keys, index ranges. Let workers read their input and write their output where it lies, and return what is small.
+- Send names, not contents: paths, keys, index ranges. Let workers read their input and write their output where it is stored, and return small results.
 - Where items are under a millisecond, make one item of a thousand (a file, a partition, a range), so that the driver sees a thousandth of them.
-- Where the driver is still the limit, split the input and run several drivers, each with its own workers. Nothing in a map needs one driver to know all.
+- Where the driver is still the limit, split the input and run several drivers, each with its own workers. The items of a map are independent, so no driver needs to know all of them.
 - For 10^9 items use `imap`: input and results stay within the buffer. The buffer must hold two chunks for every worker, so set `buffersize` to at least twice the workers times the items per chunk above.
 
 {END}"""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import amorsize
 from amorsize.exceptions import WorkerDied
 from tests.faults.functions import PlannedError, plain, work
-from tests.faults.harness import FORK, LOKY, ROOT, THREADS, end_threads, killer, leaks, look
+from tests.faults.harness import FORK, LOKY, ROOT, SERVER, THREADS, end_threads, killer, leaks, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def spread(values: list[float]) -> str:
 def kills(rounds: int) -> bool:
     """Kill a worker at a random moment; the call must end, with what was finished kept."""
     good = True
-    for name, options in (("fork", FORK), ("loky", LOKY)):
+    for name, options in (("fork", FORK), ("forkserver", SERVER), ("loky", LOKY)):
         ends: list[float] = []
         told, kept, wrong, survived, most_lost = 0, 0, 0, 0, 0
         end_threads()
@@ -94,7 +94,7 @@ def kills(rounds: int) -> bool:
 def raises(rounds: int) -> bool:
     """One item of 10,000 raises: the right exception and index, and the next call is warm."""
     good = True
-    for name, options in (("fork", FORK), ("loky", LOKY), ("threads", THREADS)):
+    for name, options in (("fork", FORK), ("forkserver", SERVER), ("loky", LOKY), ("threads", THREADS)):
         with tempfile.TemporaryDirectory() as folder:
             function = work.with_options(**options)
             kwargs = {"log": f"{folder}/log", "parent": os.getpid(), "sleep_s": 0.0}
@@ -126,7 +126,7 @@ def raises(rounds: int) -> bool:
 def poison(rounds: int) -> bool:
     """One item of 1,000 kills its worker, `retries=1`, `errors="return"`: 999 results, the item named."""
     good = True
-    for name, options in (("fork", FORK), ("loky", LOKY)):
+    for name, options in (("fork", FORK), ("forkserver", SERVER), ("loky", LOKY)):
         right, took = 0, []
         for i in range(rounds):
             at = random.Random(i).randrange(1000)

@@ -14,15 +14,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from amorsize._host import (
-    Readings,
-    available_memory,
-    cgroup_paths,
-    parse_bytes,
-    parse_cpu_max,
-    read_host,
-    usable_cpus,
-)
+from amorsize._cgroup import cgroup_paths, parse_bytes, parse_cpu_max
+from amorsize._host import Readings, available_memory, read_host, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

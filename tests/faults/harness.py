@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 import amorsize
-from amorsize._profile import CACHE
+from amorsize._backend import _monitor
+from amorsize._known import CACHE
 from amorsize.exceptions import AmorsizeError, ItemTimeout, UnpicklableResult, WorkerDied
 from tests.faults import functions
 from tests.faults.functions import PlannedError, work
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FORK: Final[dict[str, Any]] = {"n_jobs": 3, "start_method": "fork"}
+SERVER: Final[dict[str, Any]] = {"n_jobs": 3, "start_method": "forkserver"}
 LOKY: Final[dict[str, Any]] = {"n_jobs": 2, "start_method": "loky"}
 THREADS: Final[dict[str, Any]] = {"n_jobs": 3, "prefer": "threads"}
-WAYS: Final = {"fork": FORK, "loky": LOKY, "threads": THREADS, "open": {}}
+WAYS: Final = {"fork": FORK, "forkserver": SERVER, "loky": LOKY, "threads": THREADS, "open": {}}
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -38,6 +40,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 def end_threads() -> None:
     """End idle workers, and wait for threads that would forbid a fork."""
     amorsize.shutdown()
+    _monitor.end_monitors()  # a bar's, which never ends by itself
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(20)
@@ -196,7 +199,7 @@ class Scenario:
 
     def __post_init__(self) -> None:
         pick = random.Random(self.seed)
-        self.way = self.way or pick.choice(("fork", "fork", "loky", "threads", "open"))
+        self.way = self.way or pick.choice(("fork", "forkserver", "loky", "threads", "open"))
         self.fault = self.fault or pick.choice(FAULTS)
         self.errors = pick.choice(("raise", "return", "skip"))
         self.retries = pick.choice((0, 0, 1, 2))

@@ -104,10 +104,14 @@ PROGRAMS: Final[dict[str, tuple[str, str]]] = {
     "at exit": (
         """
         import atexit
-        atexit.register(lambda: print(check(), check(n_jobs=2, start_method="fork")))
+        import warnings
+        def late():
+            warnings.simplefilter("ignore")  # no worker may be started any more, which is said
+            print(check(), check(n_jobs=2, start_method="fork"), plain.last_plan.backend)
+        atexit.register(late)
         print(check(n_jobs=2, start_method="loky"))
         """,
-        "True True True",
+        "True True True sequential",
     ),
     "after os.fork": (
         """

@@ -15,7 +15,19 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    "way", ["fork", "fork-stream", "loky", "loky-warm", "loky-stream", "threads", "threads-stream"]
+    "way",
+    [
+        "fork",
+        "fork-stream",
+        "forkserver",
+        "forkserver-warm",
+        "forkserver-stream",
+        "loky",
+        "loky-warm",
+        "loky-stream",
+        "threads",
+        "threads-stream",
+    ],
 )
 def test_ctrl_c_ends_a_map_and_leaves_nothing(way: str) -> None:
     """Ctrl-C at random moments: nothing is left, nothing is said, and the session goes on."""

@@ -1,0 +1,127 @@
+"""What several items hold in common is watched like what the function names."""
+
+from __future__ import annotations
+
+import random
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import amorsize
+from amorsize._analysis import look
+from amorsize._analysis.dependencies import dependencies
+from amorsize._analysis.observation import shared_by
+from amorsize.exceptions import AmorsizeWarning
+from tests.functions import square
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def draws(item: tuple[random.Random, int]) -> float:
+    """Draw from the generator that the item brings along."""
+    sum(range(20_000))
+    return item[0].random() + item[1]
+
+
+def reads(item: tuple[list[int], int]) -> int:
+    """Read the table that the item brings along."""
+    sum(range(20_000))
+    return item[0][item[1] % 3]
+
+
+@pytest.fixture(name="thread", params=[False, True], ids=["alone", "a thread alive"])
+def _thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait, daemon=True)
+    if request.param:
+        thread.start()
+    yield
+    ended.set()
+    if request.param:
+        thread.join()
+
+
+@pytest.mark.usefixtures("thread")
+def test_a_generator_that_items_share_is_drawn_from_in_one_process() -> None:
+    """As in the loop: serially, in every call, with a warning that says what changes."""
+    f = amorsize.parallel(draws)
+    for _ in range(2):
+        shared, same = random.Random(1), random.Random(1)
+        with pytest.warns(AmorsizeWarning, match="what its items share"):
+            found = f.map([(shared, i) for i in range(300)])
+        assert found == [draws((same, i)) for i in range(300)]
+        assert shared.getstate() == same.getstate()
+
+
+def test_a_table_that_items_share_and_nobody_changes_is_no_obstacle() -> None:
+    """It is looked at, and found as it was."""
+    table = [1, 2, 3]
+    f = amorsize.parallel(reads)
+    plan = f.plan([(table, i) for i in range(100_000)])
+    assert plan.profile.mutates == ()
+    assert f.map([(table, i) for i in range(300)]) == [table[i % 3] for i in range(300)]
+
+
+def test_what_another_thread_draws_meanwhile_is_not_blamed_on_a_function_that_draws_nothing() -> None:
+    """Its code is known to draw nothing: only what its items share is compared."""
+    drawing, ended = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        while not ended.is_set():
+            random.random()
+            drawing.set()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    drawing.wait(10)
+    table = [1, 2, 3]
+    f = amorsize.parallel(reads)
+    try:
+        plan = f.plan([(table, i) for i in range(100_000)])
+    finally:
+        ended.set()
+        thread.join()
+    assert plan.profile.mutates == ()
+
+
+RECORDS: list[int] = []
+
+
+def records(x: int) -> int:
+    """Keep the item."""
+    sum(range(20_000))
+    RECORDS.append(x)
+    return len(RECORDS)
+
+
+@pytest.mark.parametrize("how", ["map", "imap"])
+def test_more_code_than_is_followed_is_watched_and_not_forked(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """With workers asked for, too: imap watched nothing then, so that no warning said what was lost."""
+    monkeypatch.setattr(look, "MOST_STEPS", 3)
+    func = types.FunctionType(records.__code__, globals())  # one that has not been looked at
+    found = dependencies(func)
+    assert found.effects.changes == ()
+    assert not found.is_closed
+    f = amorsize.parallel(func)
+    with pytest.warns(AmorsizeWarning, match="RECORDS"):
+        assert len(list(getattr(f, how)(range(50), n_jobs=2))) == 50
+    assert f.last_plan is not None
+    assert f.last_plan.backend != "fork"
+
+
+def test_items_that_share_nothing_need_no_look() -> None:
+    """Numbers, texts and objects of their own are not shared."""
+    assert shared_by([(1, "a"), (1, "a")]) == []
+    assert shared_by([[1], [1]]) == []
+    assert amorsize.parallel(square.__wrapped__).map(range(5)) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("made", [list, dict, bytearray], ids=lambda kind: str(kind.__name__))
+def test_the_same_object_in_two_items_is_shared(made: Any) -> None:
+    """Whether the items are it or hold it."""
+    one = made()
+    assert shared_by([(one, 1), (one, 2)]) == [one]
+    assert shared_by([one, one]) == [one]

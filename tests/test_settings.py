@@ -1,0 +1,101 @@
+"""What the caller has set in modules reaches workers that import them anew, as of each call, and nothing stays."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import unittest.mock
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import amorsize
+from amorsize.exceptions import AmorsizeWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = """
+import threading
+
+N = 1
+TABLE = {"a": 1}
+HOOKS = []
+LOCK = threading.Lock()
+
+
+class Model:
+    scale = 1
+
+    def predict(self, x):
+        return x * self.scale
+
+
+def fetch(x):
+    return ("real", x)
+
+
+def work(x):
+    sum(range(2000))
+    with LOCK:
+        return N, TABLE["a"], Model().predict(1), fetch(x)[0], [hook(1) for hook in HOOKS]
+"""
+
+
+@pytest.fixture(name="module")
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a module of its own, importable by workers."""
+    (tmp_path / "set_at_run_time.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("set_at_run_time")
+    del sys.modules["set_at_run_time"]
+
+
+def double(x: int) -> int:
+    """Return twice the argument."""
+    return 2 * x
+
+
+def fake(x: int) -> tuple[str, int]:
+    """Stand in for fetch."""
+    return ("fake", x)
+
+
+METHODS = ["loky", *(["fork", "forkserver"] if sys.platform == "linux" else [])]
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+@pytest.mark.filterwarnings("ignore::amorsize.exceptions.AmorsizeWarning")
+def test_workers_see_what_the_caller_has_set(module: Any, start_method: str) -> None:
+    """Constants, tables, class attributes, registries and patches: those of the call, and back again."""
+    f = amorsize.parallel(module.work, n_jobs=2, start_method=start_method)
+
+    def by_name(x: int) -> Any:
+        return module.work(x)
+
+    g = amorsize.parallel(by_name, n_jobs=2, start_method=start_method)
+    for chosen in (f, g):
+        assert set(map(repr, chosen.map(range(40)))) == {repr((1, 1, 1, "real", []))}
+        with (
+            unittest.mock.patch.object(module, "N", 5),
+            unittest.mock.patch.dict(module.TABLE, a=7),
+            unittest.mock.patch.object(module.Model, "scale", 10),
+            unittest.mock.patch.object(module, "HOOKS", [double]),
+            unittest.mock.patch.object(module, "fetch", fake),
+        ):
+            assert set(map(repr, chosen.map(range(40)))) == {repr((5, 7, 10, "fake", [2]))}
+        assert set(map(repr, chosen.map(range(40)))) == {repr((1, 1, 1, "real", []))}
+
+
+@pytest.mark.parametrize("start_method", [name for name in METHODS if name != "fork"])
+def test_a_mock_that_cannot_travel_keeps_the_function_here(module: Any, start_method: str) -> None:
+    """Not the real function instead: it might do for real what a test has replaced."""
+
+    def by_name(x: int) -> Any:
+        return module.fetch(x)
+
+    stand_in = unittest.mock.MagicMock(return_value=("fake", 0))
+    with unittest.mock.patch.object(module, "fetch", stand_in), pytest.warns(AmorsizeWarning, match="fetch"):
+        found = amorsize.parallel(by_name, n_jobs=2, start_method=start_method).map(range(40))
+    assert found == [("fake", 0)] * 40

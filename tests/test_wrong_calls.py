@@ -1,0 +1,360 @@
+"""What the errors of first guesses lead to: items in the wrong shape, names of other libraries, values misspelt."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import amorsize
+from amorsize import _synonyms
+from amorsize._wrong_call import way_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAIRS = [(2, 3), (3, 2)]
+UNPACKS = (
+    "amorsize: map gives each item as one argument; did you mean starmap, which unpacks it? (istarmap for a stream)"
+)
+
+
+def power(base: int, exponent: int) -> int:
+    """Stand for a function of two arguments."""
+    return int(base**exponent)
+
+
+def strict(item: Any) -> Any:
+    """Stand for a function that raises a TypeError of its own."""
+    raise TypeError(f"the argument is {item}, and I do not like it")
+
+
+def notes_of(call: Callable[[], Any]) -> list[str]:
+    """Return the notes of the TypeError that a call raises, which is Python's own."""
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert type(caught.value) is TypeError
+    return list(getattr(caught.value, "__notes__", ()))
+
+
+# -- items in the wrong shape ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: f.map(PAIRS),
+        lambda f: f.map(zip([2, 3], [3, 2], strict=True)),
+        lambda f: f.map([list(pair) for pair in PAIRS]),
+        lambda f: f.map(PAIRS * 20, n_jobs=2, batch_size=1, retries=1),
+        lambda f: f.plan(PAIRS),
+        lambda f: list(f.imap(PAIRS)),
+        lambda f: list(f.imap(PAIRS * 20, n_jobs=2, batch_size=1, retries=1)),
+        lambda f: amorsize.map(f.__wrapped__, PAIRS),
+    ],
+    ids=map(str, range(8)),
+)
+def test_pairs_that_were_not_unpacked_lead_to_starmap(call: Callable[[Any], Any]) -> None:
+    """Whoever computed the item, the exception is Python's, with one note for the item and one for the way out."""
+    notes = notes_of(lambda: call(amorsize.parallel(power)))
+    assert notes[0].startswith("amorsize: raised by item 0: ")
+    assert notes[1:] == [UNPACKS]
+
+
+def test_rows_of_an_array_lead_to_starmap_too() -> None:
+    """They are no tuples, and are meant like them."""
+    array = pytest.importorskip("numpy").array(PAIRS)
+    assert notes_of(lambda: amorsize.parallel(power).map(array))[1:] == [UNPACKS]
+
+
+def test_a_function_that_is_known_by_its_starmap_says_so_too() -> None:
+    """What is known to be short is a loop at once."""
+    known = amorsize.parallel(lambda base, exponent: base**exponent)
+    assert known.starmap(PAIRS) == [8, 9]
+    assert notes_of(lambda: known.map(PAIRS))[1:] == [UNPACKS]
+
+
+def test_a_pair_under_an_error_policy_says_so_too() -> None:
+    """The exception that stands for the result has the notes."""
+    back = amorsize.parallel(power).map(PAIRS, errors="return")
+    assert [error.__notes__[1:] for error in back if isinstance(error, TypeError)] == [[UNPACKS]] * 2
+
+
+def test_a_missing_argument_leads_to_kwargs_and_further_iterables() -> None:
+    """It is named."""
+    item, way = notes_of(lambda: amorsize.parallel(power).map([1, 2]))
+    assert item == "amorsize: raised by item 0: 1"
+    assert "the function needs exponent as well" in way
+    assert "kwargs={'exponent': ...}" in way
+    assert "a further iterable" in way
+
+
+def test_items_that_cannot_be_unpacked_lead_to_map() -> None:
+    """The other way round."""
+    notes = notes_of(lambda: amorsize.parallel(abs).starmap([1, 2]))
+    assert notes[1:] == ["amorsize: starmap unpacks each item into arguments; map gives it as it is"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: amorsize.parallel(strict).map(PAIRS),
+        lambda: amorsize.parallel(strict).starmap([(1,)]),
+        lambda: amorsize.parallel(power).map([1], ["a"]),
+        lambda: amorsize.parallel(power).map([1], kwargs={"exponent": "argument"}),
+        lambda: amorsize.parallel(abs).map([(1, 2)]),
+        lambda: amorsize.parallel(power).map([(1, 2, 3)], kwargs={"other": 4}),
+    ],
+    ids=map(str, range(6)),
+)
+def test_an_error_of_another_kind_has_no_second_note(call: Callable[[], Any]) -> None:
+    """The function's own TypeErrors are left alone, and so are those that nothing here would mend."""
+    assert len(notes_of(call)) == 1
+
+
+def test_what_cannot_be_asked_for_its_signature_is_left_alone() -> None:
+    """Nothing that an object raises when asked replaces the user's exception."""
+
+    class Odd:
+        @property
+        def __signature__(self) -> Any:
+            raise RuntimeError("not for you")
+
+        def __call__(self, item: Any, other: Any) -> Any:
+            return item, other
+
+    assert way_out(Odd(), (1, 2), star=False, kwargs=None) == ""
+    assert way_out(dict, (1, 2), star=False, kwargs=None) == ""
+    assert way_out(functools.partial(power, exponent=2), 1, star=False, kwargs=None) == ""
+    assert "starmap" in way_out(power, (1, 2), star=False, kwargs=None)
+    assert way_out(lambda: None, 1, star=False, kwargs=None) == ""
+
+
+def test_an_error_whose_words_cannot_be_had_is_left_alone() -> None:
+    """An argument of an exception may be anything."""
+
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    def refuse(item: Any) -> Any:
+        raise TypeError(Mute()) if item else TypeError
+
+    for items in ([1], [0]):
+        assert notes_of(functools.partial(amorsize.parallel(refuse).map, items)) == [
+            f"amorsize: raised by item 0: {items[0]}"
+        ]
+
+
+def test_a_call_that_a_wrapped_function_refuses_says_nothing_of_the_wrapper() -> None:
+    """The wrapper took the item: what it calls has more arguments, and its own reasons."""
+
+    def load(database: object, item: Any) -> int:
+        return int(None)  # type: ignore[call-overload]  # says "argument"
+
+    @functools.wraps(load)
+    def wrapper(item: Any) -> int:
+        return load(object(), item)
+
+    for options in ({}, {"n_jobs": 2}):
+        assert len(notes_of(functools.partial(amorsize.parallel(wrapper).map, [1, 2], **options))) == 1  # type: ignore[arg-type]
+
+
+class Nosy:
+    """An item that raises when it is asked what it is."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        """Fail."""
+        raise ZeroDivisionError
+
+
+class Endless(list[int]):
+    """A list whose iterator never ends."""
+
+    def __iter__(self) -> Any:
+        return itertools.count()
+
+
+class Picky(str):
+    """Words that raise when they are searched."""
+
+    __slots__ = ()
+
+    def __contains__(self, part: object) -> bool:
+        raise ZeroDivisionError
+
+
+class Last:
+    """A function whose signature ends the program."""
+
+    @property
+    def __signature__(self) -> Any:
+        """End the program."""
+        raise SystemExit(3)
+
+    def __call__(self, item: Any, other: Any) -> Any:
+        """Return what it is given."""
+        return item, other
+
+
+def picky(item: Any) -> Any:
+    """Raise words that cannot be searched."""
+    raise TypeError(Picky("argument"))
+
+
+@pytest.mark.parametrize(
+    ("func", "item"),
+    [(power, Nosy()), (power, Endless([1, 2])), (Last(), (1, 2)), (picky, 1)],
+    ids=["an item that is asked", "an endless item", "a signature", "words"],
+)
+@pytest.mark.parametrize("options", [{}, {"errors": "return"}], ids=["raises", "returns"])
+def test_odd_items_and_functions_do_not_replace_the_error(func: Any, item: Any, options: Any) -> None:
+    """Whatever they do when they are looked at, the TypeError is what the caller gets, and soon."""
+    mapped = functools.partial(amorsize.parallel(func).map, [item], **options)
+    if options:
+        assert type(mapped()[0]) is TypeError
+    else:
+        notes_of(mapped)
+
+
+class Unnoted(Exception):  # noqa: N818 - stands for an exception of the user's
+    """Says that it has no notes, in a way that cannot be gone through."""
+
+    __notes__ = None
+
+
+class Unnotable(Exception):  # noqa: N818 - as above
+    """Ends the program when it is given a note."""
+
+    def add_note(self, note: str) -> None:
+        """Refuse."""
+        raise SystemExit(note)
+
+
+@pytest.mark.parametrize("kind", [Unnoted, Unnotable])
+def test_exceptions_that_take_no_notes_arrive_themselves(kind: type[Exception]) -> None:
+    """Adding a note, and looking for one, replaces nothing."""
+
+    def fail(item: Any) -> Any:
+        raise kind(item)
+
+    with pytest.raises(kind):
+        amorsize.parallel(fail).map([1])
+
+
+def test_a_wrong_item_far_down_is_told_as_well() -> None:
+    """In a loop over a list, in blocks, and over an iterator."""
+    items = [*[(2, 3)] * 3000, 5]
+    for given in (items, itertools.chain(items)):
+        item, way = notes_of(functools.partial(amorsize.parallel(power).starmap, given))
+        assert item == "amorsize: raised by item 3000: 5"
+        assert way.endswith("map gives it as it is")
+
+
+# -- names and values ------------------------------------------------------------------------------------------------
+
+
+def plain(item: Any) -> Any:
+    """Stand for a function with an attribute of its own."""
+    return item
+
+
+@pytest.mark.parametrize("name", sorted(_synonyms._METHOD_MEANT))
+def test_a_method_of_another_library_leads_to_one_of_ours(name: str) -> None:
+    """The error names one that exists, and Python's guess does not stand behind it."""
+    f = amorsize.parallel(plain)
+    says = rf"no attribute '{name}'; did you mean (amorsize\.parallel\()?f"
+    for owner in (f,) if hasattr(amorsize, name) or name in _synonyms._OF_THE_MODULE else (f, amorsize):
+        with pytest.raises(AttributeError, match=says) as caught:
+            getattr(owner, name)
+        assert caught.value.obj is None
+    meant = _synonyms.method_meant_by(name) or ""
+    assert hasattr(f, meant.partition(".")[2].partition("(")[0])
+
+
+@pytest.mark.parametrize("name", [*_synonyms._OF_FUNCTIONS, *_synonyms._OF_THE_MODULE])
+def test_a_name_that_the_module_does_not_have_leads_to_one_that_exists(name: str) -> None:
+    """Methods of decorated functions, and what pools and executors are called."""
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; did you mean amorsize\\.") as caught:
+        getattr(amorsize, name)
+    meant = str(caught.value).rpartition("did you mean amorsize.")[2].partition("(")[0]
+    assert hasattr(amorsize, meant)
+
+
+def test_a_misspelt_name_is_left_to_python() -> None:
+    """It guesses from what it is told: the object whose names are near."""
+    f = amorsize.parallel(plain)
+    for owner, name, near in ((f, "stramap", "starmap"), (amorsize, "hosst", "host")):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'$") as caught:
+            getattr(owner, name)
+        assert caught.value.name == name
+        assert caught.value.obj is owner
+        assert near in dir(owner)
+
+
+def test_what_a_function_has_itself_goes_before_a_guess() -> None:
+    """A name of another library may be the function's own."""
+    own = functools.partial(plain)
+    own.submit = "mine"  # type: ignore[attr-defined]
+    assert amorsize.parallel(own).submit == "mine"  # type: ignore[attr-defined]
+    assert not hasattr(amorsize.parallel(plain), "submit")
+    assert getattr(amorsize.parallel(plain), "nothing", 7) == 7
+
+
+class Failing:
+    """A callable whose own attributes fail inside."""
+
+    config: Any = None
+
+    def __call__(self, item: Any) -> Any:
+        """Return the item."""
+        return item
+
+    @property
+    def summary(self) -> Any:
+        """Fail as a name that others know."""
+        return self.config.txt
+
+    @property
+    def other(self) -> Any:
+        """Fail at a name that is nearly one of ours."""
+        return self.config.imapp
+
+
+@pytest.mark.parametrize(("name", "inner"), [("summary", "txt"), ("other", "imapp")])
+def test_an_attribute_that_fails_inside_says_so(name: str, inner: str) -> None:
+    """The error of a property is its own: no guess is added, and nothing of it is changed."""
+    with pytest.raises(AttributeError) as caught:
+        getattr(amorsize.parallel(Failing()), name)
+    assert str(caught.value) == f"'NoneType' object has no attribute {inner!r}"
+    assert (caught.value.name, caught.value.obj) == (inner, None)
+    assert any(entry.name == name for entry in caught.traceback)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("errors", "rais", "raise"),
+        ("errors", "Raise", "raise"),
+        ("errors", "ignore", "skip"),
+        ("errors", "coerce", "return"),
+        ("start_method", "forks", "fork"),
+        ("start_method", "fork_server", "forkserver"),
+        ("start_method", "spawn", "loky"),
+        ("prefer", "thread", "threads"),
+        ("prefer", "threading", "threads"),
+        ("prefer", "process", "processes"),
+        ("prefer", "multiprocessing", "processes"),
+        ("prefer", "gpu", None),
+        ("errors", 3, None),
+        ("prefer", "spawn", None),
+    ],
+)
+def test_a_value_that_does_not_exist_leads_to_the_nearest(name: str, value: Any, meant: str | None) -> None:
+    """Misspelt ones, and those of other libraries; nothing where nothing is near."""
+    with pytest.raises(ValueError, match=f"{name} must be one of .*, not {value!r}") as caught:
+        amorsize.parallel(**{name: value})
+    assert str(caught.value).partition("; did you mean ")[2] == ("" if meant is None else f"{meant!r}?")
