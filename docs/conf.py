@@ -12,6 +12,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.writers.html5 import HTML5Translator
 
 project = "amorsize"
@@ -67,8 +68,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"_?[A-Z]\.(args|kwargs)"),
     # What overloads return to type checkers only; at run time a ParallelFunction.
     (r"py:class", r"(amorsize\._decorator\.)?(_Decorator|_ReturningDecorator|ReturningFunction)"),
+    # What aimap returns; its page is how-to/async. And the options of calls that take fewer of them.
+    (r"py:class", r"AsyncStream|(amorsize\._options\.)?OtherOptions"),
     # Fields of records are described in their class, not as entries of their own.
-    (r"py:attr", r"batch_size"),
+    (r"py:attr", r"batch_size|decision"),
 ]
 
 
@@ -88,6 +91,15 @@ def leave_out_class_signature(*event: object) -> tuple[str, None] | None:
     return ("", None) if what == "class" else None
 
 
+def show_one_signature(app: Sphinx) -> None:
+    """Show functions as they are called, not the overloads that tell type checkers of their results."""
+    del app
+    for name in ("_decorator", "_map_methods", "_stream_methods", "_toplevel"):
+        analyzer = ModuleAnalyzer.for_module(f"amorsize.{name}")
+        analyzer.analyze()
+        analyzer.overloads.clear()
+
+
 def write_inline_formula(translator: HTML5Translator, node: Element) -> None:
     """Write a formula within a line."""
     translator.body.append(tex2mathml(node.astext(), as_block=False))
@@ -105,5 +117,6 @@ def write_formula(translator: HTML5Translator, node: Element) -> None:
 def setup(app: Sphinx) -> None:
     """Register what is above."""
     app.add_html_math_renderer("mathml", (write_inline_formula, None), (write_formula, None))
+    app.connect("builder-inited", show_one_signature)
     app.connect("autodoc-process-signature", leave_out_class_signature)
     app.connect("missing-reference", resolve_public_name)
