@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -66,6 +67,22 @@ def stricken(work: Callable[[], object]) -> BaseException:
 def strike() -> None:
     """Let the signal come now."""
     signal.raise_signal(signal.SIGUSR1)
+
+
+def strike_and_fail() -> None:
+    """Let the signal come, and fail."""
+    strike()
+    raise ItemError
+
+
+@contextlib.contextmanager
+def profiled(watch: Callable[[types.FrameType, str, Any], None]) -> Iterator[None]:
+    """Call *watch* as a profiler is."""
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def wrapping(error: BaseException) -> None:
@@ -413,6 +430,52 @@ class TestLimits:
         func.map([Striking(i) for i in range(30)])
         with pytest.raises(Limit), handling(on_signal):
             func.map([Striking(i) for i in range(60)])
+
+    @pytest.mark.parametrize("taken_by", ["loky/backend/synchronize.py", "threading.py"])
+    def test_a_limit_that_comes_as_a_lock_is_taken(self, taken_by: str) -> None:
+        """
+        Seen once in CI, 50 minutes long: loky's lock stayed taken, and its thread and the map waited for each other.
+
+        The limit comes as the lock's ``__enter__`` returns, at the first one that is taken as tasks are handed out.
+        """
+        came: list[str] = []
+
+        def watch(frame: types.FrameType, event: str, _: Any) -> None:
+            if came or event != "return" or frame.f_code.co_name != "__enter__":
+                return
+            if not frame.f_code.co_filename.endswith(taken_by):
+                return
+            came.append(taken_by)
+            strike()
+
+        func = amorsize.parallel(abs, n_jobs=2, start_method="loky", batch_size=1)
+        with pytest.raises(Limit), handling(on_signal), profiled(watch):
+            list(func.imap(range(100)))
+        assert came == [taken_by]
+        assert func.map(range(100)) == list(range(100))
+
+    def test_signals_that_are_held_come_after_the_block(self) -> None:
+        """Each to the handler it was for; one that the block itself installs stays."""
+        came: list[int] = []
+        with handling(lambda number, _: came.append(number)):
+            with _outside.signals_held():
+                strike()
+                strike()
+                assert came == []
+            assert came == [signal.SIGUSR1] * 2
+            with _outside.signals_held():
+                signal.signal(signal.SIGUSR1, on_signal)
+            assert signal.getsignal(signal.SIGUSR1) is on_signal
+
+    def test_signals_are_held_around_what_fails(self) -> None:
+        """What the block raises is not lost where no signal has come, and leads to what the handler raises."""
+        with handling(on_signal):
+            with pytest.raises(ItemError), _outside.signals_held():
+                raise ItemError
+            with pytest.raises(Limit) as caught, _outside.signals_held():
+                strike_and_fail()
+            assert isinstance(caught.value.__context__, ItemError)
+            assert signal.getsignal(signal.SIGUSR1) is on_signal
 
     def test_an_item_s_own_limit_is_its_failure(self) -> None:
         """A handler that the item installs, and leaves installed, is named by its function."""

@@ -16,6 +16,10 @@ from typing import Final
 # anew. Twice: their memory is kept as much longer.
 IDLE_S: Final = 300
 
+# Seconds to wait for the end of loky's pool before its workers are killed, and then again: it takes 5 to 60 ms. Half:
+# workers that are slow to leave are killed. Twice: where loky waits for itself, the program goes on so much later.
+POOL_END_S: Final = 10.0
+
 # Seconds between two looks for what no message or callback announces: pressure of memory, limits, clusters' deaths.
 # Half: 0.02 % more of a core. Twice: as much later.
 HOUSEKEEPING_S: Final = 0.5

@@ -19,7 +19,7 @@ from amorsize._backend._blas import THREAD_VARIABLES
 from amorsize._backend._obstacles import is_ending
 from amorsize._backend._worker import NoWorkersError, end_with, no_interrupt
 from amorsize._modules import loaded
-from amorsize._outside import pass_on
+from amorsize._outside import pass_on, signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +198,8 @@ class Loky:
                 return
             if executor is not None:
                 self._executor = None  # first: whoever hands it a task now waits for the next one
-                executor.shutdown(wait=False)
+                with signals_held():
+                    executor.shutdown(wait=False)
             if sys.platform != "win32":
                 import multiprocessing.resource_tracker  # noqa: PLC0415 - as above
 
@@ -211,7 +212,8 @@ class Loky:
             if sys.platform == "linux":
                 self._lifeline = self._lifeline or multiprocessing.Pipe(duplex=False)
                 watched = {"initializer": end_with, "initargs": self._lifeline[:1]}
-            self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=bounds.IDLE_S, env=env, **watched)
+            with signals_held():
+                self._executor = loky.ProcessPoolExecutor(max_workers=n_jobs, timeout=bounds.IDLE_S, env=env, **watched)
             self._size, self._pid = n_jobs, os.getpid()
             if not self._registered:
                 # Before the interpreter takes modules apart: loky's own clean-up needs them. A child of multiprocessing
@@ -243,7 +245,8 @@ class Loky:
             error = future.exception()
             done(None if error is not None else future.result(), error)
 
-        future.add_done_callback(finished)
+        with signals_held():
+            future.add_done_callback(finished)
 
     def _future(self, task: Callable[[], Any]) -> Any:
         """Hand a task to the workers; to their successors where another run replaces or ends them meanwhile."""
@@ -253,12 +256,15 @@ class Loky:
                 self.ensure(max(1, self._size))
                 continue
             try:
-                with no_interrupt(), self._starting(executor):  # workers inherit that Ctrl-C is held back
+                # Workers inherit that Ctrl-C is held back.
+                with no_interrupt(), signals_held(), self._starting(executor):
                     return executor.submit(task)
             except Exception as error:
                 pass_on(error)
                 future = self._entered(executor, task)
-                if future is not None and not future.cancel():
+                with signals_held():
+                    is_taken = future is not None and not future.cancel()
+                if is_taken:
                     return future
                 if executor is self._executor:
                     if _loky_inside.refusal(error) is not None:
@@ -337,12 +343,15 @@ class Loky:
             if executor is not None and self._pid == os.getpid():
                 processes = list((executor._processes or {}).values())  # noqa: SLF001 - no public way
                 tasks = executor._call_queue  # noqa: SLF001 - as above
+                manager = executor._executor_manager_thread  # noqa: SLF001 - as above
                 try:
                     with contextlib.suppress(Exception):  # whatever state it is in, it must go
                         _loky_inside.end_unserved(executor)
-                        if kill:
-                            _loky_inside.withdraw(executor)
-                        executor.shutdown(wait=True, kill_workers=kill)
+                        with signals_held():
+                            if kill:
+                                _loky_inside.withdraw(executor)
+                            executor.shutdown(wait=False, kill_workers=kill)
+                        _loky_inside.join(manager, processes)
                     _loky_inside.end_feeder(tasks)
                 except BaseException:  # a signal's handler that ends the program, say: nobody tells them to leave now
                     _loky_inside.kill(processes)

@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._backend import _bounds as bounds
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
@@ -93,6 +94,21 @@ def withdraw(executor: Any) -> None:
     with contextlib.suppress(queue.Empty):
         while True:
             waiting.get(block=False)
+
+
+def join(manager: Any, processes: list[Any]) -> None:
+    """
+    Wait for the thread that serves a pool which has been told to end; kill its workers where they hold it up.
+
+    Not by ``shutdown(wait=True)``, whose wait has no bound: a lock that an asynchronous exception left taken holds that
+    thread for ever.
+    """
+    if manager is None:
+        return
+    manager.join(bounds.POOL_END_S)
+    if manager.is_alive():
+        kill(processes)
+        manager.join(bounds.POOL_END_S)
 
 
 def end_feeder(tasks: Any) -> None:

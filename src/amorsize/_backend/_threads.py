@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._flow import Callbacks, Done, FlowTeam, run_quantum
+from amorsize._outside import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,12 +105,13 @@ class Threads:
             if len(self._threads) < self.n:
                 name = f"amorsize-{len(self._threads) + 1}"
                 thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    refusal = error
-                else:
-                    self._threads.append(thread)
+                with signals_held():
+                    try:
+                        thread.start()
+                    except RuntimeError as error:
+                        refusal = error
+                    else:
+                        self._threads.append(thread)
             if self._threads:
                 self._tasks.put((task, done))
                 return
