@@ -102,6 +102,11 @@ PROBES: Final = 5
 # Half or twice: one item less or more of some milliseconds.
 SAMPLE_BOX_S: Final = 0.005
 
+# Seconds of the first item from which no second one runs before workers start, where the first has prepared nothing for
+# it: with one item per core, the second doubles what the call takes. Half or twice: one item of 50 ms more or less in
+# the caller.
+LONG_FIRST_S: Final = 0.05
+
 # Bytes of a value above which its pickling is extrapolated from a part of it; weighing must cost microseconds. Half:
 # more is extrapolated. Twice: 10 us more per weighed item.
 WEIGH_BYTES: Final = 64 * 1024

@@ -8,6 +8,7 @@ One call of ``map``, from items to results: sample, decide, run, learn. Read it 
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -100,11 +101,14 @@ class Call:
     def _run_unknown(self) -> None:
         """First call: time the first items one by one; all but the very first are watched for what they change."""
         limits, evidence = self.request.limits, self._evidence
+        n_modules = len(sys.modules)
         evidence.sample(1)
         # Threads are started in a tenth of a millisecond: more than to know whether the first was an outlier is not
         # worth that the others wait.
         is_long = limits.prefer == "threads" and evidence.profile.item_s > bounds.LONG_FOR_THREADS_S
         n_more = 1 if is_long else limits.sample_size - 1
+        if len(sys.modules) == n_modules and evidence.first_prepares_nothing():
+            n_more = 0
         if n_more:
             rest_s = evidence.profile.item_s * ((self.request.source.n_items or bounds.ENDLESS) - 1)
             evidence.sample(n_more, watch=rest_s >= bounds.WATCH_FROM_S or limits.n_jobs is not None)

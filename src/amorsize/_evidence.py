@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import known_dependencies
+from amorsize._analysis.observation import shared_by
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
@@ -90,6 +91,19 @@ class Evidence:
                 self._remember()
         if watch:
             self.end_watch()
+
+    def first_prepares_nothing(self) -> bool:
+        """
+        Tell whether the first item, a long one, stands for all: it is proved to have prepared nothing for the others.
+
+        Where that is not proved, it may have loaded what they need, and a second item tells what they take: workers
+        that each loaded it again would be slower than the loop.
+        """
+        if self.profile.item_s < bounds.LONG_FIRST_S:
+            return False
+        items = self._first_items()
+        found = known_dependencies(self._request.func, items)
+        return found.is_closed and found.effects.is_proved and not shared_by(items)
 
     def take_item(self, item: Any, result: Any, took_s: float, began: tuple[float, _profile.Clocks]) -> None:
         """Add an item that a stream has computed, which *began* at these clocks."""
