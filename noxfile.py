@@ -50,6 +50,19 @@ def runs(version: str) -> bool:
 PYTHONS: list[str] = [v for v in nox.project.python_versions(PYPROJECT) if runs(v)] or [
     f"{sys.version_info.major}.{sys.version_info.minor}"
 ]
+OTHERS: list[str] = [v for v in PYTHONS if v != f"{sys.version_info.major}.{sys.version_info.minor}"]
+
+# Tests of what goes by instructions, code objects, frames, modules and signatures, and one look at each way of mapping.
+# The others are about processes, memory and signals of the operating system, which are the same below every Python.
+BY_VERSION = [
+    *(f"tests/test_{name}.py" for name in (
+        "async", "bytecode", "cases", "decorated", "decorator", "dependencies", "effects", "observation", "odd_objects",
+        "options", "private_names", "profile", "programs", "special_methods", "traceback", "travel", "wrong_calls",
+    )),
+    "README.md",
+    "docs",
+    "src",
+]  # fmt: skip
 
 
 def group(name: str) -> list[str]:
@@ -92,11 +105,20 @@ def typing(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/test_editors.py", *session.posargs)
 
 
-@nox.session(python=PYTHONS)
+@nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, and every example of README.md, docs/ and the docstrings."""
+    """Run the tests, and every example of README.md, docs/ and the docstrings; `-P 3.13` on another Python."""
     session.install(".", *group("tests"))
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=OTHERS or None)
+def versions(session: nox.Session) -> None:
+    """Run, on each other Python that is here, the tests whose outcome may differ from one version to the next."""
+    if not OTHERS:
+        session.skip("no other supported Python is here")
+    session.install(".", *group("tests"))
+    session.run("python", "-m", "pytest", *(session.posargs or BY_VERSION))
 
 
 @nox.session
