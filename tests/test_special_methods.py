@@ -287,6 +287,483 @@ PROGRAMS = {
                 d = Descriptor()
             return Kind
         """,
+    "a context manager that a stack enters": """
+        import contextlib
+        class Manager:
+            def __enter__(self):
+                COUNT.append(1)
+            def __exit__(self, *error):
+                pass
+        M = Manager()
+        def f(x):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(M)
+        """,
+    "a context manager that a stack leaves": """
+        import contextlib
+        class Manager:
+            def __exit__(self, *error):
+                COUNT.append(1)
+        M = Manager()
+        def f(x):
+            with contextlib.ExitStack() as stack:
+                stack.push(M)
+        """,
+    "a context manager that a stack of the module enters": """
+        import contextlib
+        class Manager:
+            def __enter__(self):
+                COUNT.append(1)
+            def __exit__(self, *error):
+                pass
+        STACK = contextlib.ExitStack()
+        def f(x):
+            STACK.enter_context(Manager())
+            STACK.close()
+        """,
+    "what a context manager gives that a stack enters": """
+        import contextlib
+        class Given:
+            def count(self):
+                COUNT.append(1)
+        G = Given()
+        class Manager:
+            def __enter__(self):
+                return G
+            def __exit__(self, *error):
+                pass
+        def f(x):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(Manager()).count()
+        """,
+    "a context manager that an asynchronous stack enters": """
+        import contextlib
+        class Manager:
+            async def __aenter__(self):
+                COUNT.append(1)
+            async def __aexit__(self, *error):
+                pass
+        M = Manager()
+        async def wait():
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(M)
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "a context manager that decorates a function": """
+        import contextlib
+        class Manager(contextlib.ContextDecorator):
+            def __enter__(self):
+                COUNT.append(1)
+            def __exit__(self, *error):
+                pass
+        @Manager()
+        def f(x):
+            return x
+        """,
+    "a resource that is closed": """
+        import contextlib
+        class Resource:
+            def close(self):
+                COUNT.append(1)
+        R = Resource()
+        def f(x):
+            with contextlib.closing(R):
+                pass
+        """,
+    "a resource that is closed and awaited": """
+        import contextlib
+        class Resource:
+            async def aclose(self):
+                COUNT.append(1)
+        R = Resource()
+        async def wait():
+            async with contextlib.aclosing(R):
+                pass
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "an attribute that a text names": """
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        T = Thing()
+        def f(x):
+            return "{} {.p}".format(x, T)
+        """,
+    "an attribute that is made when a text names it": """
+        class Thing:
+            def __getattr__(self, name):
+                COUNT.append(1)
+                return 1
+        T = Thing()
+        def f(x):
+            return "{t.p}".format(t=T)
+        """,
+    "an attribute that a format in a text names": """
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        T = Thing()
+        def f(x):
+            return "{0:{1.p}}".format(x, T)
+        """,
+    "an attribute of an element that a text names": """
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        TABLE = {"k": [Thing()]}
+        def f(x):
+            return "{0[k][0].p}".format(TABLE)
+        """,
+    "an attribute that a text of a table names": """
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        TEXTS, T = {1: "{t.p}"}, Thing()
+        def f(x):
+            return TEXTS[x].format_map({"t": T})
+        """,
+    "an attribute that a text names which is put together": """
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        T = Thing()
+        def f(x):
+            return (str(x) + "{0.p}").format(T)
+        """,
+    "an attribute that a formatter reads": """
+        import string
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        FORMATTER, TABLE = string.Formatter(), {"t": Thing()}
+        def f(x):
+            return FORMATTER.vformat("{t.p}", (), TABLE)
+        """,
+    "a hook that an abstract class is asked for": """
+        import abc
+        class Kind(abc.ABC):
+            @classmethod
+            def __subclasshook__(cls, other):
+                COUNT.append(1)
+                return NotImplemented
+        def f(x):
+            return isinstance(x, (str, Kind))
+        """,
+    "a hook of a subclass of the abstract class": """
+        import abc
+        class Base(abc.ABC):
+            pass
+        class Kind(Base):
+            @classmethod
+            def __subclasshook__(cls, other):
+                COUNT.append(1)
+                return NotImplemented
+        def f(x):
+            return issubclass(type(x), Base | str)
+        """,
+    "a hook that a pattern asks for": """
+        import abc
+        class Kind(abc.ABC):
+            @classmethod
+            def __subclasshook__(cls, other):
+                COUNT.append(1)
+                return NotImplemented
+        def f(x):
+            match x:
+                case Kind():
+                    return 1
+        """,
+    "a hook that a function of one kind is chosen by": """
+        import abc, functools
+        class Kind(abc.ABC):
+            @classmethod
+            def __subclasshook__(cls, other):
+                COUNT.append(1)
+                return NotImplemented
+        @functools.singledispatch
+        def chosen(x):
+            return x
+        chosen.register(Kind, lambda x: x)
+        COUNT.clear()
+        def f(x):
+            return chosen(x)
+        """,
+    "one class of several that are asked": """
+        class Meta(type):
+            def __instancecheck__(cls, other):
+                COUNT.append(1)
+                return True
+        class Kind(metaclass=Meta):
+            pass
+        KINDS = (str, (Kind, bytes))
+        def f(x):
+            return isinstance(x, KINDS)
+        """,
+    "an object that is asked for all its attributes": """
+        class Thing:
+            def __getattribute__(self, name):
+                COUNT.append(1)
+                return object.__getattribute__(self, name)
+        def f(x):
+            return isinstance(Thing(), str)
+        """,
+    "an asynchronous iterator of its own": """
+        class Cursor:
+            async def __anext__(self):
+                COUNT.append(1)
+                raise StopAsyncIteration
+        class Bag:
+            def __aiter__(self):
+                return Cursor()
+        B = Bag()
+        async def wait():
+            async for y in B:
+                pass
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what __anext__ returned": """
+        class Step:
+            def __await__(self):
+                COUNT.append(1)
+                return iter(())
+        class Cursor:
+            def __aiter__(self):
+                return self
+            def __anext__(self):
+                if COUNT:
+                    raise StopAsyncIteration
+                return Step()
+        C = Cursor()
+        async def wait():
+            return [y async for y in C]
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what __aexit__ returned": """
+        class Step:
+            def __await__(self):
+                COUNT.append(1)
+                return iter(())
+        class Manager:
+            async def __aenter__(self):
+                return self
+            def __aexit__(self, *error):
+                return Step()
+        M = Manager()
+        async def wait():
+            async with M:
+                pass
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what a coroutine returns": """
+        class Given:
+            def count(self):
+                COUNT.append(1)
+        G = Given()
+        async def given():
+            return G
+        async def wait():
+            (await given()).count()
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what an asynchronous iterator gives": """
+        class Given:
+            def count(self):
+                COUNT.append(1)
+        G = Given()
+        class Cursor:
+            def __init__(self):
+                self.n = 0
+            async def __anext__(self):
+                self.n += 1
+                if self.n > 1:
+                    raise StopAsyncIteration
+                return G
+        class Bag:
+            def __aiter__(self):
+                return Cursor()
+        B = Bag()
+        async def wait():
+            async for y in B:
+                y.count()
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what an asynchronous context manager gives": """
+        class Given:
+            def count(self):
+                COUNT.append(1)
+        G = Given()
+        class Manager:
+            async def __aenter__(self):
+                return G
+            async def __aexit__(self, *error):
+                pass
+        M = Manager()
+        async def wait():
+            async with M as given:
+                given.count()
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration:
+                pass
+        """,
+    "what a generator returns that another delegates to": """
+        class Given:
+            def count(self):
+                COUNT.append(1)
+        G = Given()
+        def given():
+            yield 1
+            return G
+        def delegates():
+            found = yield from given()
+            found.count()
+        def f(x):
+            return list(delegates())
+        """,
+    "a metaclass that makes a class": """
+        class Meta(type):
+            def __new__(meta, name, bases, names):
+                COUNT.append(1)
+                return super().__new__(meta, name, bases, names)
+        def f(x):
+            class Kind(metaclass=Meta):
+                pass
+        """,
+    "a metaclass of the base that makes a class": """
+        class Meta(type):
+            def __new__(meta, name, bases, names):
+                COUNT.append(1)
+                return super().__new__(meta, name, bases, names)
+        class Base(metaclass=Meta):
+            pass
+        COUNT.clear()
+        def f(x):
+            class Kind(Base):
+                pass
+        """,
+    "a metaclass that makes the names of a class": """
+        class Meta(type):
+            @classmethod
+            def __prepare__(meta, name, bases):
+                COUNT.append(1)
+                return {}
+        def f(x):
+            class Kind(metaclass=Meta):
+                pass
+        """,
+    "names of a class that count": """
+        class Names(dict):
+            def __setitem__(self, key, value):
+                COUNT.append(1)
+                dict.__setitem__(self, key, value)
+        class Meta(type):
+            @classmethod
+            def __prepare__(meta, name, bases):
+                return Names()
+            def __new__(meta, name, bases, names):
+                return super().__new__(meta, name, bases, dict(names))
+        class Base(metaclass=Meta):
+            pass
+        COUNT.clear()
+        def f(x):
+            class Kind(Base):
+                pass
+        """,
+    "a metaclass that is called with the class made here": """
+        class Meta(type):
+            def __call__(cls):
+                COUNT.append(1)
+        def f(x):
+            class Base(metaclass=Meta):
+                pass
+            class Kind(Base):
+                pass
+            Kind()
+        """,
+    "a metaclass that is asked for what is not in the class made here": """
+        class Meta(type):
+            def __getattr__(cls, name):
+                COUNT.append(1)
+                return 1
+        def f(x):
+            class Kind(metaclass=Meta):
+                pass
+            return Kind.missing
+        """,
+    "a keyword of a class statement": """
+        class Base:
+            def __init_subclass__(cls, into):
+                into.append(1)
+        def f(x):
+            class Kind(Base, into=COUNT):
+                pass
+        """,
+    "an object that stands for bases": """
+        class Entry:
+            def __mro_entries__(self, bases):
+                COUNT.append(1)
+                return ()
+        E = Entry()
+        def f(x):
+            class Kind(E):
+                pass
+        """,
+    "a name that is told to a descriptor of a class made by type": """
+        class Descriptor:
+            def __set_name__(self, owner, name):
+                COUNT.append(1)
+        def f(x):
+            return type("Kind", (), {"d": Descriptor()})
+        """,
+    "a base of a class made by the types module": """
+        import types
+        class Base:
+            def __init_subclass__(cls):
+                COUNT.append(1)
+        def f(x):
+            return types.new_class("Kind", (Base,))
+        """,
 }
 
 
@@ -301,3 +778,139 @@ def test_what_runs_without_being_named_is_followed(name: str) -> None:
     assert "COUNT" in effects.changes
     module["f"](1)
     assert count
+
+
+# Programs that use the same things, and change nothing: none of them may be taken for one that does.
+HARMLESS = {
+    "a stack of context managers": """
+        import contextlib
+        class Manager:
+            def __init__(self, x):
+                self.x, self.is_open = x, False
+            def __enter__(self):
+                self.is_open = True
+                return self
+            def __exit__(self, *error):
+                self.is_open = False
+        def f(x):
+            with contextlib.ExitStack() as stack:
+                return [stack.enter_context(Manager(x)).x for _ in range(2)]
+        """,
+    "a stream that is closed": """
+        import contextlib, io
+        class Resource:
+            is_open = True
+            def close(self):
+                self.is_open = False
+        def f(x):
+            with contextlib.closing(io.StringIO("text")) as stream, contextlib.closing(Resource()):
+                return stream.read()
+        """,
+    "attributes and items that a text names": """
+        class Settings:
+            @property
+            def unit(self):
+                return "m"
+            def count(self):
+                COUNT.append(1)
+        SETTINGS = Settings()
+        def f(x):
+            return "{0.real} {s.unit} {d[k]} {1:{s.unit}<4}".format(3.0, "", s=SETTINGS, d={"k": x})
+        """,
+    "a text that is an item": """
+        class Settings:
+            unit = "m"
+            def count(self):
+                COUNT.append(1)
+        SETTINGS = Settings()
+        def f(x):
+            return str(x).format(s=SETTINGS)
+        """,
+    "abstract classes of the standard library": """
+        import collections.abc, enum, numbers, typing
+        @typing.runtime_checkable
+        class Closes(typing.Protocol):
+            def close(self): ...
+        class Colour(enum.Enum):
+            RED = 1
+        def f(x):
+            return (
+                isinstance([x], collections.abc.Sequence | str),
+                isinstance(x, (numbers.Number, Colour)),
+                isinstance(x, Closes),
+                issubclass(type(x), collections.abc.Hashable),
+            )
+        """,
+    "a hook that only looks": """
+        import abc
+        class Kind(abc.ABC):
+            @classmethod
+            def __subclasshook__(cls, other):
+                return any("close" in base.__dict__ for base in other.__mro__) or NotImplemented
+        def f(x):
+            return isinstance(x, Kind)
+        """,
+    "an asynchronous iterator of its own": """
+        class Cursor:
+            def __init__(self):
+                self.n = 0
+            async def __anext__(self):
+                self.n += 1
+                if self.n > 3:
+                    raise StopAsyncIteration
+                return self.n
+        class Bag:
+            def __aiter__(self):
+                return Cursor()
+        B = Bag()
+        async def wait():
+            return [y async for y in B]
+        def f(x):
+            try:
+                wait().send(None)
+            except StopIteration as error:
+                return error.value
+        """,
+    "a class made with a metaclass": """
+        import abc
+        class Meta(type):
+            @classmethod
+            def __prepare__(meta, name, bases):
+                return {}
+            def __new__(meta, name, bases, names):
+                return super().__new__(meta, name, bases, {**names, "made": True})
+        class Base(abc.ABC):
+            @abc.abstractmethod
+            def one(self): ...
+        def f(x):
+            class Kind(metaclass=Meta):
+                pass
+            class Other(Base):
+                def one(self):
+                    return 1
+            return Kind.made, Other().one()
+        """,
+    "a metaclass that only reads": """
+        class Meta(type):
+            def __getattribute__(cls, name):
+                return type.__getattribute__(cls, name)
+        class Kind(metaclass=Meta):
+            @classmethod
+            def one(cls):
+                return 1
+        def f(x):
+            return Kind.one()
+        """,
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_runs_without_being_named_and_changes_nothing_is_proved(name: str) -> None:
+    """No call changes anything, and the look at the function proves it."""
+    module: dict[str, Any] = types.ModuleType("program").__dict__
+    count = module["COUNT"] = []
+    exec(textwrap.dedent(HARMLESS[name]), module)  # noqa: S102 - the programs are those above
+    assert module["f"](1) is not None
+    effects = effects_of(module["f"])
+    assert not count
+    assert effects.is_proved, effects

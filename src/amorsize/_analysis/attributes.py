@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
 INNER_CLASS: Final = "a class made in the function"
 
+# Where a class made in the function holds its metaclasses, those of the program.
+METACLASS: Final = "its metaclass"
 
-def attr(look: Look, owner: Value, name: str) -> Value:
+
+def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one branch per kind of value
     """Return what an attribute of a value may stand for."""
     out: Value = (Ref(METHOD, Thing(None), "", name),) if not owner and name in WRITERS else FRESH
     for ref in owner:
@@ -63,13 +66,15 @@ def attr(look: Look, owner: Value, name: str) -> Value:
             out = union(out, (ref,))
         elif ref.kind == BOUND and name in {"__func__", "__self__"}:
             out = union(out, ref.value[1])
+    if not out and name in {"format", "format_map"}:  # perhaps of a text: it reads attributes of what it is given
+        return (Ref(METHOD, Thing(None), "", name),)
     return out
 
 
 def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
     value, key = ref.value, ("attr", id(ref.value), name)
     if name == "__class__" and not isinstance(value, type | types.ModuleType):
-        return exactly(type(value), type(value).__name__)
+        return union(_class_told(look, ref, type(value)), exactly(type(value), type(value).__name__))
     if name == "__dict__":
         return vars_of((ref,))
     if name == "__self__" and isinstance(value, types.MethodType | types.BuiltinFunctionType):
@@ -96,14 +101,14 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         return own
     if isinstance(value, type):
         held = class_attribute(value, name)
-        if isinstance(held, staticmethod):
-            return (Ref(EXACT, held.__func__, ref.root),)
-        if isinstance(held, classmethod):
-            return (Ref(EXACT, types.MethodType(held.__func__, value), ref.root),)
         if type(value) is not type:
             found = _attr_of_metaclass(look, ref, name, is_found=held is not ABSENT)
             if held is ABSENT and found:
                 return found
+        if isinstance(held, staticmethod):
+            return (Ref(EXACT, held.__func__, ref.root),)
+        if isinstance(held, classmethod):
+            return (Ref(EXACT, types.MethodType(held.__func__, value), ref.root),)
         if held is ABSENT:
             return (Ref(METHOD, value, ref.root, name),)
         descriptor = class_attribute(type(held), "__get__")
@@ -118,6 +123,17 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         out = union(found, _attr_object(look, ref, name, held, key))
         return union(out, parts_of((ref,)))
     return _attr_object(look, ref, name, held, key)
+
+
+def _class_told(look: Look, ref: Ref, kind: type) -> Value:
+    """Return what an object says its class is, where it has code for that."""
+    if not inert.is_python_class(kind):
+        return FRESH
+    out: Value = FRESH
+    getter, held = class_attribute(kind, "__getattribute__"), class_attribute(kind, "__class__")
+    if isinstance(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
+        out = look.call((Ref(EXACT, getter, ref.root),), [(ref,), exactly("__class__", "")], {})
+    return union(out, look.call((Ref(EXACT, held.fget, ref.root),), [(ref,)], {})) if is_property(held) else out
 
 
 def _attr_of_metaclass(look: Look, ref: Ref, name: str, *, is_found: bool) -> Value:
@@ -200,11 +216,11 @@ def _attr_made(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911
     thing = ref.value
     kind = thing.kind
     if name == "__class__":
-        return exactly(kind, kind.__name__) if isinstance(kind, type) else FRESH
+        return union(_class_told(look, ref, kind), exactly(kind, kind.__name__)) if isinstance(kind, type) else FRESH
     if name == "__dict__":
         return (ref,)
     if kind == INNER_CLASS:
-        return union(thing.all(), (ref,))
+        return union(union(thing.all(), (ref,)), _attr_of_inner_class(look, ref, name))
     if not isinstance(kind, type) or not inert.is_python_class(kind):
         return (Ref(METHOD, thing, "", name),)
     held = class_attribute(kind, name)
@@ -244,6 +260,20 @@ def _attr_made(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911
     if type(held).__name__ == "_tuplegetter":
         return union(own, thing.held.get(ITEMS, FRESH))
     return union(own, (Ref(EXACT, held, kind.__name__, ("attr", id(kind), name)),))
+
+
+def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
+    """Follow what a metaclass does when an attribute of a class is read that the function has made."""
+    out: Value = FRESH
+    for meta in ref.value.held.get(METACLASS, FRESH):
+        for getter in ("__getattribute__", "__getattr__"):
+            method = class_attribute(meta.value, getter)
+            if isinstance(method, types.FunctionType):
+                out = union(out, look.call((Ref(EXACT, method, meta.root),), [(ref,), (Ref(EXACT, name),)], {}))
+        held = class_attribute(meta.value, name)
+        if is_property(held):
+            out = union(out, look.call((Ref(EXACT, held.fget, meta.root),), [(ref,)], {}))
+    return out
 
 
 def _attr_part(look: Look, ref: Ref, name: str) -> Value:

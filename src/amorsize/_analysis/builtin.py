@@ -7,10 +7,11 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
-from amorsize._analysis.attributes import INNER_CLASS, all_methods, attr, vars_of
+from amorsize._analysis.attributes import all_methods, attr, vars_of
 from amorsize._analysis.interpreter import run_code
+from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import CHANGERS, change_out, from_library
-from amorsize._analysis.making import derive
+from amorsize._analysis.making import derive, make_inner, metaclasses_of, prepare
 from amorsize._analysis.special import TOUCHED, drain, pass_to_unknown, special
 from amorsize._analysis.values import (
     CODE,
@@ -25,7 +26,6 @@ from amorsize._analysis.values import (
     class_attribute,
     held_in,
     items_of,
-    made,
     n_parameters,
     parts_of,
     union,
@@ -75,7 +75,8 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
         if name == "print":
             look.change(tuple(r for r in keywords.get("file", FRESH) if r.value not in _standard_streams()))
         if name in {"isinstance", "issubclass", "callable", "type"}:
-            special(look, args[1] if len(args) > 1 else FRESH, "__instancecheck__", "__subclasscheck__")
+            if len(args) > 1 and name in {"isinstance", "issubclass"}:
+                ask_kind(look, args[0], args[1])
             return FRESH
         found = FRESH
         for value in args:
@@ -129,18 +130,24 @@ def _named_attribute(look: Look, args: list[Value], *, tested: bool) -> Value:
 
 def _build_class(look: Look, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Make a class inside the function: what its body holds may be had from it and from its objects."""
+    named = {name: value for name, value in keywords.items() if name != "metaclass"}
+    metaclass = keywords.get("metaclass", FRESH)
+    bases = all_of(args[2:], {})
+    bases = union(bases, special(look, bases, "__mro_entries__"))
+    metaclasses = union(metaclass, metaclasses_of(look, bases))
+    prepare(look, metaclasses, bases, named)
     found: Value = FRESH
     for ref in args[0] if args else ():
         if ref.kind == CODE:
             found = union(found, run_code(look, ref, [], {}))
-    bases = all_of(args[2:], {})
-    derive(look, bases)
+    derive(look, bases, named)
     for ref in found:
         if ref.kind == CODE:
             look.call((ref,), [FRESH] * n_parameters(ref), {})
     special(look, found, "__set_name__")
-    look.call(keywords.get("metaclass", FRESH), [FRESH, bases, found], {})
-    return made(INNER_CLASS, union(found, bases))
+    if metaclass:
+        look.call(metaclass, [FRESH, bases, found], named)
+    return make_inner(look, union(found, bases), metaclasses)
 
 
 def _standard_streams() -> tuple[Any, ...]:

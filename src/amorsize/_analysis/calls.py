@@ -10,11 +10,14 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from amorsize._analysis import inert
-from amorsize._analysis.attributes import INNER_CLASS, attr
+from amorsize._analysis.attributes import INNER_CLASS, METACLASS, attr
 from amorsize._analysis.builtin import call_builtin
+from amorsize._analysis.formats import FORMATTERS, format_any
 from amorsize._analysis.interpreter import run, run_code
+from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import change_known, change_out, from_library
-from amorsize._analysis.making import make, type_of
+from amorsize._analysis.making import derive, make, type_of
+from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, judge_method
 from amorsize._analysis.special import FUNCTIONS, MOST_ARGUMENTS, is_function, pass_to_unknown, special
 from amorsize._analysis.values import (
@@ -135,37 +138,63 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
 def _call_function(
     look: Look, func: types.FunctionType, root: str, args: list[Value], keywords: dict[str, Value], *, is_first: bool
 ) -> Value:
-    module = inert.code_module(func)
-    wrapped = func.__dict__.get("__wrapped__")
-    if inert.is_inert(module):
+    if inert.is_inert(module := inert.code_module(func)):
         if not is_first:
             change_known(look, module, func.__name__, args)
-        if module == "functools" and func.__qualname__ == "singledispatch.<locals>.register":
-            look.changes[root] = None
         change_out(look, keywords)
-        if args:
-            judge_method(look, func, args[0])
-        # A wrapper of an inert package, such as a retry or a context manager: what it wraps is what counts.
-        inner = wrapped if callable(wrapped) else None
-        if inner is not None:
-            found = look.call((Ref(EXACT, inner, root),), args, keywords, is_first=is_first)
-            for held in _functions_in(func, 3):
-                if held is not inner:
-                    found = union(found, look.call((Ref(EXACT, held, root),), args, keywords))
-            return union(found, held_in(found))
-        out: Value = FRESH
-        for held in _functions_in(func, 3):
-            out = union(out, look.call((Ref(EXACT, held, root),), args, keywords))
-        if module == "importlib" and func.__name__ == "import_module":
-            return union(out, _imported(look, args))
-        pass_to_unknown(look, args, keywords)
-        return union(out, from_library(look, module, func.__name__, args, keywords))
+        return _call_inert(look, func, root, args, keywords, is_first=is_first)
     cells = {
         name: exactly(held, cell_name(func, name, held))
         for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False)
         if (held := cell_value(cell)) is not ABSENT
     }
     return run(look, func.__code__, func.__globals__, cells, args, keywords, func)
+
+
+def _call_inert(
+    look: Look, func: types.FunctionType, root: str, args: list[Value], keywords: dict[str, Value], *, is_first: bool
+) -> Value:
+    """Call a function of an inert package: what it does by itself is known, what it is handed may be called."""
+    module = inert.code_module(func)
+    out = _call_known(look, func, module, root, args, keywords)
+    # A wrapper of an inert package, such as a retry or a context manager: what it wraps is what counts.
+    wrapped = func.__dict__.get("__wrapped__")
+    inner = wrapped if callable(wrapped) else None
+    if inner is not None:
+        found = look.call((Ref(EXACT, inner, root),), args, keywords, is_first=is_first)
+        for held in _functions_in(func, 3):
+            if held is not inner:
+                found = union(found, look.call((Ref(EXACT, held, root),), args, keywords))
+        return union(found, held_in(found))
+    for held in _functions_in(func, 3):
+        out = union(out, look.call((Ref(EXACT, held, root),), args, keywords))
+    if module == "importlib" and func.__name__ == "import_module":
+        return union(out, _imported(look, args))
+    pass_to_unknown(look, args, keywords)
+    return union(out, from_library(look, module, func.__name__, args, keywords))
+
+
+def _call_known(  # noqa: PLR0917 - what a call consists of
+    look: Look, func: types.FunctionType, module: str, root: str, args: list[Value], keywords: dict[str, Value]
+) -> Value:
+    """Follow what some functions of inert packages do with what they are given, beyond what any may do."""
+    name, kind = func.__name__, func.__code__.co_qualname
+    out: Value = FRESH
+    if args:
+        judge_method(look, func, args[0])
+    if module == "contextlib":
+        out = manage(look, name, args[1:], keywords)
+        if "__wrapped__" in func.__dict__:
+            enter_for_wrapper(look, func, root)
+    elif module == "string" and name in FORMATTERS:
+        format_any(look, all_of(args, keywords))
+    elif kind == "singledispatch.<locals>.register":
+        look.changes[root] = None
+    elif kind == "singledispatch.<locals>.wrapper" and args:  # abstract classes among its kinds are asked
+        ask_kind(look, args[0], tuple(Ref(EXACT, kind, root) for kind in func.__dict__.get("registry", ())))
+    elif (module, name) in {("types", "new_class"), ("dataclasses", "make_dataclass")}:
+        derive(look, all_of(args, keywords))
+    return out
 
 
 def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
@@ -176,6 +205,10 @@ def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Valu
         if isinstance(method, types.FunctionType):
             return look.call((Ref(EXACT, method, kind.__name__),), [(ref,), *args], keywords)
     if kind == INNER_CLASS:
+        for meta in ref.value.held.get(METACLASS, FRESH):
+            method = class_attribute(meta.value, "__call__")
+            if isinstance(method, types.FunctionType):
+                look.call((Ref(EXACT, method, meta.root),), [(ref,), *args], keywords)
         ref.value.put(ITEMS, all_of(args, keywords))
         pass_to_unknown(look, args, keywords)
         return (ref,)

@@ -134,6 +134,8 @@ def type_path(kind: type) -> str:
 
 _MOST_CLASSES: Final = 4096
 
+_WRAPPED: Final = frozenset({staticmethod, classmethod})
+
 
 def _once_per_class(tell: Callable[[type], T]) -> Callable[[type], T]:
     """Remember what is told of classes, by their identity: a metaclass may have an equality and a hash of its own."""
@@ -163,7 +165,9 @@ def is_python_class(kind: type) -> bool:
     for name, words in (("__dict__", "dictionary for instance"), ("__weakref__", "list of weak references")):
         if str(getattr(held.get(name), "__doc__", "")).startswith(words):
             return True
-    if any(type(value) is types.FunctionType for value in held.values()):
+    # Those of a metaclass may all be of the class itself, as __new__ and __prepare__ are.
+    if any(type(getattr(value, "__func__", value) if type(value) in _WRAPPED else value) is types.FunctionType
+           for value in held.values()):  # fmt: skip
         return True
     return any(is_python_class(base) for base in kind.__bases__)
 

@@ -11,6 +11,7 @@ from amorsize._analysis.bytecode import effect, steps
 from amorsize._analysis.frame import Frame
 from amorsize._analysis.look import MORE, Look
 from amorsize._analysis.opcodes import HANDLERS
+from amorsize._analysis.opcodes.flow import received
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 
 # Calls followed into one another. Deeper ones are recursions, or frameworks.
@@ -100,6 +101,8 @@ def _follow_once(frame: Frame) -> None:
         if taken is not None:
             depth = before + effect(step.op, step.arg, jump=True)
             there = (taken + [FRESH] * max(0, depth - before))[: max(0, depth)]
+            if there and dis.opname[step.op] == "SEND":  # what was waited for has ended, and has returned something
+                there[-1] = received(taken)
             stacks[step.target] = _joined(there, stacks.get(step.target))
 
 

@@ -8,6 +8,8 @@ import types
 from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
+from amorsize._analysis.attributes import INNER_CLASS, METACLASS
+from amorsize._analysis.managers import manage
 from amorsize._analysis.special import drain, pass_to_unknown, special, touch
 from amorsize._analysis.values import (
     EXACT,
@@ -47,12 +49,15 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
         return made(kind, found)
     if issubclass(kind, type) and len(args) >= 3:
         derive(look, given)
+        special(look, parts_of(given), "__set_name__")
     if inert.kind_of_class(kind) == "generator" and kind.__module__ == "random":
         return made(kind)  # its own generator; what the module loads to seed it is its own affair
     if inert.is_python_class(kind) and not inert.is_inert(kind.__module__):
         return _make_python(look, kind, root, args, keywords)
     if inert.is_python_class(kind):
         me = (Ref(MADE, Thing(kind, given)),)
+        if kind.__module__ == "contextlib":
+            manage(look, kind.__name__, args, keywords)
         pass_to_unknown(look, args, keywords)
         return me
     drain(look, given, kind.__name__)
@@ -117,21 +122,66 @@ def _make_getter(kind: type, args: list[Value]) -> Value:
         return made(None, all_of(args, {}))
 
 
-def derive(look: Look, given: Value) -> None:
-    """Follow what classes do when others are derived from them."""
-    for ref in parts_of(given):
-        kinds = [ref.value] if ref.kind == EXACT else look.within(ref.value) if ref.kind == PART else []
-        for kind in kinds:
-            if not isinstance(kind, type) or not inert.is_python_class(kind):
-                continue
-            hook = class_attribute(kind, "__init_subclass__")
-            hook = getattr(hook, "__func__", hook)
-            if isinstance(hook, types.FunctionType):
-                look.call((Ref(EXACT, hook, kind.__name__),), [exactly(kind, kind.__name__)], {})
-            for name in ("__new__", "__init__"):
-                method = class_attribute(type(kind), name)
-                if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
-                    look.call((Ref(EXACT, method, type(kind).__name__),), [FRESH, FRESH, given, FRESH], {})
+def derive(look: Look, given: Value, keywords: dict[str, Value] | None = None) -> None:
+    """Follow what classes do when others are derived from them, with the keywords of the class statement."""
+    named = keywords or {}
+    for kind in _classes_in(look, given):
+        hook = class_attribute(kind, "__init_subclass__")
+        hook = getattr(hook, "__func__", hook)
+        if isinstance(hook, types.FunctionType):
+            look.call((Ref(EXACT, hook, kind.__name__),), [exactly(kind, kind.__name__)], named)
+        for name in ("__new__", "__init__"):
+            if (method := _own_method(type(kind), name)) is not None:
+                look.call((Ref(EXACT, method, type(kind).__name__),), [FRESH, FRESH, given, FRESH], named)
+
+
+def prepare(look: Look, metaclasses: Value, bases: Value, keywords: dict[str, Value]) -> None:
+    """Follow what makes the namespace of a class, and what the namespace does with the names of the body."""
+    for kind in _classes_in(look, metaclasses):
+        if (method := _own_method(kind, "__prepare__")) is not None:
+            given = [FRESH, bases]
+            if isinstance(class_attribute(kind, "__prepare__"), classmethod):
+                given.insert(0, exactly(kind, kind.__name__))
+            names = look.call((Ref(EXACT, method, kind.__name__),), given, keywords)
+            special(look, names, "__setitem__", "__getitem__", "__delitem__", "__missing__")
+
+
+def metaclasses_of(look: Look, bases: Value) -> Value:
+    """Return the metaclasses that a class statement takes over from its bases."""
+    out: Value = FRESH
+    for ref in bases:
+        if ref.kind == MADE:
+            out = union(out, ref.value.held.get(METACLASS, FRESH))
+    for kind in _classes_in(look, bases):
+        if type(kind) is not type:
+            out = union(out, exactly(type(kind), type(kind).__name__))
+    return out
+
+
+def make_inner(look: Look, held: Value, metaclasses: Value) -> Value:
+    """Return a class that the function makes: what its body and its bases hold may be had from it."""
+    out = made(INNER_CLASS, held)
+    for kind in _classes_in(look, metaclasses):
+        if not inert.is_inert(kind.__module__):
+            out[0].value.put(METACLASS, exactly(kind, kind.__name__))
+    return out
+
+
+def _classes_in(look: Look, value: Value) -> list[type]:
+    """Return the classes written in Python that a value may be, or hold."""
+    found: dict[int, type] = {}
+    for ref in parts_of(value):
+        held = [ref.value] if ref.kind == EXACT else look.within(ref.value) if ref.kind == PART else []
+        found |= {id(kind): kind for kind in held if isinstance(kind, type) and inert.is_python_class(kind)}
+    return list(found.values())
+
+
+def _own_method(kind: type, name: str) -> types.FunctionType | None:
+    """Return the function of a method where it is to be followed: written in Python, outside inert packages."""
+    method = class_attribute(kind, name)
+    method = getattr(method, "__func__", method)
+    is_followed = isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
+    return method if is_followed else None
 
 
 def type_of(value: Value) -> Value:

@@ -7,7 +7,9 @@ import types
 from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
+from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
+from amorsize._analysis.managers import manage
 from amorsize._analysis.special import (
     MOST_ARGUMENTS,
     ORDERLESS,
@@ -66,6 +68,10 @@ _HARMLESS_OF_STATE: Final = frozenset(
 _ASKING: Final = frozenset(["empty", "full", "qsize", "is_set", "locked"])
 
 
+# Methods of type that make a class, or read from one.
+_MAKING: Final = frozenset(["__new__", "__init__", "__prepare__", "__getattribute__"])
+
+
 def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]
 ) -> Value:
@@ -78,8 +84,8 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     change_out(look, keywords)
     if isinstance(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
         look.depend_on_seed("the order of a set")
-    if isinstance(owner, str) and name == "join":
-        drain(look, given, "join")
+    if isinstance(owner, str):
+        _call_method_of_text(look, owner, name, args, keywords)
     if type(owner).__name__ == "ContextVar":
         return _call_variable(look, ref, name)
     if name in {"cache_info", "cache_clear"} and isinstance(own_attribute(owner, "__wrapped__"), types.FunctionType):
@@ -90,7 +96,8 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
         if name in {"__set__", "__delete__"} and args:
             look.change(args[0])
         if isinstance(owner, type):
-            return from_library(look, owner.__module__, name, args, keywords)
+            makes_class = name in _MAKING and issubclass(owner, type)
+            return from_library(look, owner.__module__, name, args, keywords, is_pure=makes_class)
         # Of a ufunc: where, and what, is written.
         if name == "at" and args:
             look.change(args[0])
@@ -156,6 +163,13 @@ def _call_method_of_state(look: Look, ref: Ref, name: str, given: Value) -> Valu
     return parts_of((ref,))
 
 
+def _call_method_of_text(look: Look, text: str, name: str, args: list[Value], keywords: dict[str, Value]) -> None:
+    if name == "join":
+        drain(look, all_of(args, keywords), "join")
+    if name in FORMATTERS:
+        format_text(look, text, name, args, keywords)
+
+
 def _call_variable(look: Look, ref: Ref, name: str) -> Value:
     if name in {"set", "reset"}:
         look.changes[ref.root] = None
@@ -172,6 +186,9 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
 ) -> Value:
     """Call a method of something made here: it may keep what it is given, and gives back what it holds."""
     given = all_of(args, keywords)
+    thing.put(ITEMS, manage(look, name, args, keywords))
+    if name in FORMATTERS:
+        format_any(look, given)
     held = thing.all()
     if name in WRITERS:
         look.change(given)

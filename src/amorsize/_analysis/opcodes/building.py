@@ -116,11 +116,14 @@ def extend(frame: Frame, step: Step) -> None:
                 ref.value.put(ITEMS, held)
 
 
-def get_iter(frame: Frame, _: Step) -> None:
+def get_iter(frame: Frame, step: Step) -> None:
     taken = frame.pop()
     drain(frame.look, taken, "iter")
-    found = special(frame.look, taken, "__iter__", "__getitem__")
-    found = union(found, special(frame.look, taken, "__next__"))
+    if _OPNAME[step.op] == "GET_AITER":
+        found = special(frame.look, taken, "__aiter__")
+    else:
+        found = special(frame.look, taken, "__iter__", "__getitem__")
+        found = union(found, special(frame.look, taken, "__next__"))
     frame.stack.append(union(tuple(ref for ref in taken if not is_set(ref)), union(found, items_of(
         tuple(ref for ref in taken if is_set(ref))))))  # fmt: skip
     frame.stack += [NO_VALUE] * (ITERATOR_SIZE - 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.bytecode import effect
+from amorsize._analysis.managers import enter
 from amorsize._analysis.opcodes.items import super_of
 from amorsize._analysis.special import drain, special
 from amorsize._analysis.values import (
@@ -110,9 +111,7 @@ def _entered(frame: Frame, manager: Value) -> Value:
     for ref in manager:
         if ref.kind in {EXACT, PART} and inert.kind_of_class(type(ref.value)) == "iterator":
             frame.look.change((ref,))
-    entered = special(frame.look, manager, "__enter__", "__aenter__")
-    special(frame.look, manager, "__exit__", "__aexit__")
-    return union(entered, parts_of(manager))
+    return union(enter(frame.look, manager), parts_of(manager))
 
 
 HANDLERS: Final[dict[str, Handler]] = {

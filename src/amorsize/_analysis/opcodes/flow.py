@@ -9,6 +9,7 @@ from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr
 from amorsize._analysis.bytecode import effect
 from amorsize._analysis.frame import ITERATOR_SIZE
+from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.special import special
 from amorsize._analysis.values import (
     ABSENT,
@@ -75,7 +76,7 @@ def pass_on(frame: Frame, step: Step) -> None:
     name = _OPNAME[step.op]
     if name == "MATCH_CLASS":
         names, kind, subject = frame.pop(), frame.pop(), frame.pop()
-        special(frame.look, kind, "__instancecheck__")
+        ask_kind(frame.look, subject, kind)
         frame.stack.append(held_in(_matched(frame, subject, names, kind), tuple))
         return
     if name == "MATCH_KEYS":
@@ -89,16 +90,18 @@ def pass_on(frame: Frame, step: Step) -> None:
     change = effect(step.op, step.arg, jump=False)
     top = frame.stack[-1] if frame.stack else FRESH
     if name == "SEND":
-        at = 1 + ITERATOR_SIZE
-        top = frame.stack[-at] if len(frame.stack) >= at else FRESH
+        top = received(frame.stack)
     if name == "GET_AWAITABLE":
         special(frame.look, top, "__await__")
-    if name == "GET_ANEXT":
-        special(frame.look, top, "__anext__")
+    if name == "GET_ANEXT":  # what it returns is awaited
+        awaited = special(frame.look, top, "__anext__")
+        special(frame.look, awaited, "__await__")
+        frame.stack.append(union(awaited, parts_of(top)))
+        return
     if change < 0:
         del frame.stack[max(0, len(frame.stack) + change) :]
     if name == "SEND" and frame.stack:
-        frame.stack[-1] = parts_of(top)
+        frame.stack[-1] = top
     elif frame.stack:
         frame.stack[-1] = union(top, parts_of(top))
     frame.stack += [parts_of(top)] * max(0, change)
@@ -114,6 +117,12 @@ def _matched(frame: Frame, subject: Value, names: Value, kind: Value) -> Value:
     for one in wanted:
         out = union(out, attr(frame.look, subject, one))
     return out
+
+
+def received(stack: list[Value]) -> Value:
+    """Return what may come out of what SEND waits for, which lies below the value that is sent."""
+    at = 1 + ITERATOR_SIZE
+    return parts_of(stack[-at]) if len(stack) >= at else FRESH
 
 
 def nothing(frame: Frame, _: Step) -> None:

@@ -18,6 +18,7 @@ from amorsize._analysis.values import (
     PART,
     Value,
     copied,
+    held_in,
     is_constant,
     is_set,
     items_of,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _INPLACE_FROM: Final = 13  # arguments of BINARY_OP from here to 25 are the operators that end in "="
 _INPLACE_TO: Final = 25
+_OR: Final = 7
 _SUBSCR: Final = 26  # from 3.14 on
 _COMPARISONS: Final = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 _OPERATORS: Final = ("add", "mul", "lshift", "or", "matmul", "sub", "truediv", "mod", "rshift", "and", "xor", "pow",
@@ -46,14 +48,7 @@ def binary(frame: Frame, step: Step) -> None:
     if step.arg == _SUBSCR and sys.version_info >= (3, 14):
         frame.stack.append(item(frame, left, right))
         return
-    out: Value = FRESH
-    for ref in (*left, *right):
-        if is_set(ref):
-            out = union(out, copied((ref,), set))
-        elif ref.kind in {MADE, PART} or (
-            ref.kind == EXACT and inert.kind_of_class(type(ref.value)) in {"container", "unknown"}
-        ):
-            out = union(out, copied((ref,)))
+    out = _operands_in(left, right, step)
     names: tuple[str, ...] = _ARITHMETIC
     if _INPLACE_FROM <= step.arg <= _INPLACE_TO:
         names = (*_ARITHMETIC, *_IN_PLACE)
@@ -68,6 +63,21 @@ def binary(frame: Frame, step: Step) -> None:
     if any(ref.kind == EXACT and isinstance(ref.value, str) for ref in left):  # "%s" % value
         touch(frame.look, right)
     frame.stack.append(out)
+
+
+def _operands_in(left: Value, right: Value, step: Step) -> Value:
+    """Return what the result of an operator may hold of its operands."""
+    out: Value = FRESH
+    for ref in (*left, *right):
+        if is_set(ref):
+            out = union(out, copied((ref,), set))
+        elif ref.kind in {MADE, PART} or (
+            ref.kind == EXACT and inert.kind_of_class(type(ref.value)) in {"container", "unknown"}
+        ):
+            out = union(out, copied((ref,)))
+        elif step.arg == _OR and ref.kind == EXACT and isinstance(ref.value, type):  # a union, as isinstance takes it
+            out = union(out, held_in((ref,)))
+    return out
 
 
 def compare(frame: Frame, _: Step) -> None:
