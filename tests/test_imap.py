@@ -307,3 +307,19 @@ def test_a_stream_of_waits_is_seen_to_wait() -> None:
     assert waits.last_plan is not None
     assert waits.last_plan.profile.cpu_fraction < 0.5
     assert waits.last_plan.n_jobs > 2
+
+
+def test_a_stream_says_what_is_to_come() -> None:
+    """In a shell: whose results they are, and how many."""
+    stream = functions.square.imap([1, 2, 3])
+    assert repr(stream) == "<amorsize.Stream of square: 3 results to come>"
+    next(stream)
+    next(stream)
+    assert repr(stream) == "<amorsize.Stream of square: 1 result to come>"
+    stream.close()
+    assert repr(stream) == "<amorsize.Stream of square: at its end>"
+    with functions.square.imap(iter([1, 2, 3])) as unknown:
+        next(unknown)
+        assert repr(unknown) == "<amorsize.Stream of square: 1 so far, of an unknown number>"
+    with functions.square.with_options(errors="skip").imap([1, 2, 3]) as fewer:
+        assert repr(fewer) == "<amorsize.Stream of square: 3 results to come at most>"

@@ -18,6 +18,7 @@ from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._evidence import Evidence
 from amorsize._finish import finish_stream, remember_stream
+from amorsize._function import full_name
 from amorsize._gate import Gate
 from amorsize._ledger import Ledger
 from amorsize._records import Revision, Span
@@ -73,6 +74,9 @@ class Stream(Generic[T]):
     def __bool__(self) -> bool:
         return True
 
+    def __repr__(self) -> str:
+        return f"<amorsize.Stream of {self._course.name}: {self._course.rest}>"
+
     def close(self) -> None:
         """Stop the work. What has been yielded stays valid; asking for more raises StopIteration."""
         self._steps.close()
@@ -127,6 +131,21 @@ class _Course:
         if self.is_over:
             return 0
         return None if n_items is None else max(0, n_items - self._n_out)
+
+    @property
+    def name(self) -> str:
+        """What the function is called."""
+        return full_name(self._request.func).rpartition(".")[2]
+
+    @property
+    def rest(self) -> str:
+        """What is still to come, in words."""
+        if self.is_over:
+            return "at its end"
+        n_left = self.n_left
+        if n_left is None:
+            return f"{self._n_out} so far, of an unknown number"
+        return f"{n_left} result{'s' * (n_left != 1)} to come" + " at most" * self.skips
 
     def run(self) -> Iterator[Any]:
         """Yield results, or pairs; those that are left out are not."""
