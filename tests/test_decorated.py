@@ -82,6 +82,7 @@ def of_functools() -> Any:
     [of_stamina, of_tenacity, of_backoff, of_pydantic, of_beartype, of_cachetools, of_cachetools_locked, of_diskcache,
      of_joblib, of_functools],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning")  # backoff asks it
 def test_a_decorated_function_changes_nothing_and_goes_to_workers(decorated: Any) -> None:
     """No word of state, no warning, and other processes."""
     func = decorated()
