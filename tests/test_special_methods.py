@@ -661,6 +661,66 @@ PROGRAMS = {
         def f(x):
             return list(delegates())
         """,
+    "a metaclass that is asked for a method of its class": """
+        class Meta(type):
+            def __getattribute__(cls, name):
+                COUNT.append(1)
+                return type.__getattribute__(cls, name)
+        class Kind(metaclass=Meta):
+            @staticmethod
+            def one():
+                return 1
+        def f(x):
+            return Kind.one()
+        """,
+    "an object that says what its class is": """
+        class Thing:
+            @property
+            def __class__(self):
+                COUNT.append(1)
+                return int
+        T = Thing()
+        def f(x):
+            return isinstance(T, str)
+        """,
+    "a metaclass that is asked for a class method": """
+        class Meta(type):
+            def __getattribute__(cls, name):
+                COUNT.append(1)
+                return type.__getattribute__(cls, name)
+        class Kind(metaclass=Meta):
+            @classmethod
+            def one(cls):
+                return 1
+        def f(x):
+            return Kind.one()
+        """,
+    "what wrapt calls in place of a function": """
+        import wrapt
+        @wrapt.decorator
+        def counted(wrapped, instance, args, kwargs):
+            COUNT.append(1)
+            return wrapped(*args, **kwargs)
+        @counted
+        def one(x):
+            return x
+        def f(x):
+            return one(x)
+        """,
+    "what wrapt calls in place of a method": """
+        import wrapt
+        @wrapt.decorator
+        def counted(wrapped, instance, args, kwargs):
+            COUNT.append(1)
+            return wrapped(*args, **kwargs)
+        class Kind:
+            @counted
+            def one(self, x):
+                return x
+        K = Kind()
+        def f(x):
+            return K.one(x)
+        """,
     "a metaclass that makes a class": """
         class Meta(type):
             def __new__(meta, name, bases, names):

@@ -12,7 +12,7 @@ import types
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from amorsize._attribute import attribute_of
+from amorsize._attribute import attribute_of, is_of, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,18 +28,18 @@ def bare(func: Callable[..., Any]) -> tuple[types.FunctionType | None, tuple[Any
     bound: list[Any] = []
     found: Any = func
     for _ in range(10):
-        if isinstance(found, functools.partial):
+        if is_of(found, functools.partial):
             bound += [*found.args, *found.keywords.values()]
             found = found.func
-        elif isinstance(found, types.MethodType):
+        elif is_of(found, types.MethodType):
             bound.append(found.__self__)
             found = found.__func__
-        elif isinstance(found, types.FunctionType):
+        elif is_of(found, types.FunctionType):
             return found, tuple(bound)
-        elif isinstance(call := getattr(type(found), "__call__", None), types.FunctionType):  # noqa: B004 - its function
+        elif is_of(call := getattr(type(found), "__call__", None), types.FunctionType):  # noqa: B004 - its function
             bound.append(found)
             return call, tuple(bound)
-        elif isinstance(inner := attribute_of(found, "__wrapped__"), types.FunctionType):
+        elif is_of(inner := attribute_of(found, "__wrapped__"), types.FunctionType):
             return inner, tuple(bound)  # functools.lru_cache and the like
         else:
             break
@@ -54,23 +54,23 @@ def _inner_hashes(found: types.FunctionType, depth: int) -> set[str]:
             value = cell.cell_contents
         except ValueError:  # not assigned yet
             continue
-        inner = value if isinstance(value, types.FunctionType) else attribute_of(value, "__wrapped__")
-        if isinstance(inner, types.FunctionType) and inner is not found and depth:
+        inner = value if is_of(value, types.FunctionType) else attribute_of(value, "__wrapped__")
+        if is_of(inner, types.FunctionType) and inner is not found and depth:
             hashes |= {code_hash(inner.__code__), *_inner_hashes(inner, depth - 1)}
         else:
-            hashes.add(f"{type(value).__module__}.{type(value).__qualname__}")
+            hashes.add(path_of(type(value)))
     return hashes
 
 
 def _constant_key(value: Any) -> str:
     """Spell a constant so that equal code gives equal text in every process."""
-    if isinstance(value, types.CodeType):
+    if is_of(value, types.CodeType):
         return code_hash(value)
-    if isinstance(value, tuple):
+    if is_of(value, tuple):
         return f"({','.join(map(_constant_key, value))})"
-    if isinstance(value, frozenset):
+    if is_of(value, frozenset):
         return f"{{{','.join(sorted(map(_constant_key, value)))}}}"
-    if isinstance(value, int):
+    if is_of(value, int):
         return f"{type(value).__name__}:{value:x}"  # decimal has a limit of digits
     return f"{type(value).__name__}:{value!r}"
 
@@ -101,10 +101,10 @@ def _digest(data: bytes) -> str:
 
 def full_name(func: Any) -> str:
     """Return the module and the qualified name of a callable, or of its type where it has no name of its own."""
-    while isinstance(func, functools.partial):
+    while is_of(func, functools.partial):
         func = func.func
     name = attribute_of(func, "__qualname__") or attribute_of(func, "__name__")  # NumPy 1's ufuncs have the latter
-    named = func if isinstance(name, str) else type(func)
+    named = func if is_of(name, str) else type(func)
     return f"{attribute_of(named, '__module__', '')}.{name if named is func else named.__qualname__}"
 
 
@@ -119,7 +119,7 @@ def function_key(func: Callable[..., Any]) -> str:
     if found is not None:
         inner = sorted(_inner_hashes(found, depth=3))
         return _digest("".join([code_hash(found.__code__), *inner]).encode()) if inner else code_hash(found.__code__)
-    while isinstance(func, functools.partial):
+    while is_of(func, functools.partial):
         func = func.func
     name = f"{full_name(func)}:{type(func).__qualname__}"
     return _digest(f"{sys.version_info[:2]}{name}".encode())
@@ -129,7 +129,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
     yield from code.co_names
     yield from code.co_freevars
     for const in code.co_consts:
-        if isinstance(const, types.CodeType):
+        if is_of(const, types.CodeType):
             yield from _names(const)
 
 

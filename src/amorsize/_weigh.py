@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _bounds as bounds
 from amorsize import _function
 from amorsize._analysis import known_dependencies
-from amorsize._attribute import attribute_of
+from amorsize._attribute import attribute_of, is_of
 from amorsize._outside import pass_on
 from amorsize._records import Profile
 
@@ -32,7 +32,7 @@ _problems: dict[int, tuple[Dependencies, str]] = {}
 def shallow_bytes(value: object) -> int:
     """Estimate the size of a value without looking inside: its buffer, its length, or its own size."""
     nbytes = attribute_of(value, "nbytes")
-    if isinstance(nbytes, int):
+    if is_of(nbytes, int):
         return nbytes
     try:
         return sys.getsizeof(value)
@@ -75,7 +75,7 @@ def weigh_value(
     size = shallow_bytes(value)
     scale = 1.0
     if size > most_bytes:
-        if isinstance(value, _FLAT) or (attribute_of(value, "nbytes") is not None and not _has_objects(value)):
+        if is_of(value, _FLAT) or (attribute_of(value, "nbytes") is not None and not _has_objects(value)):
             return size, 2 * size / bounds.FLAT_BYTES_PER_S
         if type(value) in {list, tuple}:
             part = value[: max(1, len(value) * bounds.WEIGH_BYTES // size)]
@@ -197,13 +197,13 @@ def _culprit(func: Callable[..., Any], found: Dependencies, by_value: Callable[[
     first, bound = _function.bare(func)
     held: list[tuple[str, str, Any]] = []
     for i, value in enumerate(bound):
-        name = f"argument {i}" if isinstance(func, functools.partial) else getattr(value, "__name__", "self")
+        name = f"argument {i}" if is_of(func, functools.partial) else getattr(value, "__name__", "self")
         held.append(("the function", name, value))
     for helper in found.functions:
         owner = "the function" if helper is first else f"{helper.__name__}(), which the function uses,"
         held += [(owner, name, value) for name, value in _function.named_values(helper).items()]
     for owner, name, value in held:
-        if isinstance(value, types.ModuleType | type | types.BuiltinFunctionType | types.FunctionType):
+        if is_of(value, types.ModuleType | type | types.BuiltinFunctionType | types.FunctionType):
             continue
         try:
             by_value(value)
@@ -219,7 +219,7 @@ def _closure(found: types.FunctionType) -> dict[str, Any]:
 
 
 def _held_bytes(value: Any) -> int:
-    if isinstance(value, types.ModuleType | type | types.BuiltinFunctionType | types.FunctionType):
+    if is_of(value, types.ModuleType | type | types.BuiltinFunctionType | types.FunctionType):
         return 100
     size = shallow_bytes(value)
     if type(value) in {list, tuple, set, frozenset} and value:

@@ -33,7 +33,16 @@ from amorsize._analysis.values import (
     slot_value,
     union,
 )
-from amorsize._attribute import attributes
+from amorsize._attribute import (
+    attributes,
+    bases_of,
+    hides_names,
+    is_of,
+    module_of,
+    name_of,
+    namespace_of,
+    wrapped_function,
+)
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -55,7 +64,7 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
             out = union(out, _attr_part(look, ref, name))
         elif ref.kind == MADE:
             out = union(out, _attr_made(look, ref, name))
-        elif ref.kind == METHOD and isinstance(ref.value, Thing):
+        elif ref.kind == METHOD and is_of(ref.value, Thing):
             out = union(out, (Ref(METHOD, ref.value, ref.root, name),))
             if ref.value.kind is None:  # an attribute of something unknown: perhaps what that holds
                 held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART})
@@ -73,20 +82,20 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
 
 def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
     value, key = ref.value, ("attr", id(ref.value), name)
-    if name == "__class__" and not isinstance(value, type | types.ModuleType):
-        return union(_class_told(look, ref, type(value)), exactly(type(value), type(value).__name__))
+    if name == "__class__" and not is_of(value, type | types.ModuleType):
+        return union(_class_told(look, ref, type(value)), exactly(type(value), name_of(type(value))))
     if name == "__dict__":
         return vars_of((ref,))
-    if name == "__self__" and isinstance(value, types.MethodType | types.BuiltinFunctionType):
+    if name == "__self__" and is_of(value, types.MethodType | types.BuiltinFunctionType):
         return exactly(value.__self__, ref.root)
-    if isinstance(value, types.FunctionType | types.MethodType):
+    if is_of(value, types.FunctionType | types.MethodType):
         own = getattr(value, "__dict__", {}).get(name, ABSENT)
         if own is not ABSENT:
             return (Ref(EXACT, own, ref.root, key),)
-        if name == "__func__" and isinstance(value, types.MethodType):
+        if name == "__func__" and is_of(value, types.MethodType):
             return exactly(value.__func__, ref.root)
         return parts_of((ref,)) if name in {"__defaults__", "__closure__", "__globals__"} else FRESH
-    if isinstance(value, types.ModuleType):
+    if is_of(value, types.ModuleType):
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
         held = vars(value).get(name, ABSENT)
@@ -99,26 +108,26 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         if kind is not types.ModuleType:  # a module whose __class__ has been set
             return union(own, _attr_object(look, ref, name, class_attribute(kind, name), key))
         return own
-    if isinstance(value, type):
+    if is_of(value, type):
         held = class_attribute(value, name)
         if type(value) is not type:
             found = _attr_of_metaclass(look, ref, name, is_found=held is not ABSENT)
             if held is ABSENT and found:
                 return found
-        if isinstance(held, staticmethod):
+        if is_of(held, staticmethod):
             return (Ref(EXACT, held.__func__, ref.root),)
-        if isinstance(held, classmethod):
+        if is_of(held, classmethod):
             return (Ref(EXACT, types.MethodType(held.__func__, value), ref.root),)
         if held is ABSENT:
             return (Ref(METHOD, value, ref.root, name),)
         descriptor = class_attribute(type(held), "__get__")
-        if isinstance(descriptor, types.FunctionType):
+        if is_of(descriptor, types.FunctionType):
             found = look.call((Ref(EXACT, descriptor, ref.root),), [exactly(held, ref.root), FRESH, (ref,)], {})
             return union(found, (Ref(EXACT, held, ref.root, key),))
         return (Ref(EXACT, held, ref.root, key),)
     held = class_attribute(type(value), name)
     getter = class_attribute(type(value), "__getattribute__")
-    if isinstance(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
+    if is_of(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
         found = look.call((Ref(EXACT, getter, ref.root),), [(ref,), exactly(name, "")], {})
         out = union(found, _attr_object(look, ref, name, held, key))
         return union(out, parts_of((ref,)))
@@ -131,7 +140,7 @@ def _class_told(look: Look, ref: Ref, kind: type) -> Value:
         return FRESH
     out: Value = FRESH
     getter, held = class_attribute(kind, "__getattribute__"), class_attribute(kind, "__class__")
-    if isinstance(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
+    if is_of(getter, types.FunctionType) and not inert.is_inert(inert.code_module(getter)):
         out = look.call((Ref(EXACT, getter, ref.root),), [(ref,), exactly("__class__", "")], {})
     return union(out, look.call((Ref(EXACT, held.fget, ref.root),), [(ref,)], {})) if is_property(held) else out
 
@@ -141,19 +150,19 @@ def _attr_of_metaclass(look: Look, ref: Ref, name: str, *, is_found: bool) -> Va
     kind, root = type(ref.value), ref.root
     out: Value = FRESH
     getter = class_attribute(kind, "__getattribute__")
-    if isinstance(getter, types.FunctionType):
+    if is_of(getter, types.FunctionType):
         out = union(out, look.call((Ref(EXACT, getter, root),), [(ref,), exactly(name, "")], {}))
     held = class_attribute(kind, name)
     if is_property(held):
         return union(out, look.call((Ref(EXACT, held.fget, root),), [(ref,)], {}))
-    if isinstance(held, types.FunctionType):
+    if is_of(held, types.FunctionType):
         return union(out, (Ref(EXACT, types.MethodType(held, ref.value), root),))
     descriptor = class_attribute(type(held), "__get__")
-    if isinstance(descriptor, types.FunctionType):
+    if is_of(descriptor, types.FunctionType):
         given = [exactly(held, root), (ref,), exactly(kind, root)]
         return union(out, look.call((Ref(EXACT, descriptor, root),), given, {}))
     fallback = class_attribute(kind, "__getattr__")
-    if held is ABSENT and not is_found and isinstance(fallback, types.FunctionType):
+    if held is ABSENT and not is_found and is_of(fallback, types.FunctionType):
         out = union(out, look.call((Ref(EXACT, fallback, root),), [(ref,), (Ref(EXACT, name),)], {}))
         return union(out, parts_of((ref,)))
     return out
@@ -161,105 +170,108 @@ def _attr_of_metaclass(look: Look, ref: Ref, name: str, *, is_found: bool) -> Va
 
 def is_property(held: Any) -> bool:
     """Tell a property from a class built on it that reads in its own way."""
-    return isinstance(held, property) and not isinstance(class_attribute(type(held), "__get__"), types.FunctionType)
+    return is_of(held, property) and not is_of(class_attribute(type(held), "__get__"), types.FunctionType)
 
 
 def _attr_object(look: Look, ref: Ref, name: str, held: Any, key: Any) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place
     value = ref.value
     if is_property(held):
         return look.call((Ref(EXACT, held.fget, ref.root),), [(ref,)], {})
-    if isinstance(held, functools.cached_property):
+    if is_of(held, functools.cached_property):
         own = instance_attribute(value, name)
         if own is not ABSENT:
             return (Ref(EXACT, own, ref.root),)
         return look.call((Ref(EXACT, held.func, ref.root),), [(ref,)], {})
-    if isinstance(held, types.MemberDescriptorType):
+    if is_of(held, types.MemberDescriptorType):
         own = slot_value(held, value)
         return FRESH if own is ABSENT else (Ref(EXACT, own, ref.root, key),)
     own = instance_attribute(value, name)
     if own is not ABSENT:
         return (Ref(EXACT, own, ref.root, key),)
-    if isinstance(held, types.FunctionType):
+    if is_of(held, types.FunctionType) or wrapped_function(held) is not None:
         return (Ref(EXACT, types.MethodType(held, value), ref.root),)
-    if isinstance(held, staticmethod):
+    if is_of(held, staticmethod):
         return (Ref(EXACT, held.__func__, ref.root),)
-    if isinstance(held, classmethod):
-        return (Ref(EXACT, types.MethodType(held.__func__, type(value)), type(value).__name__),)
+    if is_of(held, classmethod):
+        return (Ref(EXACT, types.MethodType(held.__func__, type(value)), name_of(type(value))),)
     if held is ABSENT:
         fallback = class_attribute(type(value), "__getattr__")
-        if isinstance(fallback, types.FunctionType):
+        if is_of(fallback, types.FunctionType):
             return union(
                 look.call((Ref(EXACT, fallback, ref.root),), [(ref,), (Ref(EXACT, name),)], {}), parts_of((ref,))
             )
+        if inert.is_python_class(type(value)) and (fallback is not ABSENT or hides_names(type(value))):
+            look.doubt((ref,), "its class answers for what is asked of it, in a way that cannot be looked into")
+            return parts_of((ref,))
         return parts_of((ref,)) if inert.kind_of_class(type(value)) == "unknown" else FRESH
-    if isinstance(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
+    if is_of(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
         return (Ref(METHOD, value, ref.root, name),)
     getter = class_attribute(type(held), "__get__")
-    if isinstance(getter, types.FunctionType):
-        root = type(value).__name__
+    if is_of(getter, types.FunctionType):
+        root = name_of(type(value))
         found = look.call((Ref(EXACT, getter, root),), [exactly(held, root), (ref,), exactly(type(value), root)], {})
         return union(found, parts_of((ref,)))
-    if isinstance(held, types.GetSetDescriptorType):
+    if is_of(held, types.GetSetDescriptorType):
         return parts_of((ref,))
-    if type(held).__name__ == "_tuplegetter":
+    if name_of(type(held)) == "_tuplegetter":
         try:
             return exactly(held.__get__(value, type(value)), ref.root)
         except (TypeError, IndexError):
             return parts_of((ref,))
-    is_bound = isinstance(held, types.MethodType | types.BuiltinFunctionType | type | functools.partial)
-    if not is_bound and hasattr(type(held), "__get__") and not inert.is_python_class(type(held)):
+    is_bound = is_of(held, types.MethodType | types.BuiltinFunctionType | type | functools.partial)
+    if not is_bound and class_attribute(type(held), "__get__") is not ABSENT and not inert.is_python_class(type(held)):
         return (Ref(METHOD, value, ref.root, name),)
-    return (Ref(EXACT, held, type(value).__name__, key),)
+    return (Ref(EXACT, held, name_of(type(value)), key),)
 
 
 def _attr_made(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place
     thing = ref.value
     kind = thing.kind
     if name == "__class__":
-        return union(_class_told(look, ref, kind), exactly(kind, kind.__name__)) if isinstance(kind, type) else FRESH
+        return union(_class_told(look, ref, kind), exactly(kind, name_of(kind))) if is_of(kind, type) else FRESH
     if name == "__dict__":
         return (ref,)
     if kind == INNER_CLASS:
         return union(union(thing.all(), (ref,)), _attr_of_inner_class(look, ref, name))
-    if not isinstance(kind, type) or not inert.is_python_class(kind):
+    if not is_of(kind, type) or not inert.is_python_class(kind):
         return (Ref(METHOD, thing, "", name),)
     held = class_attribute(kind, name)
     if is_property(held) and inert.is_inert(inert.code_module(held.fget)):
         return (Ref(METHOD, thing, "", name),)
     own = thing.held.get(name, FRESH)
     getter = class_attribute(kind, "__getattribute__")
-    if isinstance(getter, types.FunctionType):
-        own = union(own, look.call((Ref(EXACT, getter, kind.__name__),), [(ref,), FRESH], {}))
+    if is_of(getter, types.FunctionType):
+        own = union(own, look.call((Ref(EXACT, getter, name_of(kind)),), [(ref,), FRESH], {}))
     if is_property(held):
-        return look.call((Ref(EXACT, held.fget, kind.__name__),), [(ref,)], {})
-    if isinstance(held, functools.cached_property):
-        return look.call((Ref(EXACT, held.func, kind.__name__),), [(ref,)], {})
-    if isinstance(held, types.FunctionType):
-        if inert.is_inert(inert.code_module(held)):
+        return look.call((Ref(EXACT, held.fget, name_of(kind)),), [(ref,)], {})
+    if is_of(held, functools.cached_property):
+        return look.call((Ref(EXACT, held.func, name_of(kind)),), [(ref,)], {})
+    if is_of(held, types.FunctionType) or wrapped_function(held) is not None:
+        if is_of(held, types.FunctionType) and inert.is_inert(inert.code_module(held)):
             return union(own, (Ref(METHOD, thing, "", name),))
-        return union(own, (Ref(BOUND, (held, (ref,)), kind.__name__),))
-    if isinstance(held, classmethod):
-        bound = (Ref(BOUND, (held.__func__, exactly(kind, kind.__name__)), kind.__name__),)
-        return union(own, bound) if isinstance(held.__func__, types.FunctionType) else own
-    if isinstance(held, staticmethod):
-        return union(own, exactly(held.__func__, kind.__name__))
+        return union(own, (Ref(BOUND, (held, (ref,)), name_of(kind)),))
+    if is_of(held, classmethod):
+        bound = (Ref(BOUND, (held.__func__, exactly(kind, name_of(kind))), name_of(kind)),)
+        return union(own, bound) if is_of(held.__func__, types.FunctionType) else own
+    if is_of(held, staticmethod):
+        return union(own, exactly(held.__func__, name_of(kind)))
     if held is ABSENT:
         fallback = class_attribute(kind, "__getattr__")
-        if isinstance(fallback, types.FunctionType):
-            own = union(own, look.call((Ref(EXACT, fallback, kind.__name__),), [(ref,), (Ref(EXACT, name),)], {}))
+        if is_of(fallback, types.FunctionType):
+            own = union(own, look.call((Ref(EXACT, fallback, name_of(kind)),), [(ref,), (Ref(EXACT, name),)], {}))
         # What it was given where its code was not followed.
         return union(own, union(thing.held.get(ITEMS, FRESH), items_of(thing.held.get(ITEMS, FRESH))))
     descriptor = class_attribute(type(held), "__get__")
-    if isinstance(descriptor, types.FunctionType):
-        given = [exactly(held, kind.__name__), (ref,), exactly(kind, kind.__name__)]
-        return union(own, look.call((Ref(EXACT, descriptor, kind.__name__),), given, {}))
-    if isinstance(held, types.MemberDescriptorType | types.GetSetDescriptorType):
+    if is_of(descriptor, types.FunctionType):
+        given = [exactly(held, name_of(kind)), (ref,), exactly(kind, name_of(kind))]
+        return union(own, look.call((Ref(EXACT, descriptor, name_of(kind)),), given, {}))
+    if is_of(held, types.MemberDescriptorType | types.GetSetDescriptorType):
         return union(own, thing.held.get(ITEMS, FRESH))
-    if isinstance(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
+    if is_of(held, types.MethodDescriptorType | types.WrapperDescriptorType | types.BuiltinFunctionType):
         return union(own, (Ref(METHOD, thing, "", name),))
-    if type(held).__name__ == "_tuplegetter":
+    if name_of(type(held)) == "_tuplegetter":
         return union(own, thing.held.get(ITEMS, FRESH))
-    return union(own, (Ref(EXACT, held, kind.__name__, ("attr", id(kind), name)),))
+    return union(own, (Ref(EXACT, held, name_of(kind), ("attr", id(kind), name)),))
 
 
 def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
@@ -268,7 +280,7 @@ def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
     for meta in ref.value.held.get(METACLASS, FRESH):
         for getter in ("__getattribute__", "__getattr__"):
             method = class_attribute(meta.value, getter)
-            if isinstance(method, types.FunctionType):
+            if is_of(method, types.FunctionType):
                 out = union(out, look.call((Ref(EXACT, method, meta.root),), [(ref,), (Ref(EXACT, name),)], {}))
         held = class_attribute(meta.value, name)
         if is_property(held):
@@ -281,13 +293,13 @@ def _attr_part(look: Look, ref: Ref, name: str) -> Value:
     seen: dict[type, int] = {}
     for target in look.within(ref.value):
         kind = type(target)
-        if isinstance(target, type | types.FunctionType):
-            held = class_attribute(target, name) if isinstance(target, type) else target.__dict__.get(name, ABSENT)
+        if is_of(target, type | types.FunctionType):
+            held = class_attribute(target, name) if is_of(target, type) else target.__dict__.get(name, ABSENT)
         else:
             held = class_attribute(kind, name)
             if held is ABSENT:
                 held = instance_attribute(target, name)
-            if held is ABSENT and isinstance(target, types.ModuleType):
+            if held is ABSENT and is_of(target, types.ModuleType):
                 held = instance_attribute(target, "__getattr__")
             elif held is ABSENT and inert.is_python_class(kind):
                 held = class_attribute(kind, "__getattr__")
@@ -304,28 +316,28 @@ def _attr_super(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901 - one b
     after, me = ref.value
     out: Value = FRESH
     for inner in me:
-        if inner.kind == MADE and isinstance(inner.value.kind, type):
+        if inner.kind == MADE and is_of(inner.value.kind, type):
             kind: Any = inner.value.kind
         elif inner.kind == EXACT:
-            kind = inner.value if isinstance(inner.value, type) else type(inner.value)
+            kind = inner.value if is_of(inner.value, type) else type(inner.value)
         else:
             out = union(out, attr(look, (inner,), name))
             continue
         held = attribute_after(kind, after, name)
-        if isinstance(held, types.FunctionType):
+        if is_of(held, types.FunctionType):
             out = union(out, (Ref(BOUND, (held, (inner,)), inner.root),))
-        elif isinstance(held, classmethod) and isinstance(held.__func__, types.FunctionType):
-            out = union(out, (Ref(BOUND, (held.__func__, exactly(kind, kind.__name__)), inner.root),))
-        elif isinstance(held, staticmethod):
+        elif is_of(held, classmethod) and is_of(held.__func__, types.FunctionType):
+            out = union(out, (Ref(BOUND, (held.__func__, exactly(kind, name_of(kind))), inner.root),))
+        elif is_of(held, staticmethod):
             out = union(out, exactly(held.__func__, inner.root))
-        elif isinstance(held, property):
+        elif is_of(held, property):
             out = union(out, look.call((Ref(EXACT, held.fget, inner.root),), [(inner,)], {}))
         elif inner.kind == EXACT and held is not ABSENT and not callable(held):
-            out = union(out, (Ref(EXACT, held, kind.__name__),))
+            out = union(out, (Ref(EXACT, held, name_of(kind)),))
         elif held is not ABSENT:
             out = union(out, (Ref(METHOD, inner.value, inner.root, name),))
-    if not me and isinstance(held := attribute_after(after, after, name), types.FunctionType):
-        out = union(out, exactly(held, after.__name__))
+    if not me and is_of(held := attribute_after(after, after, name), types.FunctionType):
+        out = union(out, exactly(held, name_of(after)))
     return out
 
 
@@ -333,20 +345,20 @@ def set_attribute(look: Look, ref: Ref, name: str, value: Value, *, deletes: boo
     """Follow what an object's class does when an attribute is set or deleted; tell whether that is all that happens."""
     given = [] if deletes else [value]
     kind = ref.value.kind if ref.kind == MADE else type(ref.value)
-    if not isinstance(kind, type) or not inert.is_python_class(kind):
+    if not is_of(kind, type) or not inert.is_python_class(kind):
         return False
     setter = class_attribute(kind, name)
-    if isinstance(setter, property):
+    if is_of(setter, property):
         if (code := setter.fdel if deletes else setter.fset) is not None:
             look.call((Ref(EXACT, code, ref.root),), [(ref,), *given], {})
         return True
     if setter is not ABSENT:
         method = class_attribute(type(setter), "__delete__" if deletes else "__set__")
-        if isinstance(method, types.FunctionType):
-            look.call((Ref(EXACT, method, kind.__name__),), [exactly(setter, kind.__name__), (ref,), *given], {})
+        if is_of(method, types.FunctionType):
+            look.call((Ref(EXACT, method, name_of(kind)),), [exactly(setter, name_of(kind)), (ref,), *given], {})
             return True
     method = class_attribute(kind, "__delattr__" if deletes else "__setattr__")
-    if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+    if is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
         look.call((Ref(EXACT, method, ref.root),), [(ref,), (Ref(EXACT, name),), *given], {})
         return ref.kind == MADE and ref.value.put(name, value) is None
     return False
@@ -354,10 +366,10 @@ def set_attribute(look: Look, ref: Ref, name: str, value: Value, *, deletes: boo
 
 def is_unset(owner: Any, name: str) -> bool:
     """Tell whether an attribute is not there yet, or None."""
-    held = class_attribute(owner, name) if isinstance(owner, type) else instance_attribute(owner, name)
-    if held is ABSENT and not isinstance(owner, type):
+    held = class_attribute(owner, name) if is_of(owner, type) else instance_attribute(owner, name)
+    if held is ABSENT and not is_of(owner, type):
         held = class_attribute(type(owner), name)
-        if isinstance(held, types.MemberDescriptorType):
+        if is_of(held, types.MemberDescriptorType):
             held = slot_value(held, owner)
     return is_empty(held)
 
@@ -368,7 +380,7 @@ def vars_of(owner: Value) -> Value:
     for ref in owner:
         if ref.kind == MADE:
             out = union(out, (ref,))
-        elif ref.kind == EXACT and isinstance(ref.value, types.ModuleType):
+        elif ref.kind == EXACT and is_of(ref.value, types.ModuleType):
             out = union(out, exactly(vars(ref.value), ref.root))
         elif ref.kind == EXACT and attributes(ref.value):
             out = union(out, exactly(attributes(ref.value), ref.root))
@@ -382,11 +394,11 @@ def all_methods(look: Look, owner: Value) -> Value:
     out: Value = FRESH
     for ref in owner:
         kind = ref.value.kind if ref.kind == MADE else type(ref.value)
-        if ref.kind == SUPER or not isinstance(kind, type) or not inert.is_python_class(kind):
+        if ref.kind == SUPER or not is_of(kind, type) or not inert.is_python_class(kind):
             continue
-        for base in kind.__mro__:
-            for name, held in base.__dict__.items() if not inert.is_inert(base.__module__) else ():
-                if isinstance(held, types.FunctionType | classmethod | staticmethod | property) and (
+        for base in bases_of(kind):
+            for name, held in namespace_of(base).items() if not inert.is_inert(module_of(base)) else ():
+                if is_of(held, types.FunctionType | classmethod | staticmethod | property) and (
                     not name.startswith("__")
                 ):
                     out = union(out, attr(look, (ref,), name))

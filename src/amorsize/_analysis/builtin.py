@@ -30,6 +30,7 @@ from amorsize._analysis.values import (
     parts_of,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -99,11 +100,11 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
 
 
 def _has_method(ref: Ref, name: str) -> bool:
-    return ref.kind == EXACT and isinstance(class_attribute(type(ref.value), name), types.FunctionType)
+    return ref.kind == EXACT and is_of(class_attribute(type(ref.value), name), types.FunctionType)
 
 
 def _set_by_name(args: list[Value]) -> None:
-    names = [ref.value for value in args[1:2] for ref in value if ref.kind == EXACT and isinstance(ref.value, str)]
+    names = [ref.value for value in args[1:2] for ref in value if ref.kind == EXACT and is_of(ref.value, str)]
     for ref in args[0]:
         if ref.kind == MADE:
             ref.value.put(names[0] if len(names) == 1 else ITEMS, args[2] if len(args) > 2 else FRESH)
@@ -111,10 +112,10 @@ def _set_by_name(args: list[Value]) -> None:
 
 def _named_attribute(look: Look, args: list[Value], *, tested: bool) -> Value:
     """Follow getattr and hasattr with names that the code has; with others, any part may come back."""
-    names = [ref.value for ref in args[1] if ref.kind == EXACT and isinstance(ref.value, str)]
+    names = [ref.value for ref in args[1] if ref.kind == EXACT and is_of(ref.value, str)]
     if not names or len(names) < len(args[1]):
         for ref in args[0]:
-            if ref.kind in {EXACT, PART} and isinstance(ref.value, types.ModuleType | type):
+            if ref.kind in {EXACT, PART} and is_of(ref.value, types.ModuleType | type):
                 look.unproved.setdefault(ref.root, "what is taken from it is known at run time only")
         return union(all_methods(look, args[0]), parts_of(args[0]))
     out: Value = args[2] if len(args) > 2 else FRESH

@@ -19,7 +19,7 @@ from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, judge_method
-from amorsize._analysis.special import FUNCTIONS, MOST_ARGUMENTS, is_function, pass_to_unknown, special
+from amorsize._analysis.special import MOST_ARGUMENTS, is_function, pass_to_unknown, special
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -45,7 +45,7 @@ from amorsize._analysis.values import (
     union,
     within,
 )
-from amorsize._attribute import attribute_of
+from amorsize._attribute import attribute_of, hides_names, is_of, module_of, name_of, wrapped_function, wrapper_function
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -79,46 +79,53 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value], *, is_first: bool
 ) -> Value:
     func = ref.value
-    if isinstance(func, types.FunctionType):
+    if is_of(func, types.FunctionType):
         return _call_function(look, func, ref.root, args, keywords, is_first=is_first)
-    if isinstance(func, types.MethodType) and not isinstance(func.__func__, types.FunctionType | types.MethodType):
+    is_method = is_of(func, types.MethodType)
+    if (
+        is_method
+        and not is_of(func.__func__, types.FunctionType | types.MethodType)
+        and wrapped_function(func.__func__) is None
+    ):
         name = str(getattr(func, "__name__", ""))
         return call_method(look, Ref(METHOD, func.__self__, ref.root, name), args, keywords)
-    if isinstance(func, types.MethodType):
+    if is_method:
         root = "self" if is_first else ref.root
         return look.call((Ref(EXACT, func.__func__, root),), [exactly(func.__self__, root), *args], keywords,
                           is_first=is_first)  # fmt: skip
-    if isinstance(func, weakref.ReferenceType):
+    if is_of(func, weakref.ReferenceType):
         target = weakref.ReferenceType.__call__(func)
         return FRESH if target is None else exactly(target, ref.root)
-    if isinstance(func, operator.attrgetter | operator.itemgetter | operator.methodcaller):
+    if is_of(func, operator.attrgetter | operator.itemgetter | operator.methodcaller):
         return _call_getter(look, func, args)
-    if isinstance(func, type):
+    if is_of(func, type):
         if func is type and len(args) == 1:
             return type_of(args[0])
         return make(look, func, ref.root, args, keywords)
-    if isinstance(func, types.BuiltinFunctionType | types.MethodWrapperType):
+    if is_of(func, types.BuiltinFunctionType | types.MethodWrapperType):
         owner = getattr(func, "__self__", None)
-        if owner is None or isinstance(owner, types.ModuleType):
+        if owner is None or is_of(owner, types.ModuleType):
             return call_builtin(look, func, args, keywords)
         return call_method(look, Ref(METHOD, owner, ref.root, func.__name__), args, keywords)
-    if isinstance(func, functools.partial):
+    if is_of(func, functools.partial):
         held = [exactly(v, ref.root) for v in func.args]
         more = {k: exactly(v, ref.root) for k, v in func.keywords.items()}
         return look.call((Ref(EXACT, func.func, ref.root),), [*held, *args], {**more, **keywords})
-    if isinstance(wrapped := own_attribute(func, "__wrapped__"), types.FunctionType) and inert.is_inert(
-        type(func).__module__
+    if (inner := wrapped_function(func)) is not None:
+        return _call_wrapper(look, func, inner, ref.root, args, keywords, is_first=is_first)
+    if is_of(wrapped := own_attribute(func, "__wrapped__"), types.FunctionType) and inert.is_inert(
+        module_of(type(func))
     ):
         return look.call((Ref(EXACT, wrapped, ref.root),), args, keywords)  # functools.cache and the like
     call = class_attribute(type(func), "__call__")
-    if isinstance(call, types.FunctionType):
+    if is_of(call, types.FunctionType):
         root = "self" if is_first else ref.root
         return look.call((Ref(EXACT, call, root),), [exactly(func, root), *args], keywords)
-    if isinstance(func, types.MethodDescriptorType | types.WrapperDescriptorType) and args:
+    if is_of(func, types.MethodDescriptorType | types.WrapperDescriptorType) and args:
         if func.__name__ in {"__setattr__", "__delattr__"}:
             look.change(tuple(r for r in args[0] if r.kind in {EXACT, PART}))
         return call_method_of(look, args[0], func.__name__, args[1:], keywords)
-    if isinstance(func, types.ClassMethodDescriptorType):
+    if is_of(func, types.ClassMethodDescriptorType):
         return FRESH
     kind = inert.kind_of_class(type(func))
     if kind != "immutable" and not (kind == "callable" and inert.is_inert_package(getattr(func, "__module__", ""))):
@@ -133,6 +140,25 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     change_out(look, keywords)
     pass_to_unknown(look, args, keywords)
     return from_library(look, module, name, args, keywords, is_pure=is_ufunc)
+
+
+def _call_wrapper(  # noqa: PLR0917 - what a call consists of
+    look: Look,
+    func: Any,
+    inner: Any,
+    root: str,
+    args: list[Value],
+    keywords: dict[str, Value],
+    *,
+    is_first: bool,
+) -> Value:
+    """Call what wrapt or amorsize wraps, and what wrapt calls in its place with function, object and arguments."""
+    found = look.call((Ref(EXACT, inner, root),), args, keywords, is_first=is_first)
+    wrapper = wrapper_function(func)
+    if wrapper is None:
+        return found
+    given = [exactly(inner, root), args[0] if args else FRESH, held_in(all_of(args, {}), tuple)]
+    return union(found, look.call((Ref(EXACT, wrapper, root),), [*given, held_in(all_of([], keywords), dict)], {}))
 
 
 def _call_function(
@@ -200,19 +226,19 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
 def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Call something made on the way: by its class's code, or as what it holds, if that is functions."""
     kind = ref.value.kind
-    if isinstance(kind, type):
+    if is_of(kind, type):
         method = class_attribute(kind, "__call__")
-        if isinstance(method, types.FunctionType):
-            return look.call((Ref(EXACT, method, kind.__name__),), [(ref,), *args], keywords)
+        if is_of(method, types.FunctionType):
+            return look.call((Ref(EXACT, method, name_of(kind)),), [(ref,), *args], keywords)
     if kind == INNER_CLASS:
         for meta in ref.value.held.get(METACLASS, FRESH):
             method = class_attribute(meta.value, "__call__")
-            if isinstance(method, types.FunctionType):
+            if is_of(method, types.FunctionType):
                 look.call((Ref(EXACT, method, meta.root),), [(ref,), *args], keywords)
         ref.value.put(ITEMS, all_of(args, keywords))
         pass_to_unknown(look, args, keywords)
         return (ref,)
-    if isinstance(kind, tuple) and args:
+    if is_of(kind, tuple) and args:
         return look.call(attr(look, args[0], str(kind[1])), [ref.value.all()], {})
     given = union(all_of(args, keywords), ref.value.all())
     held = tuple(r for r in ref.value.all() if r.kind in {CODE, BOUND, METHOD} or is_function(r))
@@ -229,13 +255,13 @@ def _call_part(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Valu
     """Call what is somewhere in a value: each function there is, and objects that can be called."""
     out: Value = FRESH
     for target in look.within(ref.value):
-        if isinstance(target, FUNCTIONS) or isinstance(class_attribute(type(target), "__call__"), types.FunctionType):
+        if is_function(Ref(EXACT, target)):
             out = union(out, look.call((Ref(EXACT, target, ref.root),), args, keywords))
-        elif isinstance(target, type):
+        elif is_of(target, type):
             out = union(out, make(look, target, ref.root, args, keywords))
-        elif isinstance(target, weakref.ReferenceType):
+        elif is_of(target, weakref.ReferenceType):
             out = union(out, _call_exact(look, Ref(EXACT, target, ref.root), args, keywords, is_first=False))
-        elif inert.kind_of_class(type(target)) == "unknown":
+        elif inert.kind_of_class(type(target)) == "unknown" or hides_names(type(target)):
             look.doubt((ref,), "it is called, and what it is cannot be told")
     pass_to_unknown(look, args, keywords)
     return out
@@ -261,7 +287,7 @@ def _call_getter(look: Look, func: Any, args: list[Value]) -> Value:
 
 
 def _imported(look: Look, args: list[Value]) -> Value:
-    names = [ref.value for value in args[:1] for ref in value if ref.kind == EXACT and isinstance(ref.value, str)]
+    names = [ref.value for value in args[:1] for ref in value if ref.kind == EXACT and is_of(ref.value, str)]
     module = sys.modules.get(names[0]) if len(names) == 1 else None
     if module is None:
         look.unproved.setdefault("import_module()", "what it imports is known at run time only")
@@ -274,10 +300,11 @@ def _functions_in(func: types.FunctionType, depth: int) -> list[types.FunctionTy
     found: dict[int, types.FunctionType] = {}
     for cell in func.__closure__ or ():
         held = cell_value(cell)
-        if held is ABSENT or isinstance(held, type):
+        if held is ABSENT or is_of(held, type):
             continue
-        for inner in within(held) if not isinstance(held, types.FunctionType) else [held]:
-            if not isinstance(inner, types.FunctionType):
+        for inner in within(held) if not is_of(held, types.FunctionType) else [held]:
+            inner = wrapped_function(inner) or inner  # noqa: PLW2901 - the same function
+            if not is_of(inner, types.FunctionType):
                 continue
             if not inert.is_inert(inert.code_module(inner)):
                 found[id(inner)] = inner

@@ -27,6 +27,7 @@ from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
 from amorsize._analysis.walk.state import Found, Walk, shape
+from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -148,7 +149,7 @@ def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> D
         items: Some of the items it is to be given, as far as they are known; those of the latest look, if none are.
     """
     # A bound method is a new object each time it is asked for.
-    key = (id(func.__func__), id(func.__self__)) if isinstance(func, types.MethodType) else (id(func), 0)
+    key = (id(func.__func__), id(func.__self__)) if is_of(func, types.MethodType) else (id(func), 0)
     found = _known.get(key)
     if found is not None and not _is_same(found.func, func):
         found = None
@@ -184,13 +185,13 @@ def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
                 part = type(value.__self__)
             elif not inert.is_python_class(part):
                 continue
-            module = inert.code_module(part) if part is value else part.__module__
+            module = inert.code_module(part) if part is value else module_of(part)
             if not inert.is_inert(module) and len(found) < _MOST_PARTS:
                 found[id(part)] = part
     return tuple(found.values())
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, types.MethodType) and isinstance(other, types.MethodType):
+    if is_of(one, types.MethodType) and is_of(other, types.MethodType):
         return one.__func__ is other.__func__ and one.__self__ is other.__self__
     return one is other

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize._analysis.calls import call_each
 from amorsize._analysis.look import MORE, Look
 from amorsize._analysis.values import EXACT, Ref, all_of, exactly, made, parameter, union
+from amorsize._attribute import is_of, name_of
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -65,30 +66,30 @@ def effects_of(func: Callable[..., Any], parts: Iterable[Any] = ()) -> Effects:
         return _follow(func, parts)
     except Exception as error:  # noqa: BLE001 - odd objects raise anything when they are looked at; then nothing is known
         pass_on(error)
-        return Effects((), (), (), {type(error).__name__: MORE}, "")
+        return Effects((), (), (), {name_of(type(error)): MORE}, "")
 
 
 def _follow(func: Callable[..., Any], parts: Iterable[Any]) -> Effects:
     look = Look(call_each)
     bound, inner = [], func
-    while isinstance(inner, functools.partial):
+    while is_of(inner, functools.partial):
         bound += [*inner.args, *inner.keywords.values()]
         inner = inner.func
-    name = str(getattr(inner, "__name__", "") or type(inner).__name__)
-    if isinstance(inner, types.FunctionType):
+    name = str(getattr(inner, "__name__", "") or name_of(type(inner)))
+    if is_of(inner, types.FunctionType):
         name = inner.__name__
-    elif isinstance(inner, types.BuiltinFunctionType | types.MethodWrapperType):
-        name = type(inner.__self__).__name__ if inner.__self__ is not None else name
-    elif not isinstance(inner, type):
+    elif is_of(inner, types.BuiltinFunctionType | types.MethodWrapperType):
+        name = name_of(type(inner.__self__)) if inner.__self__ is not None else name
+    elif not is_of(inner, type):
         name = "self"
     args = [exactly(value, f"bound argument {i}" if i else "self") for i, value in enumerate(bound)]
-    if isinstance(func, functools.partial):
+    if is_of(func, functools.partial):
         args = [exactly(v, parameter(inner, i)) for i, v in enumerate(func.args)]
         keywords = {k: exactly(v, k) for k, v in func.keywords.items()}
     else:
         keywords = {}
     # What is new in each item may change without harm; what its class and its methods lead to may not.
-    held = all_of((made(part) if isinstance(part, type) else exactly(part, "an item") for part in parts), {})
+    held = all_of((made(part) if is_of(part, type) else exactly(part, "an item") for part in parts), {})
     if held:
         args += [union(held, made(None, held))] * _n_items_taken(inner, len(args))
     look.call((Ref(EXACT, inner, name),), args, keywords, is_first=True)
@@ -105,5 +106,5 @@ def _n_items_taken(func: Any, n_bound: int) -> int:
     code = getattr(function, "__code__", None)
     if code is None:
         return 1
-    n_bound += isinstance(func, types.MethodType)
+    n_bound += is_of(func, types.MethodType)
     return max(1, int(code.co_argcount) - n_bound - len(function.__defaults__ or ()))

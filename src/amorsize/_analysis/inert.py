@@ -15,8 +15,10 @@ import sys
 import types
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from amorsize._attribute import bases_of, module_of, name_of, namespace_of, once_per_class, path_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 T = TypeVar("T")
 
@@ -129,36 +131,18 @@ _CACHED: Final = type(functools.cache(lambda: None))
 
 def type_path(kind: type) -> str:
     """Spell a type as ``module.qualname``."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return path_of(kind)
 
-
-_MOST_CLASSES: Final = 4096
 
 _WRAPPED: Final = frozenset({staticmethod, classmethod})
 
 
-def _once_per_class(tell: Callable[[type], T]) -> Callable[[type], T]:
-    """Remember what is told of classes, by their identity: a metaclass may have an equality and a hash of its own."""
-    told: dict[int, tuple[type, T]] = {}
-
-    @functools.wraps(tell)
-    def remembered(kind: type) -> T:
-        known = told.get(id(kind))
-        if known is None or known[0] is not kind:
-            if len(told) >= _MOST_CLASSES:
-                told.clear()
-            known = told[id(kind)] = kind, tell(kind)
-        return known[1]
-
-    return remembered
-
-
-@_once_per_class
+@once_per_class
 def is_python_class(kind: type) -> bool:
     """Tell whether a class was written in Python, so that its methods can be looked at."""
-    if kind is object or kind.__module__ == "builtins":
+    if kind is object or module_of(kind) == "builtins":
         return False
-    held = kind.__dict__
+    held = namespace_of(kind)
     if "__slots__" in held:
         return True
     # The class statement gives these two their words; types made in C that have such attributes have others.
@@ -169,10 +153,10 @@ def is_python_class(kind: type) -> bool:
     if any(type(getattr(value, "__func__", value) if type(value) in _WRAPPED else value) is types.FunctionType
            for value in held.values()):  # fmt: skip
         return True
-    return any(is_python_class(base) for base in kind.__bases__)
+    return any(is_python_class(base) for base in bases_of(kind)[1:])
 
 
-@_once_per_class
+@once_per_class
 def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line per kind
     """
     Say what an instance of a class is, by what it is built on.
@@ -182,8 +166,8 @@ def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
         ``"generator"`` (of random numbers), ``"iterator"``, ``"state"`` (a stream, lock, handle or the like), or
         ``"unknown"``.
     """
-    for base in kind.__mro__:
-        if base in _IMMUTABLE and base is not object:
+    for base in bases_of(kind):
+        if type(base) is type and base in _IMMUTABLE and base is not object:
             return "immutable"
         path = type_path(base)
         if path in _IMMUTABLE_NAMES:
@@ -191,12 +175,12 @@ def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
         if path in _DATA_NAMES:
             return "data"
         if path == "numpy.ndarray":
-            return "state" if any(type_path(b).endswith(".memmap") for b in kind.__mro__) else "array"
+            return "state" if any(type_path(b).endswith(".memmap") for b in bases_of(kind)) else "array"
         if path == "numpy.generic":
             return "immutable"
         if path in _GENERATOR_NAMES:
             return "generator"
-        if base in CONTAINERS:
+        if type(base) is type and base in CONTAINERS:
             return "container"
         if base is types.GeneratorType or base is types.CoroutineType or base is types.AsyncGeneratorType:
             return "iterator"
@@ -204,9 +188,9 @@ def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
             return "object"
         if base is object or is_python_class(base):
             continue
-        if path == "_sre.SRE_Scanner" or (base.__module__ in _ITERATOR_MODULES and hasattr(base, "__next__")):
+        if path == "_sre.SRE_Scanner" or (module_of(base) in _ITERATOR_MODULES and "__next__" in namespace_of(base)):
             return "iterator"
-        if base.__module__.partition(".")[0] in {
+        if module_of(base).partition(".")[0] in {
             "_io",
             "io",
             "_thread",
@@ -219,7 +203,7 @@ def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
             return "state"
         if base is type or issubclass(base, type) or base in _CALLABLES:
             return "callable"
-        if base.__name__ in {"cython_function_or_method", "fused_cython_function"}:
+        if name_of(base) in {"cython_function_or_method", "fused_cython_function"}:
             return "callable"
         if base in _TRANSPARENT:
             continue

@@ -12,6 +12,7 @@ from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr
 from amorsize._analysis.special import special
 from amorsize._analysis.values import EXACT, FRESH, MADE, Ref, Value, class_attribute, exactly, items_of
+from amorsize._attribute import bases_of, module_of, name_of, namespace_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -64,10 +65,10 @@ def _ask_hooks(look: Look, kind: type) -> None:
         if len(kinds) < _MOST_SUBCLASSES:
             kinds += type.__subclasses__(current)
         else:
-            look.unproved.setdefault(kind.__name__, "it has more subclasses than are looked at")
+            look.unproved.setdefault(name_of(kind), "it has more subclasses than are looked at")
             return
     for current in {id(current): current for current in kinds}.values():
-        if not inert.is_inert(current.__module__):
+        if not inert.is_inert(module_of(current)):
             _ask_hook(look, current)
 
 
@@ -76,19 +77,19 @@ def _ask_hook(look: Look, kind: type) -> None:
     func = getattr(hook, "__func__", hook)
     if issubclass(type(func), types.FunctionType) and not inert.is_inert(inert.code_module(func)):
         given = (
-            [FRESH] if func is hook or issubclass(type(hook), staticmethod) else [exactly(kind, kind.__name__), FRESH]
+            [FRESH] if func is hook or issubclass(type(hook), staticmethod) else [exactly(kind, name_of(kind)), FRESH]
         )
-        look.call((Ref(EXACT, func, kind.__name__),), given, {})
+        look.call((Ref(EXACT, func, name_of(kind)),), given, {})
     for name in ("__instancecheck__", "__subclasscheck__"):
         method = class_attribute(type(kind), name)
         if issubclass(type(method), types.FunctionType) and not inert.is_inert(inert.code_module(method)):
-            look.call((Ref(EXACT, method, kind.__name__),), [exactly(kind, kind.__name__), FRESH], {})
+            look.call((Ref(EXACT, method, name_of(kind)),), [exactly(kind, name_of(kind)), FRESH], {})
 
 
 def _read_members(look: Look, asked: Value, kind: type) -> None:
     """Follow the properties that a protocol reads."""
-    for base in kind.__mro__:
-        if base.__dict__.get("_is_protocol") is True:
-            names = {*base.__dict__, *inspect.get_annotations(base)}
+    for base in bases_of(kind):
+        if namespace_of(base).get("_is_protocol") is True:
+            names = {*namespace_of(base), *inspect.get_annotations(base)}
             for name in sorted(name for name in names if not name.startswith("_")):
                 attr(look, asked, name)

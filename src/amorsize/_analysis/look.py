@@ -25,6 +25,7 @@ from amorsize._analysis.values import (
     union,
     within,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,13 +92,13 @@ class Look:
     def change(self, value: Value) -> None:
         """Note that what *value* stands for is changed."""
         for ref in value:
-            if ref.kind in {EXACT, PART, METHOD} and not isinstance(ref.value, Thing) and not is_constant(ref):
+            if ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, Thing) and not is_constant(ref):
                 self.changes[ref.root] = None
 
     def doubt(self, value: Value, why: str, depth: int = 2) -> None:
         """Note that nobody knows what happens to what *value* stands for."""
         for ref in value:
-            if ref.kind in {EXACT, PART, METHOD} and not isinstance(ref.value, Thing) and not is_constant(ref):
+            if ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, Thing) and not is_constant(ref):
                 self.unproved.setdefault(ref.root, why)
             elif ref.kind == MADE and depth:
                 self.doubt(ref.value.all(), why, depth - 1)

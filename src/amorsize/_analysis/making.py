@@ -31,6 +31,7 @@ from amorsize._analysis.values import (
     union,
     within,
 )
+from amorsize._attribute import is_of, module_of, name_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -50,17 +51,17 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
     if issubclass(kind, type) and len(args) >= 3:
         derive(look, given)
         special(look, parts_of(given), "__set_name__")
-    if inert.kind_of_class(kind) == "generator" and kind.__module__ == "random":
+    if inert.kind_of_class(kind) == "generator" and module_of(kind) == "random":
         return made(kind)  # its own generator; what the module loads to seed it is its own affair
-    if inert.is_python_class(kind) and not inert.is_inert(kind.__module__):
+    if inert.is_python_class(kind) and not inert.is_inert(module_of(kind)):
         return _make_python(look, kind, root, args, keywords)
     if inert.is_python_class(kind):
         me = (Ref(MADE, Thing(kind, given)),)
-        if kind.__module__ == "contextlib":
-            manage(look, kind.__name__, args, keywords)
+        if module_of(kind) == "contextlib":
+            manage(look, name_of(kind), args, keywords)
         pass_to_unknown(look, args, keywords)
         return me
-    drain(look, given, kind.__name__)
+    drain(look, given, name_of(kind))
     pass_to_unknown(look, args, keywords)
     if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
         return _make_getter(kind, args)
@@ -70,7 +71,7 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
         return made(None, given)
     if kind is memoryview:
         return parts_of(given)
-    if kind in {list, tuple, dict, enumerate, zip, map, filter, reversed} or inert.is_inert(kind.__module__):
+    if kind in {list, tuple, dict, enumerate, zip, map, filter, reversed} or inert.is_inert(module_of(kind)):
         found = union(items_of(given), special(look, given, "__iter__", "__next__", "keys", "__getitem__"))
         # Of map: what its function returns has been followed by now; it may be a part of anything it was given.
         return made(kind if kind in {list, tuple, dict} else None, union(found, union(items_of(found), given)))
@@ -86,27 +87,27 @@ def _make_python(look: Look, kind: type, root: str, args: list[Value], keywords:
     look.alive.append((args, keywords))
     followed = False
     meta = class_attribute(type(kind), "__call__")
-    if isinstance(meta, types.FunctionType) and not inert.is_inert(inert.code_module(meta)):
+    if is_of(meta, types.FunctionType) and not inert.is_inert(inert.code_module(meta)):
         found = look.call((Ref(EXACT, meta, root),), [exactly(kind, root), *args], keywords)
         me = look.objects[key] = union(me, found)
     for name in ("__new__", "__init__"):
         method = class_attribute(kind, name)
         method = getattr(method, "__func__", method)
-        if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+        if is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
             followed = True
-            first = exactly(kind, kind.__name__) if name == "__new__" else me
+            first = exactly(kind, name_of(kind)) if name == "__new__" else me
             found = look.call((Ref(EXACT, method, root),), [first, *args], keywords)
             if name == "__new__":
                 me = look.objects[key] = union(me, found)
     base = class_attribute(kind, "__init__")
-    if not followed or not isinstance(base, types.FunctionType) or issubclass(kind, _BUILT_IN_CONTAINERS):
+    if not followed or not is_of(base, types.FunctionType) or issubclass(kind, _BUILT_IN_CONTAINERS):
         given = all_of(args, keywords)
         me[0].value.put(ITEMS, union(given, items_of(given)))
         pass_to_unknown(look, args, keywords)
     # What the object is when it is made, and when nobody has it any more.
     for name in ("__post_init__", "__del__"):
         method = class_attribute(kind, name)
-        if isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
+        if is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
             look.call((Ref(EXACT, method, root),), [me], {})
     return me
 
@@ -115,7 +116,7 @@ def _make_getter(kind: type, args: list[Value]) -> Value:
     """Make a getter of names that the code has; of others, anything may come back."""
     names = [[ref.value for ref in value if ref.kind == EXACT] for value in args]
     try:
-        return exactly(kind(*[known[0] for known in names]), kind.__name__)
+        return exactly(kind(*[known[0] for known in names]), name_of(kind))
     except (IndexError, TypeError):
         if kind is operator.methodcaller and names and names[0]:
             return made(("methodcaller", names[0][0]), all_of(args[1:], {}))
@@ -128,11 +129,11 @@ def derive(look: Look, given: Value, keywords: dict[str, Value] | None = None) -
     for kind in _classes_in(look, given):
         hook = class_attribute(kind, "__init_subclass__")
         hook = getattr(hook, "__func__", hook)
-        if isinstance(hook, types.FunctionType):
-            look.call((Ref(EXACT, hook, kind.__name__),), [exactly(kind, kind.__name__)], named)
+        if is_of(hook, types.FunctionType):
+            look.call((Ref(EXACT, hook, name_of(kind)),), [exactly(kind, name_of(kind))], named)
         for name in ("__new__", "__init__"):
             if (method := _own_method(type(kind), name)) is not None:
-                look.call((Ref(EXACT, method, type(kind).__name__),), [FRESH, FRESH, given, FRESH], named)
+                look.call((Ref(EXACT, method, name_of(type(kind))),), [FRESH, FRESH, given, FRESH], named)
 
 
 def prepare(look: Look, metaclasses: Value, bases: Value, keywords: dict[str, Value]) -> None:
@@ -140,9 +141,9 @@ def prepare(look: Look, metaclasses: Value, bases: Value, keywords: dict[str, Va
     for kind in _classes_in(look, metaclasses):
         if (method := _own_method(kind, "__prepare__")) is not None:
             given = [FRESH, bases]
-            if isinstance(class_attribute(kind, "__prepare__"), classmethod):
-                given.insert(0, exactly(kind, kind.__name__))
-            names = look.call((Ref(EXACT, method, kind.__name__),), given, keywords)
+            if is_of(class_attribute(kind, "__prepare__"), classmethod):
+                given.insert(0, exactly(kind, name_of(kind)))
+            names = look.call((Ref(EXACT, method, name_of(kind)),), given, keywords)
             special(look, names, "__setitem__", "__getitem__", "__delitem__", "__missing__")
 
 
@@ -154,7 +155,7 @@ def metaclasses_of(look: Look, bases: Value) -> Value:
             out = union(out, ref.value.held.get(METACLASS, FRESH))
     for kind in _classes_in(look, bases):
         if type(kind) is not type:
-            out = union(out, exactly(type(kind), type(kind).__name__))
+            out = union(out, exactly(type(kind), name_of(type(kind))))
     return out
 
 
@@ -162,8 +163,8 @@ def make_inner(look: Look, held: Value, metaclasses: Value) -> Value:
     """Return a class that the function makes: what its body and its bases hold may be had from it."""
     out = made(INNER_CLASS, held)
     for kind in _classes_in(look, metaclasses):
-        if not inert.is_inert(kind.__module__):
-            out[0].value.put(METACLASS, exactly(kind, kind.__name__))
+        if not inert.is_inert(module_of(kind)):
+            out[0].value.put(METACLASS, exactly(kind, name_of(kind)))
     return out
 
 
@@ -172,7 +173,7 @@ def _classes_in(look: Look, value: Value) -> list[type]:
     found: dict[int, type] = {}
     for ref in parts_of(value):
         held = [ref.value] if ref.kind == EXACT else look.within(ref.value) if ref.kind == PART else []
-        found |= {id(kind): kind for kind in held if isinstance(kind, type) and inert.is_python_class(kind)}
+        found |= {id(kind): kind for kind in held if is_of(kind, type) and inert.is_python_class(kind)}
     return list(found.values())
 
 
@@ -180,7 +181,7 @@ def _own_method(kind: type, name: str) -> types.FunctionType | None:
     """Return the function of a method where it is to be followed: written in Python, outside inert packages."""
     method = class_attribute(kind, name)
     method = getattr(method, "__func__", method)
-    is_followed = isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
+    is_followed = is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
     return method if is_followed else None
 
 
@@ -188,11 +189,11 @@ def type_of(value: Value) -> Value:
     out: Value = FRESH
     for ref in value:
         if ref.kind == EXACT:
-            out = union(out, exactly(type(ref.value), type(ref.value).__name__))
-        elif ref.kind == MADE and isinstance(ref.value.kind, type):
-            out = union(out, exactly(ref.value.kind, ref.value.kind.__name__))
+            out = union(out, exactly(type(ref.value), name_of(type(ref.value))))
+        elif ref.kind == MADE and is_of(ref.value.kind, type):
+            out = union(out, exactly(ref.value.kind, name_of(ref.value.kind)))
         elif ref.kind == PART:
             for kind in dict.fromkeys(map(type, within(ref.value))):
                 if inert.is_python_class(kind):
-                    out = union(out, exactly(kind, kind.__name__))
+                    out = union(out, exactly(kind, name_of(kind)))
     return out

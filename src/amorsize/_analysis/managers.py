@@ -20,6 +20,7 @@ from amorsize._analysis.values import (
     exactly,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -72,6 +73,6 @@ def enter_for_wrapper(look: Look, func: types.FunctionType, root: str) -> None:
             continue
         me = exactly(held, root)
         recreate = class_attribute(type(held), "_recreate_cm")
-        if isinstance(recreate, types.FunctionType) and not inert.is_inert(inert.code_module(recreate)):
+        if is_of(recreate, types.FunctionType) and not inert.is_inert(inert.code_module(recreate)):
             me = union(me, look.call((Ref(EXACT, recreate, root),), [me], {}))
         enter(look, me)

@@ -43,6 +43,7 @@ from amorsize._analysis.values import (
     parts_of,
     union,
 )
+from amorsize._attribute import is_of, module_of, name_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -77,27 +78,27 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
 ) -> Value:
     """Call a method whose code cannot be read, by what its object is."""
     owner, name, given = ref.value, str(ref.name), all_of(args, keywords)
-    if isinstance(owner, Thing):
+    if is_of(owner, Thing):
         return _call_method_of_thing(look, owner, name, args, keywords)
-    kind = inert.kind_of_class(type(owner)) if not isinstance(owner, type) else "immutable"
+    kind = inert.kind_of_class(type(owner)) if not is_of(owner, type) else "immutable"
     pass_to_unknown(look, args, keywords)
     change_out(look, keywords)
-    if isinstance(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
+    if is_of(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
         look.depend_on_seed("the order of a set")
-    if isinstance(owner, str):
+    if is_of(owner, str):
         _call_method_of_text(look, owner, name, args, keywords)
-    if type(owner).__name__ == "ContextVar":
+    if name_of(type(owner)) == "ContextVar":
         return _call_variable(look, ref, name)
-    if name in {"cache_info", "cache_clear"} and isinstance(own_attribute(owner, "__wrapped__"), types.FunctionType):
+    if name in {"cache_info", "cache_clear"} and is_of(own_attribute(owner, "__wrapped__"), types.FunctionType):
         look.change((ref,))  # how often a cache was asked, each process counts for itself
     if kind == "immutable":
         if name in WRITERS:
             look.change(given)
         if name in {"__set__", "__delete__"} and args:
             look.change(args[0])
-        if isinstance(owner, type):
+        if is_of(owner, type):
             makes_class = name in _MAKING and issubclass(owner, type)
-            return from_library(look, owner.__module__, name, args, keywords, is_pure=makes_class)
+            return from_library(look, module_of(owner), name, args, keywords, is_pure=makes_class)
         # Of a ufunc: where, and what, is written.
         if name == "at" and args:
             look.change(args[0])
@@ -119,7 +120,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
             look.change((ref,))
         if kind == "data":
             look.doubt((ref,), f"its method {name} cannot be looked into")
-        if type(owner).__module__ == "array" and name in {"fromlist", "frombytes", "fromfile", "byteswap"}:
+        if module_of(type(owner)) == "array" and name in {"fromlist", "frombytes", "fromfile", "byteswap"}:
             look.change((ref,))
         if name in _SIZES:
             return FRESH
@@ -134,7 +135,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     if name in {"__init__", "__new__", "__init_subclass__", "__repr__", "__str__", "__eq__", "__hash__", "__dir__",
                 "__getattribute__", "__class__", "__format__", "__sizeof__", "__reduce__"}:  # fmt: skip
         return parts_of((ref,))
-    is_own = type(owner).__module__.partition(".")[0] in sys.stdlib_module_names
+    is_own = module_of(type(owner)).partition(".")[0] in sys.stdlib_module_names
     if kind == "unknown" and is_own and not name.startswith(_READING):
         look.change((ref,))
         return parts_of((ref,))
@@ -244,4 +245,4 @@ def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
 
 def _is_stateful_library(kind: type) -> bool:
     """Tell whether a class of the standard library written in Python is there to be changed: a queue, an event."""
-    return kind.__module__ in {"queue", "threading", "multiprocessing.queues", "asyncio.queues", "sched", "tempfile"}
+    return module_of(kind) in {"queue", "threading", "multiprocessing.queues", "asyncio.queues", "sched", "tempfile"}

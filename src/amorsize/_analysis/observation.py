@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.values import own_attributes
-from amorsize._attribute import attribute_of
+from amorsize._attribute import attribute_of, bases_of, is_of
 from amorsize._modules import loaded
 from amorsize._outside import pass_on
 
@@ -147,7 +147,7 @@ def _state(value: Any, *, pickles: bool) -> tuple[Any, Any]:  # noqa: C901, PLR0
             return _generator(value), None
         if kind == "iterator":
             return _iterator(value), None
-        if isinstance(value, bytearray):
+        if is_of(value, bytearray):
             return _checksum(value), None
         if attribute_of(value, "digest") and attribute_of(value, "hexdigest"):
             return value.digest(), None
@@ -156,7 +156,7 @@ def _state(value: Any, *, pickles: bool) -> tuple[Any, Any]:  # noqa: C901, PLR0
         if kind == "data":
             return _data(value), None
         version = attribute_of(value, "_version")  # a tensor of torch counts its changes
-        if isinstance(version, int):
+        if is_of(version, int):
             return version, None
     except Exception as error:  # noqa: BLE001 - whatever is odd about it: it cannot be read
         pass_on(error)
@@ -165,15 +165,15 @@ def _state(value: Any, *, pickles: bool) -> tuple[Any, Any]:  # noqa: C901, PLR0
 
 
 def _container(value: Any) -> tuple[Any, Any]:
-    if isinstance(value, types.SimpleNamespace):
+    if is_of(value, types.SimpleNamespace):
         return _attributes(value)
     own = _attributes(value) if inert.is_python_class(type(value)) else ((), ())
-    if isinstance(value, dict):
+    if is_of(value, dict):
         items: list[Any] = [x for pair in dict.items(value) for x in pair]
-    elif isinstance(value, types.MappingProxyType):
+    elif is_of(value, types.MappingProxyType):
         items = [x for pair in value.items() for x in pair]
     else:
-        base: Any = next(b for b in type(value).__mro__ if b in inert.CONTAINERS)
+        base: Any = next(b for b in bases_of(type(value)) if b in inert.CONTAINERS)
         items = list(base.__iter__(value))
     if len(items) > _MOST_VALUES:
         half = _MOST_VALUES // 2
@@ -206,7 +206,7 @@ def _checksum(value: Any) -> Any:
 
 def _generator(value: Any) -> Any:
     module = loaded("random")
-    if module is not None and isinstance(value, module.Random):
+    if module is not None and is_of(value, module.Random):
         return module.Random.getstate(value)
     return _numpy_state(value)
 
@@ -225,7 +225,7 @@ def _iterator(value: Any) -> Any:
     hint = getattr(type(value), "__length_hint__", None)
     if hint is not None:
         return hint(value)
-    if isinstance(value, types.GeneratorType | types.CoroutineType):
+    if is_of(value, types.GeneratorType | types.CoroutineType):
         return "ended"
     return _UNREADABLE
 
@@ -249,7 +249,7 @@ def _pickled(value: Any) -> Any:
     """Return the checksum of a small object's pickle; only of types whose pickling is not written in Python."""
     kind: Any = type(value)
     reduce = getattr(kind, "__reduce_ex__", None)
-    if isinstance(reduce, types.FunctionType) or isinstance(getattr(kind, "__getstate__", None), types.FunctionType):
+    if is_of(reduce, types.FunctionType) or is_of(getattr(kind, "__getstate__", None), types.FunctionType):
         return _UNREADABLE
     try:
         if kind.__sizeof__(value) > _PICKLED_BYTES:
@@ -269,9 +269,7 @@ def shared_by(items: Iterable[Any]) -> list[Any]:
         values |= within
         for key in within:
             counts[key] = counts.get(key, 0) + 1
-    return [
-        values[key] for key, count in counts.items() if count > 1 and not isinstance(values[key], tuple | frozenset)
-    ]
+    return [values[key] for key, count in counts.items() if count > 1 and not is_of(values[key], tuple | frozenset)]
 
 
 def _within(item: Any) -> dict[int, Any]:

@@ -31,6 +31,7 @@ from amorsize._analysis.values import (
     parts_of,
     union,
 )
+from amorsize._attribute import is_of, wrapped_function
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -79,8 +80,8 @@ def special(look: Look, value: Value, *names: str, args: list[Value] | None = No
     out: Value = FRESH
     for ref in value:
         for target in _targets(look, ref, is_any=names == TOUCHED):
-            kind: Any = target.kind if isinstance(target, Thing) else type(target)
-            if not inert.is_python_class(kind) or isinstance(target, types.FunctionType):
+            kind: Any = target.kind if is_of(target, Thing) else type(target)
+            if not inert.is_python_class(kind) or is_of(target, types.FunctionType):
                 continue
             for name in names:
                 method, is_bound = _method(kind, name)
@@ -100,9 +101,9 @@ def special(look: Look, value: Value, *names: str, args: list[Value] | None = No
 
 def _targets(look: Look, ref: Ref, *, is_any: bool) -> list[Any]:
     """Return the objects that may be meant; for any method, those in a container too."""
-    if ref.kind == MADE and isinstance(ref.value.kind, type):
+    if ref.kind == MADE and is_of(ref.value.kind, type):
         return [ref.value]
-    if ref.kind == EXACT and not isinstance(ref.value, _PLAIN_THINGS):
+    if ref.kind == EXACT and not is_of(ref.value, _PLAIN_THINGS):
         # What sorts, adds up or writes out a container does so with what is in it.
         is_container = is_any and inert.kind_of_class(type(ref.value)) == "container"
         return look.within(ref.value) if is_container else [ref.value]
@@ -112,14 +113,14 @@ def _targets(look: Look, ref: Ref, *, is_any: bool) -> list[Any]:
 def _method(kind: type, name: str) -> tuple[Any, bool]:
     """Return the special method of a class where it is to be followed, and whether it takes no object."""
     held = class_attribute(kind, name)
-    func = held.__func__ if isinstance(held, staticmethod | classmethod) else held
-    if isinstance(func, types.FunctionType):
+    func = held.__func__ if is_of(held, staticmethod | classmethod) else held
+    if is_of(func, types.FunctionType):
         if inert.is_inert(inert.code_module(func)):
             return ABSENT, False
-        return (types.MethodType(func, kind), True) if isinstance(held, classmethod) else (func, False)
+        return (types.MethodType(func, kind), True) if is_of(held, classmethod) else (func, False)
     # An object that can be called stands for a method that is not given the object it is called on.
-    is_callable = held is not ABSENT and isinstance(class_attribute(type(held), "__call__"), types.FunctionType)
-    return (held, True) if is_callable and not isinstance(held, type) else (ABSENT, False)
+    is_callable = held is not ABSENT and is_of(class_attribute(type(held), "__call__"), types.FunctionType)
+    return (held, True) if is_callable and not is_of(held, type) else (ABSENT, False)
 
 
 def touch(look: Look, value: Value) -> Value:
@@ -128,7 +129,7 @@ def touch(look: Look, value: Value) -> Value:
     for ref in parts_of(value) if any(ref.kind == MADE for ref in value) else value:
         if ref.kind in {EXACT, PART} and not is_constant(ref):
             key: Any = (ref.kind, id(ref.value), ref.root)
-        elif ref.kind == MADE and isinstance(ref.value.kind, type):
+        elif ref.kind == MADE and is_of(ref.value.kind, type):
             key = (ref.kind, id(ref.value), ref.value.size)
         else:
             continue
@@ -155,11 +156,12 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> None:
             look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {})
         elif ref.kind == PART:
             for target in look.within(ref.value):
-                if isinstance(target, FUNCTIONS) and not isinstance(target, types.BuiltinFunctionType):
+                is_called = is_of(target, FUNCTIONS) or wrapped_function(target) is not None
+                if is_called and not is_of(target, types.BuiltinFunctionType):
                     inner = Ref(EXACT, target, ref.root)
                     look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {})
     for ref in value:
-        if ref.kind == METHOD and isinstance(ref.value, Thing):
+        if ref.kind == METHOD and is_of(ref.value, Thing):
             ref.value.put(ITEMS, parts)
         elif ref.kind == METHOD:
             look.call((ref,), [parts], {})
@@ -172,7 +174,7 @@ def missing(look: Look, value: Value) -> Value:
         if ref.kind not in {EXACT, PART}:
             continue
         for target in [ref.value] if ref.kind == EXACT else look.within(ref.value):
-            factory = target.default_factory if isinstance(target, collections.defaultdict) else None
+            factory = target.default_factory if is_of(target, collections.defaultdict) else None
             if factory is not None:
                 out = union(out, look.call((Ref(EXACT, factory, ref.root),), [], {}))
                 look.unproved.setdefault(ref.root, "reading a key that is missing adds it")
@@ -192,15 +194,13 @@ def drain(look: Look, value: Value, by: str) -> None:
             kind = inert.kind_of_class(type(target))
             if kind == "iterator" or (kind == "state" and by in _DRAINS):
                 look.change((ref,))
-            elif isinstance(target, set | frozenset) and by not in ORDERLESS and is_ordered_by_seed(target):
+            elif is_of(target, set | frozenset) and by not in ORDERLESS and is_ordered_by_seed(target):
                 look.depend_on_seed("the order of a set")
 
 
 def is_function(ref: Ref) -> bool:
     return ref.kind == EXACT and (
-        isinstance(ref.value, FUNCTIONS)
-        or (
-            isinstance(class_attribute(type(ref.value), "__call__"), types.FunctionType)
-            and not isinstance(ref.value, type)
-        )
+        is_of(ref.value, FUNCTIONS)
+        or wrapped_function(ref.value) is not None
+        or (is_of(class_attribute(type(ref.value), "__call__"), types.FunctionType) and not is_of(ref.value, type))
     )

@@ -10,7 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._analysis import inert
-from amorsize._attribute import attributes
+from amorsize._attribute import attributes, bases_of, is_of, name_of, namespace_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -105,7 +105,7 @@ def ref_key(ref: Ref) -> tuple[Any, ...]:
         return (MADE, id(ref.value), ref.value.size)
     if ref.kind in {BOUND, SUPER}:
         return (ref.kind, id(ref.value[0]), *(ref_key(inner) for inner in ref.value[1]))
-    if ref.kind == METHOD and isinstance(ref.value, Thing):
+    if ref.kind == METHOD and is_of(ref.value, Thing):
         return (METHOD, id(ref.value), ref.value.size, ref.name)
     return (ref.kind, id(ref.value), ref.root, str(ref.name))
 
@@ -136,12 +136,12 @@ _NAMED_THINGS: Final = (type, types.FunctionType, types.BuiltinFunctionType, typ
 
 def _own_part(ref: Ref) -> Value:
     """Return what may be in one value, and is not held by something made on the way."""
-    if ref.kind in {EXACT, PART, METHOD} and not isinstance(ref.value, Thing):
+    if ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, Thing):
         if ref.kind == PART:
             return (ref,)
         if is_constant(ref):
             return FRESH
-        if isinstance(ref.value, _NAMED_THINGS):
+        if is_of(ref.value, _NAMED_THINGS):
             return (ref,)
         return (Ref(PART, ref.value, ref.root),)
     return (ref,) if ref.kind in {MADE, CODE, BOUND} else FRESH
@@ -156,7 +156,7 @@ def parts_of(value: Value) -> Value:
         ref, depth, is_first = todo.pop()
         for part in _own_part(ref) if is_first else (ref, *_own_part(ref)):
             found.setdefault(ref_key(part), part)
-        if depth and isinstance(ref.value, Thing) and id(ref.value) not in seen:
+        if depth and is_of(ref.value, Thing) and id(ref.value) not in seen:
             seen.add(id(ref.value))
             todo += [(inner, depth - 1, False) for inner in reversed(ref.value.all())]
     return tuple(found.values())[:MOST_VALUES]
@@ -166,9 +166,9 @@ def items_of(value: Value) -> Value:
     """Return what may be directly in a value: its items, and what its attributes are."""
     out: Value = FRESH
     for ref in value:
-        if ref.kind == MADE or (ref.kind == METHOD and isinstance(ref.value, Thing)):
+        if ref.kind == MADE or (ref.kind == METHOD and is_of(ref.value, Thing)):
             out = union(out, ref.value.all())
-        elif ref.kind in {EXACT, PART, METHOD} and not isinstance(ref.value, _NAMED_THINGS):
+        elif ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, _NAMED_THINGS):
             out = union(out, tuple(r._replace(name=INSIDE) if r.kind == PART else r for r in _own_part(ref)))
     return out
 
@@ -204,9 +204,9 @@ def is_null(value: Value) -> bool:
 
 def is_constant(ref: Ref) -> bool:
     return ref.kind == EXACT and (
-        (not ref.root and not isinstance(ref.value, _NAMED_THINGS))
+        (not ref.root and not is_of(ref.value, _NAMED_THINGS))
         or type(ref.value) in inert.SCALARS
-        or (inert.kind_of_class(type(ref.value)) == "immutable" and type(ref.value).__name__ not in _LEADING)
+        or (inert.kind_of_class(type(ref.value)) == "immutable" and name_of(type(ref.value)) not in _LEADING)
     )
 
 
@@ -220,14 +220,14 @@ def may_change_in_place(ref: Ref) -> bool:
     if ref.kind == EXACT:
         kind = inert.kind_of_class(type(ref.value))
         if kind == "container":
-            return not isinstance(ref.value, tuple | frozenset)
+            return not is_of(ref.value, tuple | frozenset)
         if kind == "object":
             return False  # its method is followed
         return kind not in {"immutable", "callable"}
     return any(
         inert.kind_of_class(type(inner)) not in {"immutable", "callable", "object"}
         for inner in within(ref.value)
-        if not isinstance(inner, tuple | frozenset) and (inner is not ref.value or not _is_holder(ref))
+        if not is_of(inner, tuple | frozenset) and (inner is not ref.value or not _is_holder(ref))
     )
 
 
@@ -253,7 +253,7 @@ def within(value: Any) -> list[Any]:
                 continue
             seen.add(id(inner))
             what = inert.kind_of_class(kind)
-            if what == "immutable" and kind.__name__ not in _LEADING:
+            if what == "immutable" and name_of(kind) not in _LEADING:
                 continue
             if what not in {"container", "callable"}:
                 alike[kind] += 1
@@ -271,30 +271,28 @@ _LEADING: Final = frozenset(
 
 def _directly_in(value: Any) -> Iterable[Any]:
     kind = type(value)
-    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type | types.ModuleType):
+    if is_of(value, types.FunctionType | types.BuiltinFunctionType | type | types.ModuleType):
         return ()
-    if isinstance(value, types.MethodType):
+    if is_of(value, types.MethodType):
         return (value.__self__,)
-    if isinstance(value, functools.partial):
+    if is_of(value, functools.partial):
         return (*value.args, *value.keywords.values())
-    if isinstance(value, weakref.ReferenceType):
+    if is_of(value, weakref.ReferenceType):
         target = weakref.ReferenceType.__call__(value)
         return () if target is None else (target,)
     held: list[Any] = []
-    if isinstance(value, dict):
+    if is_of(value, dict):
         held += itertools.islice(itertools.chain.from_iterable(dict.items(value)), 2 * _MOST_EACH)
-    elif isinstance(value, types.MappingProxyType):
+    elif is_of(value, types.MappingProxyType):
         held += itertools.islice(value.values(), _MOST_EACH)
     else:
-        base = next(
-            (base for base in (list, tuple, set, frozenset, collections.deque) if isinstance(value, base)), None
-        )
+        base = next((base for base in (list, tuple, set, frozenset, collections.deque) if is_of(value, base)), None)
         if base is not None:
             plain: Any = base
             held += itertools.islice(plain.__iter__(value), _MOST_EACH)
-    if inert.is_python_class(kind) or isinstance(value, types.SimpleNamespace | BaseException):
+    if inert.is_python_class(kind) or is_of(value, types.SimpleNamespace | BaseException):
         held += [inner for _, inner in own_attributes(value)]
-    if isinstance(value, BaseException):
+    if is_of(value, BaseException):
         held += value.args
     return held
 
@@ -317,6 +315,8 @@ def own_attribute(value: Any, name: str) -> Any:
 
 
 def class_attribute(kind: type, name: str) -> Any:
+    if type(kind) is not type:  # its metaclass may have code that is asked for what it is built on
+        return next((namespace_of(base)[name] for base in bases_of(kind) if name in namespace_of(base)), ABSENT)
     for base in kind.__mro__:
         if name in base.__dict__:
             return base.__dict__[name]
@@ -325,24 +325,24 @@ def class_attribute(kind: type, name: str) -> Any:
 
 def attribute_after(kind: type, after: type, name: str) -> Any:
     """Find an attribute as ``super(after, ...)`` does."""
-    mro = list(kind.__mro__)
+    mro = list(bases_of(kind))
     start = mro.index(after) + 1 if after in mro else 1
-    return next((base.__dict__[name] for base in mro[start:] if name in base.__dict__), ABSENT)
+    return next((namespace_of(base)[name] for base in mro[start:] if name in namespace_of(base)), ABSENT)
 
 
 def element(value: Any, key: Any) -> Any:  # noqa: PLR0911 - one per kind of container
     if key is ABSENT:
         return ABSENT
     try:
-        if isinstance(value, types.MappingProxyType) and type(key) in inert.SCALARS:
+        if is_of(value, types.MappingProxyType) and type(key) in inert.SCALARS:
             return value.get(key, ABSENT)
-        if isinstance(value, dict):
+        if is_of(value, dict):
             return dict.get(value, key, ABSENT)
-        if isinstance(value, list):
+        if is_of(value, list):
             return list.__getitem__(value, key)
-        if isinstance(value, tuple):
+        if is_of(value, tuple):
             return tuple.__getitem__(value, key)
-        if isinstance(value, collections.deque):
+        if is_of(value, collections.deque):
             return collections.deque.__getitem__(value, key)
     except (IndexError, TypeError, KeyError):
         pass
@@ -378,7 +378,7 @@ def cell_name(func: types.FunctionType, name: str, held: Any) -> str:
 def n_parameters(ref: Ref) -> int:
     code = ref.value[0] if ref.kind == CODE else getattr(getattr(ref.value, "__func__", ref.value), "__code__", None)
     n = getattr(code, "co_argcount", 1)
-    return max(1, int(n) - (ref.kind == EXACT and isinstance(ref.value, types.MethodType)))
+    return max(1, int(n) - (ref.kind == EXACT and is_of(ref.value, types.MethodType)))
 
 
 def parameter(func: Any, position: int) -> str:
@@ -390,9 +390,9 @@ def parameter(func: Any, position: int) -> str:
 def own_attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the attributes that an object itself holds, without running code of its class."""
     yield from list(attributes(value).items())
-    for base in type(value).__mro__:
-        if "__slots__" in base.__dict__:
-            for name, member in base.__dict__.items():
+    for base in bases_of(type(value)):
+        if "__slots__" in namespace_of(base):
+            for name, member in namespace_of(base).items():
                 if type(member) is types.MemberDescriptorType:
                     try:
                         yield name, member.__get__(value)

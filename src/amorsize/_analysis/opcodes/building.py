@@ -29,6 +29,7 @@ from amorsize._analysis.values import (
     items_of,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -47,7 +48,7 @@ def make_function(frame: Frame, step: Step) -> None:
             if step.arg & bit:
                 held = frame.pop()
                 defaults = union(defaults, items_of(held)) if bit in {0x01, 0x02} else defaults
-    made = next((ref.value for ref in code if ref.kind == EXACT and isinstance(ref.value, types.CodeType)), None)
+    made = next((ref.value for ref in code if ref.kind == EXACT and is_of(ref.value, types.CodeType)), None)
     if made is None:
         frame.stack.append(FRESH)
         return

@@ -25,6 +25,7 @@ from amorsize._analysis.values import (
     parts_of,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -39,7 +40,7 @@ def call(frame: Frame, step: Step) -> None:
     names, frame.names = frame.names, ()
     if step.meaning == "call kw":
         named = frame.pop()
-        names = next((ref.value for ref in named if ref.kind == EXACT and isinstance(ref.value, tuple)), ())
+        names = next((ref.value for ref in named if ref.kind == EXACT and is_of(ref.value, tuple)), ())
     args = frame.pop_many(step.arg)
     second, first = frame.pop(), frame.pop()
     if is_null(first):

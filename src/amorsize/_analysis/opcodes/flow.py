@@ -24,6 +24,7 @@ from amorsize._analysis.values import (
     parts_of,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -46,7 +47,7 @@ def yield_value(frame: Frame, _: Step) -> None:
 def end(frame: Frame, step: Step) -> None:
     if _OPNAME[step.op] == "RAISE_VARARGS" and step.arg:
         raised = all_of(frame.pop_many(step.arg), {})
-        classes = tuple(ref for ref in raised if ref.kind == EXACT and isinstance(ref.value, type))
+        classes = tuple(ref for ref in raised if ref.kind == EXACT and is_of(ref.value, type))
         if any(inert.is_python_class(ref.value) for ref in classes):  # "raise Kind" calls it
             raised = union(raised, frame.look.call(classes, [], {}))
         frame.look.raised = union(frame.look.raised, union(raised, parts_of(raised)))
@@ -109,10 +110,10 @@ def pass_on(frame: Frame, step: Step) -> None:
 
 def _matched(frame: Frame, subject: Value, names: Value, kind: Value) -> Value:
     """Return what the attributes are that a class pattern takes."""
-    wanted = [str(n) for ref in names if isinstance(ref.value, tuple) for n in ref.value]
+    wanted = [str(n) for ref in names if is_of(ref.value, tuple) for n in ref.value]
     for ref in kind:
-        held = class_attribute(ref.value, "__match_args__") if isinstance(ref.value, type) else ABSENT
-        wanted += held if isinstance(held, tuple) else ()
+        held = class_attribute(ref.value, "__match_args__") if is_of(ref.value, type) else ABSENT
+        wanted += held if is_of(held, tuple) else ()
     out = subject
     for one in wanted:
         out = union(out, attr(frame.look, subject, one))

@@ -33,6 +33,7 @@ from amorsize._analysis.values import (
     union,
     views,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -66,7 +67,7 @@ def load_super_attr(frame: Frame, step: Step) -> None:
 
 
 def super_of(kind: Value, me: Value) -> Value:
-    return tuple(Ref(SUPER, (ref.value, me)) for ref in kind if ref.kind == EXACT and isinstance(ref.value, type))
+    return tuple(Ref(SUPER, (ref.value, me)) for ref in kind if ref.kind == EXACT and is_of(ref.value, type))
 
 
 def store_attr(frame: Frame, step: Step) -> None:
@@ -95,9 +96,9 @@ def load_item(frame: Frame, _: Step) -> None:
 def item(frame: Frame, owner: Value, key: Value) -> Value:
     out: Value = special(frame.look, owner, "__getitem__", args=[key])
     for ref in owner:
-        if ref.kind == EXACT and isinstance(ref.value, type):
+        if ref.kind == EXACT and is_of(ref.value, type):
             func = getattr(class_attribute(ref.value, "__class_getitem__"), "__func__", None)
-            if isinstance(func, types.FunctionType) and not inert.is_inert(inert.code_module(func)):
+            if is_of(func, types.FunctionType) and not inert.is_inert(inert.code_module(func)):
                 out = union(out, frame.look.call(attr(frame.look, (ref,), "__class_getitem__"), [key], {}))
     touch(frame.look, key)
     constant = _constant(key)
@@ -128,8 +129,8 @@ def store_item(frame: Frame, step: Step) -> None:
     special(frame.look, owner, name, args=[key, value])
     for ref in owner:
         method = class_attribute(type(ref.value), name) if ref.kind == EXACT else ABSENT
-        is_followed = isinstance(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
-        if ref.kind == EXACT and constant is not ABSENT and isinstance(ref.value, dict):
+        is_followed = is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
+        if ref.kind == EXACT and constant is not ABSENT and is_of(ref.value, dict):
             if not is_followed:
                 is_first = is_empty(element(ref.value, constant))
                 frame.look.store(("item", id(ref.value), constant), value)
@@ -137,7 +138,7 @@ def store_item(frame: Frame, step: Step) -> None:
             continue
         if is_followed:
             continue
-        if ref.kind in {MADE, METHOD} and isinstance(ref.value, Thing):
+        if ref.kind in {MADE, METHOD} and is_of(ref.value, Thing):
             ref.value.put(ITEMS, union(value, key))
             continue
         frame.look.change((ref,))

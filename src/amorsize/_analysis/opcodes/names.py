@@ -11,6 +11,7 @@ from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr
 from amorsize._analysis.frame import CALLEE_FIRST
 from amorsize._analysis.values import ABSENT, EXACT, FRESH, NO_VALUE, NULL, Ref, Value, is_empty, union
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -108,7 +109,7 @@ def store_name(frame: Frame, _: Step) -> None:
 
 def load_const(frame: Frame, step: Step) -> None:
     value = step.value
-    if isinstance(value, tuple | frozenset) or type(value) in inert.SCALARS or isinstance(value, types.CodeType):
+    if is_of(value, tuple | frozenset) or type(value) in inert.SCALARS or is_of(value, types.CodeType):
         frame.stack.append((Ref(EXACT, value),))
     else:
         frame.stack.append(FRESH)

@@ -25,6 +25,7 @@ from amorsize._analysis.values import (
     may_change_in_place,
     union,
 )
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -60,7 +61,7 @@ def binary(frame: Frame, step: Step) -> None:
         out = union(out, tuple(ref for ref in left if ref.kind != EXACT or not is_constant(ref)))
     out = union(out, special(frame.look, left, *names, args=[right]))
     out = union(out, special(frame.look, right, *_ARITHMETIC, args=[left]))
-    if any(ref.kind == EXACT and isinstance(ref.value, str) for ref in left):  # "%s" % value
+    if any(ref.kind == EXACT and is_of(ref.value, str) for ref in left):  # "%s" % value
         touch(frame.look, right)
     frame.stack.append(out)
 
@@ -75,7 +76,7 @@ def _operands_in(left: Value, right: Value, step: Step) -> Value:
             ref.kind == EXACT and inert.kind_of_class(type(ref.value)) in {"container", "unknown"}
         ):
             out = union(out, copied((ref,)))
-        elif step.arg == _OR and ref.kind == EXACT and isinstance(ref.value, type):  # a union, as isinstance takes it
+        elif step.arg == _OR and ref.kind == EXACT and is_of(ref.value, type):  # a union, as isinstance takes it
             out = union(out, held_in((ref,)))
     return out
 

@@ -19,6 +19,7 @@ from amorsize._analysis.walk.code import look_at_builtin, look_at_function
 from amorsize._analysis.walk.modules import look_at_attributes, look_at_class, look_at_module
 from amorsize._analysis.walk.objects import look_at_object
 from amorsize._analysis.walk.state import Walk
+from amorsize._attribute import is_of, module_of, wrapped_function, wrapper_function
 
 # Attribute names through which code reaches all that an object holds.
 _ANY_ATTRIBUTE: Final = frozenset(
@@ -28,14 +29,14 @@ _ANY_ATTRIBUTE: Final = frozenset(
 
 def enter(walk: Walk, func: Any) -> None:
     """Begin at a function of any kind; what it names directly goes by its own name."""
-    while isinstance(func, functools.partial):
+    while is_of(func, functools.partial):
         for i, value in enumerate((*func.args, *func.keywords.values())):
             walk.visit(f"argument {i} of the partial", value)
         func = func.func
-    if isinstance(func, types.MethodType):
+    if is_of(func, types.MethodType):
         walk.visit("self", func.__self__)
         func = func.__func__
-    if isinstance(func, types.FunctionType):
+    if is_of(func, types.FunctionType):
         look_at_function(walk, "", func)
     else:
         # A decorator's object has the name of its function; "self" is what an object's own methods call it.
@@ -63,33 +64,36 @@ def run(walk: Walk) -> None:
 
 
 def _look(walk: Walk, path: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch per kind of object
-    if isinstance(value, types.FunctionType):
+    if is_of(value, types.FunctionType):
         look_at_function(walk, path, value)
-    elif isinstance(value, types.ModuleType):
+    elif is_of(value, types.ModuleType):
         look_at_module(walk, path, value)
-    elif isinstance(value, type):
+    elif is_of(value, type):
         look_at_class(walk, path, value)
-    elif isinstance(value, types.MethodType):
+    elif is_of(value, types.MethodType):
         walk.visit(path, value.__self__)
-        if isinstance(value.__func__, types.FunctionType):
+        if is_of(value.__func__, types.FunctionType):
             walk.visit(path, value.__func__)
-    elif isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+    elif is_of(value, types.BuiltinFunctionType | types.MethodWrapperType):
         look_at_builtin(walk, path, value)
-    elif isinstance(value, functools.partial):
+    elif is_of(value, functools.partial):
         for inner in (value.func, *value.args, *value.keywords.values()):
             walk.visit(path, inner)
-    elif isinstance(value, functools.cached_property):
+    elif is_of(value, functools.cached_property):
         walk.visit(path, value.func)
-    elif isinstance(value, property):
+    elif is_of(value, property):
         for inner in (value.fget, value.fset):
             walk.visit(path, inner)
-    elif isinstance(value, classmethod | staticmethod):
+    elif is_of(value, classmethod | staticmethod):
         walk.visit(path, value.__func__)
-    elif isinstance(value, types.CellType):
+    elif is_of(value, types.CellType):
         with_contents = cell_value(value)
         if with_contents is not ABSENT:
             walk.visit(path, with_contents)
-    elif type(value).__module__ == "cachetools._cached":  # like functools.cache: each process has its own
+    elif (wrapped := wrapped_function(value)) is not None:
+        walk.visit(path, wrapped)
+        walk.visit(path, wrapper_function(value))
+    elif module_of(type(value)) == "cachetools._cached":  # like functools.cache: each process has its own
         walk.visit(path, value.__wrapped__)
     else:
         look_at_object(walk, path, value)

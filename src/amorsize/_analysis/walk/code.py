@@ -12,6 +12,7 @@ from amorsize._analysis.bytecode import chains_of, names_of, unknown_ops
 from amorsize._analysis.values import ABSENT, cell_name, cell_value
 from amorsize._analysis.walk.modules import look_into_library
 from amorsize._analysis.walk.state import Cell, Found, Walk
+from amorsize._attribute import is_of, name_of
 from amorsize._modules import loaded
 
 _BUILTINS: Final = vars(builtins)
@@ -46,7 +47,7 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
 def _look_at_defaults(walk: Walk, func: types.FunctionType) -> None:
     for name in ("__defaults__", "__kwdefaults__"):
         held = getattr(func, name) or ()
-        if any(map(_may_change, held.values() if isinstance(held, dict) else held)):
+        if any(map(_may_change, held.values() if is_of(held, dict) else held)):
             walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = held
 
 
@@ -63,11 +64,11 @@ def _look_at_global(walk: Walk, func: types.FunctionType, chain: tuple[str, ...]
         return
     walk.bindings.append((func.__globals__, name, held))
     module = inert.code_module(func)
-    if module != "__main__" and not isinstance(held, types.ModuleType):
+    if module != "__main__" and not is_of(held, types.ModuleType):
         walk.settings[module, name] = held
     if _is_mutable(held):
         walk.reads_mutable[name] = None
-    if isinstance(held, types.ModuleType):
+    if is_of(held, types.ModuleType):
         _follow_chain(walk, name, held, chain[1:])
     else:
         walk.visit(name, held)
@@ -83,11 +84,11 @@ def _follow_chain(walk: Walk, path: str, module: types.ModuleType, attributes: t
         is_followed = module.__name__ in inert.GENERATORS or not inert.is_inert(module.__name__)
         if is_followed and walk.is_new(module, name):
             walk.bind(module, name, value)
-            if not isinstance(value, types.ModuleType):
+            if not is_of(value, types.ModuleType):
                 walk.visit(f"{path}.{name}", value)
         elif not is_followed:
             look_into_library(walk, f"{path}.{name}", module, name, value)
-        if not isinstance(value, types.ModuleType):
+        if not is_of(value, types.ModuleType):
             return
         path, module = f"{path}.{name}", value
         if i + 1 == len(attributes):
@@ -95,13 +96,13 @@ def _follow_chain(walk: Walk, path: str, module: types.ModuleType, attributes: t
     else:
         walk.visit(path, module)
         return
-    if isinstance(module, types.ModuleType):
+    if is_of(module, types.ModuleType):
         walk.visit(path, module)
 
 
 def look_at_builtin(walk: Walk, path: str, func: Any) -> None:
     owner = func.__self__
-    if owner is not None and not isinstance(owner, types.ModuleType):
+    if owner is not None and not is_of(owner, types.ModuleType):
         walk.visit(path, owner)
         return
     module = owner.__name__ if owner is not None else func.__module__
@@ -116,6 +117,6 @@ def _may_change(value: Any) -> bool:
 
 
 def _is_mutable(value: Any) -> bool:
-    if isinstance(value, list | dict | set | bytearray):
+    if is_of(value, list | dict | set | bytearray):
         return True
-    return type(value).__name__ in {"deque", "ndarray", "DataFrame", "Series", "array"} and not callable(value)
+    return name_of(type(value)) in {"deque", "ndarray", "DataFrame", "Series", "array"} and not callable(value)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from amorsize._analysis import inert
 from amorsize._analysis.values import own_attributes
 from amorsize._analysis.walk.state import Found, Walk
-from amorsize._attribute import attributes
+from amorsize._attribute import attributes, bases_of, is_of, module_of, name_of, namespace_of, qualname_of
 
 # Special attributes of classes that no code of the function runs.
 _NEVER_RUN: Final = frozenset(
@@ -46,14 +46,14 @@ def look_at_module(walk: Walk, path: str, module: types.ModuleType) -> None:
 
 def look_at_class(walk: Walk, path: str, kind: type) -> None:
     if not inert.is_python_class(kind):
-        if inert.kind_of_class(kind) == "unknown" and not inert.is_inert(kind.__module__):
-            walk.unknown.append(Found(path, kind, f"a class of {kind.__module__}"))
+        if inert.kind_of_class(kind) == "unknown" and not inert.is_inert(module_of(kind)):
+            walk.unknown.append(Found(path, kind, f"a class of {module_of(kind)}"))
         return
-    for base in kind.__mro__:
+    for base in bases_of(kind):
         if base is object or not inert.is_python_class(base):
             continue
-        if not inert.is_inert(base.__module__):
-            walk.named.append((path if base is kind else base.__name__, base))
+        if not inert.is_inert(module_of(base)):
+            walk.named.append((path if base is kind else name_of(base), base))
         elif base is kind:
             _look_for_patches(walk, path, kind)
             return
@@ -61,7 +61,7 @@ def look_at_class(walk: Walk, path: str, kind: type) -> None:
 
 def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C901 - modules, classes and objects
     """Look at the attributes of an object, class or module whose names the code has."""
-    if isinstance(holder, types.ModuleType):
+    if is_of(holder, types.ModuleType):
         held = vars(holder)
         is_followed = holder.__name__ in inert.GENERATORS or not inert.is_inert(holder.__name__)
         for name in (walk.names | {"__getattr__"} if is_followed else walk.names) & held.keys():
@@ -70,18 +70,18 @@ def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C90
                 look_into_library(walk, f"{path}.{name}", holder, name, value)
             elif walk.is_new(holder, name):
                 walk.bind(holder, name, value)
-                if isinstance(value, types.ModuleType) and not value.__name__.startswith(holder.__name__):
+                if is_of(value, types.ModuleType) and not value.__name__.startswith(holder.__name__):
                     walk.visit(name, value)
                     continue
                 walk.visit(f"{path}.{name}", value)
         return
-    if isinstance(holder, type):
-        for name, value in list(holder.__dict__.items()):
+    if is_of(holder, type):
+        for name, value in list(namespace_of(holder).items()):
             is_named = name in walk.names or (name.startswith("__") and name not in _NEVER_RUN)
             if (is_named or walk.any_name) and walk.is_new(holder, name):
-                walk.held.append((holder.__dict__, name, id(value), type(value)))
-                if name in walk.names and not isinstance(value, _DESCRIPTORS) and not _is_enum(holder):
-                    walk.settings[holder.__module__, f"{holder.__qualname__}.{name}"] = value
+                walk.held.append((namespace_of(holder), name, id(value), type(value)))
+                if name in walk.names and not is_of(value, _DESCRIPTORS) and not _is_enum(holder):
+                    walk.settings[module_of(holder), f"{qualname_of(holder)}.{name}"] = value
                 walk.visit(path if callable(value) else f"{path}.{name}", value)
         return
     for name, value in own_attributes(holder):
@@ -95,7 +95,7 @@ def look_into_library(walk: Walk, path: str, module: types.ModuleType, name: str
     """Look at a value of a library's module only where it may be the program's."""
     if module is sys and name in _STREAMS:
         return  # what workers print comes home by itself
-    if isinstance(value, type) and not _is_put_there(value):
+    if is_of(value, type) and not _is_put_there(value):
         _look_for_patches(walk, path, value)
     elif _may_be_set(value) and walk.is_new(module, name):
         walk.bind(module, name, value)
@@ -105,35 +105,35 @@ def look_into_library(walk: Walk, path: str, module: types.ModuleType, name: str
 
 def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
     """Look for what the program has put into a class of a library, under names of the code's or of operators."""
-    for base in kind.__mro__:
-        held = base.__dict__
-        if not inert.is_python_class(base) or base.__module__ not in sys.modules:
+    for base in bases_of(kind):
+        held = namespace_of(base)
+        if not inert.is_python_class(base) or module_of(base) not in sys.modules:
             continue
         for name in (walk.names | _OPERATORS) & held.keys():
             value = held[name]
             if _is_put_there(value) and walk.is_new(base, name):
-                walk.settings[base.__module__, f"{base.__qualname__}.{name}"] = value
+                walk.settings[module_of(base), f"{qualname_of(base)}.{name}"] = value
                 walk.visit(f"{path}.{name}", value)
 
 
 def _is_put_there(value: Any) -> bool:
     """Tell whether something in a library's module or class was put there by the program or one of its tests."""
-    value = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-    if isinstance(value, types.FunctionType):
+    value = value.__func__ if is_of(value, staticmethod | classmethod) else value
+    if is_of(value, types.FunctionType):
         return not inert.is_inert_package(inert.code_module(value))
-    kind = value if isinstance(value, type) else type(value)
-    return _is_mock(kind) or (inert.is_python_class(kind) and not inert.is_inert_package(kind.__module__))
+    kind = value if is_of(value, type) else type(value)
+    return _is_mock(kind) or (inert.is_python_class(kind) and not inert.is_inert_package(module_of(kind)))
 
 
 def _may_be_set(value: Any) -> bool:
     """Tell whether a value of a library's module may be the program's: a number or text cannot be told apart."""
-    return type(value) in inert.SCALARS or (not isinstance(value, types.ModuleType) and _is_put_there(value))
+    return type(value) in inert.SCALARS or (not is_of(value, types.ModuleType) and _is_put_there(value))
 
 
 def _is_mock(kind: type) -> bool:
-    return kind.__module__ in {"unittest.mock", "mock.mock", "mock"}
+    return module_of(kind) in {"unittest.mock", "mock.mock", "mock"}
 
 
 def _is_enum(kind: type) -> bool:
     """Tell whether a class is an enumeration: its members cannot be set, so that they are as they were imported."""
-    return any(inert.type_path(base) == "enum.Enum" for base in kind.__mro__)
+    return any(inert.type_path(base) == "enum.Enum" for base in bases_of(kind))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._analysis import inert
 from amorsize._analysis.values import own_attributes
 from amorsize._analysis.walk.state import Found, Walk, shape
+from amorsize._attribute import is_of, module_of
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
     if what in {"container", "object"} or (inert.is_python_class(kind) and what not in {"data", "array"}):
         if what == "container":
             _look_into_container(walk, path, value)
-        if inert.is_python_class(kind) or isinstance(value, types.SimpleNamespace):
+        if inert.is_python_class(kind) or is_of(value, types.SimpleNamespace):
             _look_at_instance(walk, path, value)
     if what in {"array", "data"}:
         walk.mutable.append(Found(path, value))
@@ -50,7 +51,7 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
         walk.unknown.append(Found(path, value, f"a {inert.type_path(kind)}"))
     elif what == "callable":
         wrapped = getattr(value, "__wrapped__", None)
-        if isinstance(wrapped, types.FunctionType):
+        if is_of(wrapped, types.FunctionType):
             walk.visit(path, wrapped)
         elif not inert.is_inert_package(getattr(value, "__module__", "")):
             walk.unknown.append(Found(path, value, "its code cannot be read"))
@@ -58,15 +59,15 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
 
 def _look_into_container(walk: Walk, path: str, value: Any) -> None:
     """Look into a container: at the types of its values at once, and at those that are not plain one by one."""
-    if not isinstance(value, tuple | frozenset | types.SimpleNamespace):
+    if not is_of(value, tuple | frozenset | types.SimpleNamespace):
         walk.mutable.append(Found(path, value))
         walk.shapes.append((value, shape(value))) if type(value) in _SIZED else None
-    if isinstance(value, types.SimpleNamespace):
+    if is_of(value, types.SimpleNamespace):
         return
     values: Iterable[Any]
-    if isinstance(value, types.MappingProxyType):
+    if is_of(value, types.MappingProxyType):
         values = value.values()
-    elif isinstance(value, dict):
+    elif is_of(value, dict):
         values = itertools.chain(dict.keys(value), dict.values(value))
     else:
         values = _plain_iter(value)
@@ -87,7 +88,7 @@ def _look_into_container(walk: Walk, path: str, value: Any) -> None:
 def _look_at_instance(walk: Walk, path: str, value: Any) -> None:
     walk.visit(path, type(value))
     kind = type(value)
-    if inert.is_inert(kind.__module__) or isinstance(value, types.SimpleNamespace):
+    if inert.is_inert(module_of(kind)) or is_of(value, types.SimpleNamespace):
         for name, inner in own_attributes(value):
             walk.visit(f"{path}.{name}", inner)
     else:
@@ -101,7 +102,7 @@ def _look_at_array(walk: Walk, path: str, value: Any) -> None:
     base = value
     for _ in range(8):
         base = getattr(base, "base", None)
-        if base is None or isinstance(base, bytes | bytearray):
+        if base is None or is_of(base, bytes | bytearray):
             return
         if inert.kind_of_class(type(base)) != "array":
             break
@@ -109,7 +110,7 @@ def _look_at_array(walk: Walk, path: str, value: Any) -> None:
         return
     if inert.kind_of_class(type(base)) == "state":
         walk.shared.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
-    elif not isinstance(base, memoryview | list | tuple) and not inert.is_inert(type(base).__module__):
+    elif not is_of(base, memoryview | list | tuple) and not inert.is_inert(module_of(type(base))):
         walk.unknown.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
 
 
@@ -124,6 +125,6 @@ def _size(value: Any) -> int:
 def _plain_iter(value: Any) -> Iterator[Any]:
     """Iterate over a built-in container, or one derived from it, as the built-in one does."""
     kinds: tuple[Any, ...] = (list, tuple, set, frozenset)
-    kind = next((kind for kind in kinds if isinstance(value, kind)), None)
+    kind = next((kind for kind in kinds if is_of(value, kind)), None)
     plain: Iterator[Any] = iter(value) if kind is None else kind.__iter__(value)
     return plain
