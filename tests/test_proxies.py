@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ from amorsize._attribute import attribute_of, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
 # What each call of a proxy's own code adds itself to.
 CALLS: list[str] = []
@@ -142,15 +145,20 @@ def _count_anew() -> None:
     CALLS.clear()
 
 
+@linux
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS, ids=NAMES)
 def test_a_map_runs_no_code_of_a_proxy_that_the_loop_does_not_run(kind: Any, way: Any) -> None:
-    """The function only reaches the proxy: whatever looks at it, no code of it runs, in the loop or in the map."""
+    """
+    The function only reaches the proxy: whatever looks at it, no code of it runs, in the loop or in the map.
+
+    Workers are forked: what is sent to others is pickled, and that asks the proxy.
+    """
     func = way(kind())
     CALLS.clear()
     expected = [func(x) for x in range(100)]
     in_loop = list(CALLS)
-    assert amorsize.parallel(func).map(range(100)) == expected
+    assert amorsize.parallel(func).map(range(100), n_jobs=2, start_method="fork") == expected
     assert not in_loop
     assert not CALLS
 
