@@ -721,6 +721,83 @@ PROGRAMS = {
         def f(x):
             return K.one(x)
         """,
+    "a method that a parser of the standard library calls": """
+        from html.parser import HTMLParser
+        class Parser(HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                COUNT.append(tag)
+        def f(x):
+            Parser().feed("<a>")
+        """,
+    "a method that a visitor finds by name": """
+        import ast
+        class Visitor(ast.NodeVisitor):
+            def visit_Name(self, node):
+                COUNT.append(node)
+        V = Visitor()
+        def f(x):
+            V.visit(ast.parse("a"))
+        """,
+    "a class that a library makes objects of": """
+        import json
+        class Encoder(json.JSONEncoder):
+            def default(self, value):
+                COUNT.append(value)
+                return 1
+        def f(x):
+            return json.dumps({1j}, cls=Encoder)
+        """,
+    "an action of a parser of arguments": """
+        import argparse
+        class Action(argparse.Action):
+            def __call__(self, parser, namespace, values, option=None):
+                COUNT.append(values)
+        PARSER = argparse.ArgumentParser()
+        PARSER.add_argument("--a", action=Action)
+        def f(x):
+            PARSER.parse_args(["--a", "1"])
+        """,
+    "members that are inspected": """
+        import inspect
+        class Thing:
+            @property
+            def p(self):
+                COUNT.append(1)
+                return 1
+        T = Thing()
+        def f(x):
+            return inspect.getmembers(T)
+        """,
+    "an equality that a comparison of tuples asks for": """
+        class Value:
+            def __eq__(self, other):
+                COUNT.append(1)
+                return True
+        V, W = Value(), Value()
+        def f(x):
+            return (1, V) == (1, W)
+        """,
+    "a dataclass that is replaced": """
+        import dataclasses
+        def counts(self):
+            COUNT.append(1)
+        Kind = dataclasses.make_dataclass("Kind", [("v", int)], namespace={"__post_init__": counts})
+        Kind.__module__ = "program"
+        K = Kind(1)
+        COUNT.clear()
+        def f(x):
+            return dataclasses.replace(K, v=x)
+        """,
+    "a rounding": """
+        import math
+        class Number:
+            def __floor__(self):
+                COUNT.append(1)
+                return 1
+        N = Number()
+        def f(x):
+            return math.floor(N)
+        """,
     "a metaclass that makes a class": """
         class Meta(type):
             def __new__(meta, name, bases, names):
@@ -950,6 +1027,26 @@ HARMLESS = {
                     return 1
             return Kind.made, Other().one()
         """,
+    "a parser of the standard library": """
+        from html.parser import HTMLParser
+        class Parser(HTMLParser):
+            def __init__(self):
+                super().__init__()
+                self.tags = []
+            def handle_starttag(self, tag, attrs):
+                self.tags.append(tag)
+        def f(x):
+            parser = Parser()
+            parser.feed("<a>")
+            return parser.tags
+        """,
+    "a dataclass that is replaced": """
+        import dataclasses
+        Kind = dataclasses.make_dataclass("Kind", [("v", int)])
+        Kind.__module__ = "program"
+        def f(x):
+            return dataclasses.replace(Kind(x), v=x + 1) == Kind(x)
+        """,
     "a metaclass that only reads": """
         class Meta(type):
             def __getattribute__(cls, name):
@@ -974,3 +1071,38 @@ def test_what_runs_without_being_named_and_changes_nothing_is_proved(name: str) 
     effects = effects_of(module["f"])
     assert not count
     assert effects.is_proved, effects
+
+
+# Programs in which f changes what is kept in a class or in the dictionary of one, by a name that is not its own.
+ALIASES = {
+    "a class by its bases": """
+        class Kind:
+            log = []
+        def f(x):
+            Kind.__mro__[0].log.append(x)
+        """,
+    "a class by its dictionary": """
+        class Kind:
+            log = []
+        def f(x):
+            Kind.__dict__["log"].append(x)
+        """,
+    "objects that share their attributes": """
+        class Kind:
+            shared = {"n": 0}
+            def __init__(self):
+                self.__dict__ = self.shared
+            def count(self):
+                self.n += 1
+        def f(x):
+            Kind().count()
+        """,
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_what_is_changed_by_another_name_is_seen(name: str) -> None:
+    """The look at the function says that it changes something outside."""
+    module: dict[str, Any] = types.ModuleType("program").__dict__
+    exec(textwrap.dedent(ALIASES[name]), module)  # noqa: S102 - the programs are those above
+    assert effects_of(module["f"]).changes

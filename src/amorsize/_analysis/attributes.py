@@ -85,7 +85,11 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
     if name == "__class__" and not is_of(value, type | types.ModuleType):
         return union(_class_told(look, ref, type(value)), exactly(type(value), name_of(type(value))))
     if name == "__dict__":
-        return vars_of((ref,))
+        out = vars_of((ref,))
+        look.alive.append(out)
+        return out
+    if name in {"__mro__", "__bases__"} and is_of(value, type):
+        return exactly(bases_of(value), ref.root)
     if name == "__self__" and is_of(value, types.MethodType | types.BuiltinFunctionType):
         return exactly(value.__self__, ref.root)
     if is_of(value, types.FunctionType | types.MethodType):
@@ -382,6 +386,8 @@ def vars_of(owner: Value) -> Value:
             out = union(out, (ref,))
         elif ref.kind == EXACT and is_of(ref.value, types.ModuleType):
             out = union(out, exactly(vars(ref.value), ref.root))
+        elif ref.kind == EXACT and is_of(ref.value, type):
+            out = union(out, exactly(namespace_of(ref.value), ref.root))
         elif ref.kind == EXACT and attributes(ref.value):
             out = union(out, exactly(attributes(ref.value), ref.root))
         else:

@@ -19,7 +19,7 @@ from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, judge_method
-from amorsize._analysis.special import MOST_ARGUMENTS, is_function, pass_to_unknown, special
+from amorsize._analysis.special import MOST_ARGUMENTS, follow_overrides, is_function, pass_to_unknown, special
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -39,6 +39,7 @@ from amorsize._analysis.values import (
     exactly,
     held_in,
     items_of,
+    made,
     n_parameters,
     own_attribute,
     parts_of,
@@ -208,11 +209,12 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     out: Value = FRESH
     if args:
         judge_method(look, func, args[0])
+    _call_back(look, func, args, keywords)
     if module == "contextlib":
         out = manage(look, name, args[1:], keywords)
         if "__wrapped__" in func.__dict__:
             enter_for_wrapper(look, func, root)
-    elif module == "string" and name in FORMATTERS:
+    elif (module == "string" and name in FORMATTERS) or (module, name) == ("inspect", "getmembers"):
         format_any(look, all_of(args, keywords))
     elif kind == "singledispatch.<locals>.register":
         look.changes[root] = None
@@ -220,7 +222,19 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
         ask_kind(look, args[0], tuple(Ref(EXACT, kind, root) for kind in func.__dict__.get("registry", ())))
     elif (module, name) in {("types", "new_class"), ("dataclasses", "make_dataclass")}:
         derive(look, all_of(args, keywords))
+    elif (module, name) in {("dataclasses", "replace"), ("copy", "replace")} and args:  # it makes another object
+        out = look.call(type_of(args[0]), [union(args[0], all_of(args, keywords))], {})
     return out
+
+
+def _call_back(look: Look, func: types.FunctionType, args: list[Value], keywords: dict[str, Value]) -> None:
+    """Follow what a function of an inert package calls of the program's classes that are built on those of packages."""
+    for ref in args[0] if args else FRESH:
+        if ref.kind == EXACT and class_attribute(type(ref.value), func.__name__) is func:
+            follow_overrides(look, (ref,), type(ref.value))
+    for ref in all_of(args, keywords):
+        if ref.kind == EXACT and is_of(ref.value, type) and not inert.is_inert(module_of(ref.value)):
+            follow_overrides(look, made(ref.value), ref.value)
 
 
 def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:

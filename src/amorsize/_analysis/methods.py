@@ -14,6 +14,7 @@ from amorsize._analysis.special import (
     MOST_ARGUMENTS,
     ORDERLESS,
     drain,
+    follow_overrides,
     is_function,
     pass_to_unknown,
     run_callbacks,
@@ -25,6 +26,7 @@ from amorsize._analysis.values import (
     EXACT,
     FRESH,
     ITEMS,
+    MADE,
     METHOD,
     PART,
     Ref,
@@ -190,6 +192,8 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     thing.put(ITEMS, manage(look, name, args, keywords))
     if name in FORMATTERS:
         format_any(look, given)
+    if is_of(thing.kind, type):
+        follow_overrides(look, (Ref(MADE, thing),), thing.kind)
     held = thing.all()
     if name in WRITERS:
         look.change(given)

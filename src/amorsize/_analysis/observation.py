@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import pickle
 import sys
 import types
@@ -122,10 +123,18 @@ def _process_settings() -> Any:
         sys.get_int_max_str_digits(),
         gc.isenabled(),
         gc.get_threshold(),
+        _directory(),
         None if decimal is None else repr(decimal.getcontext()),
         None if numpy is None else numpy.geterr(),
         None if locale is None else locale.setlocale(locale.LC_ALL),
     )
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return ""
 
 
 def _of_value(value: Any) -> Any:

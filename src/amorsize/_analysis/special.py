@@ -29,9 +29,10 @@ from amorsize._analysis.values import (
     is_set,
     n_parameters,
     parts_of,
+    ref_key,
     union,
 )
-from amorsize._attribute import is_of, wrapped_function
+from amorsize._attribute import bases_of, is_of, module_of, name_of, namespace_of, wrapped_function
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -57,6 +58,7 @@ TOUCHED: Final = (
     "__round__", "__add__", "__radd__", "__mul__", "__rmul__", "__sub__", "__call__", "__instancecheck__",
     "__subclasscheck__", "__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "keys", "read",
     "write", "__divmod__", "__rdivmod__", "__pow__", "__rpow__", "__dir__", "__missing__", "__aiter__", "__anext__",
+    "__floor__", "__ceil__", "__trunc__", "__sizeof__", "as_integer_ratio",
 )  # fmt: skip
 
 # Special methods that return what is asked further, and what that is asked for.
@@ -123,6 +125,30 @@ def _method(kind: type, name: str) -> tuple[Any, bool]:
     return (held, True) if is_callable and not is_of(held, type) else (ABSENT, False)
 
 
+# Names of methods that frameworks find by what they are to handle.
+_BY_NAME: Final = ("visit_", "do_", "handle_")
+
+_OF_MAPPINGS: Final = frozenset(
+    ["__getitem__", "__setitem__", "__delitem__", "__iter__", "__len__", "__contains__", "__call__"]
+)
+
+
+def follow_overrides(look: Look, me: Value, kind: type) -> None:
+    """Follow what a class of the program has in place of methods of an inert class: that one's methods call them."""
+    key = ("overrides", id(kind), *(map(ref_key, me) if all(ref.kind == EXACT for ref in me) else ()))
+    if key in look.touched or not inert.is_python_class(kind) or inert.kind_of_class(kind) == "generator":
+        return
+    look.touched.add(key)
+    look.alive.append(me)
+    inherited = {name for base in bases_of(kind) if inert.is_inert(module_of(base)) for name in namespace_of(base)}
+    for base in bases_of(kind):
+        for name, held in namespace_of(base).items() if not inert.is_inert(module_of(base)) else ():
+            is_own = name in inherited and (name in _OF_MAPPINGS or not name.startswith("__"))
+            if type(held) is types.FunctionType and (is_own or name.startswith(_BY_NAME)):
+                n = max(1, held.__code__.co_argcount)
+                look.call((Ref(EXACT, held, name_of(kind)),), [me, *[FRESH] * (n - 1)], {})
+
+
 def touch(look: Look, value: Value) -> Value:
     """Follow the special methods of objects written in Python that others may call on them unasked."""
     out: Value = FRESH
@@ -156,9 +182,9 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> None:
             look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {})
         elif ref.kind == PART:
             for target in look.within(ref.value):
-                is_called = is_of(target, FUNCTIONS) or wrapped_function(target) is not None
-                if is_called and not is_of(target, types.BuiltinFunctionType):
-                    inner = Ref(EXACT, target, ref.root)
+                inner = Ref(EXACT, target, ref.root)
+                is_known = not is_of(target, FUNCTIONS) and inert.is_inert(module_of(type(target)))
+                if is_function(inner) and not is_known and not is_of(target, types.BuiltinFunctionType):
                     look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {})
     for ref in value:
         if ref.kind == METHOD and is_of(ref.value, Thing):

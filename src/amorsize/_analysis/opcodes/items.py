@@ -84,6 +84,8 @@ def store_attr(frame: Frame, step: Step) -> None:
         elif ref.kind == MADE:
             if not set_attribute(frame.look, ref, step.value, value, deletes=deletes):
                 ref.value.put(step.value, value)
+            if step.value != "__dict__":  # where its attributes are those of an object outside
+                frame.look.change(ref.value.held.get("__dict__", FRESH))
         elif ref.kind in {PART, METHOD}:
             frame.look.change((ref,))
 

@@ -16,6 +16,7 @@ from amorsize._analysis.values import (
     ITEMS,
     MADE,
     PART,
+    Ref,
     Value,
     copied,
     held_in,
@@ -81,9 +82,17 @@ def _operands_in(left: Value, right: Value, step: Step) -> Value:
     return out
 
 
+def _is_container(ref: Ref) -> bool:
+    kind = ref.value.kind if ref.kind == MADE else type(ref.value)
+    return kind in {list, tuple, dict} and not is_constant(ref)
+
+
 def compare(frame: Frame, _: Step) -> None:
     right, left = frame.pop(), frame.pop()
     frame.use(left, right)
+    for value in (left, right):  # a container compares what it holds
+        if any(_is_container(ref) for ref in value):
+            touch(frame.look, value)
     out = special(frame.look, left, *_COMPARISONS, args=[right])
     frame.stack.append(union(out, special(frame.look, right, *_COMPARISONS, args=[left])))
 
