@@ -27,11 +27,13 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _blas, _chunks, _flow, _ship, _worker, in_worker
+from amorsize._backend import _blas, _chunks, _ship, _work, _worker, in_worker
+from amorsize._backend._callbacks import Callbacks
 from amorsize._backend._chunks import Board
-from amorsize._backend._flow import Callbacks, FlowTeam, Work
+from amorsize._backend._flow import FlowTeam
 from amorsize._backend._job import Job
 from amorsize._backend._threads import Threads
+from amorsize._backend._work import Work
 from amorsize.exceptions import (
     AmorsizeError,
     AmorsizeWarning,
@@ -1449,7 +1451,7 @@ def test_a_chunk_that_is_given_up_begins_no_more_items() -> None:
     try:
         tell = _chunks.tell_on(board.path, board.take(1))
         with pytest.raises(_worker.Overrun):
-            _flow.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
+            _work.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
         assert begun == [0, 1, 2]
         assert board.end(1) == 3
         assert board.end(2) == 0

@@ -352,7 +352,8 @@ def _run_loky(job: Job) -> Outcome:
         _packed(job, is_cold=is_cold, ambient=True)
         try:
             with no_interrupt():  # an import that is interrupted leaves half a module behind
-                from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+                from amorsize._backend._callbacks import Callbacks  # noqa: PLC0415 - see the top
+                from amorsize._backend._flow import FlowTeam  # noqa: PLC0415 - see the top
 
                 pool.ensure(job.n_jobs, job.threads)
         except OSError as error:
@@ -386,7 +387,8 @@ def _board() -> Board | None:
 
 def _run_external(job: Job, name: str) -> Outcome:
     from amorsize._backend import _clusters  # noqa: PLC0415 - see the top
-    from amorsize._backend._flow import Callbacks, FlowTeam  # noqa: PLC0415 - see the top
+    from amorsize._backend._callbacks import Callbacks  # noqa: PLC0415 - see the top
+    from amorsize._backend._flow import FlowTeam  # noqa: PLC0415 - see the top
 
     _packed(job, is_cold=False, ambient=False)
     with _clusters.carrier(job.backend, job.n_jobs, name) as cluster:
@@ -397,7 +399,7 @@ class Streaming:
     """Workers for a stream, open until closed."""
 
     def __init__(self, backend: str, job: Job) -> None:
-        from amorsize._backend._flow import Callbacks, refusing  # noqa: PLC0415 - see the top
+        from amorsize._backend._callbacks import Callbacks, refusing  # noqa: PLC0415 - see the top
         from amorsize._backend._streaming import StreamTeam  # noqa: PLC0415 - see the top
 
         self._backend = backend

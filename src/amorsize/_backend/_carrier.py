@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from amorsize._backend._flow import Answer, Work
     from amorsize._backend._job import Job
+    from amorsize._backend._work import Answer, Work
 
 
 class Carrier(Protocol):

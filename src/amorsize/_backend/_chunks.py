@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _files, _output, _ship, _worker
-from amorsize._backend._flow import Done, run_quantum, send_by
 from amorsize._backend._outcome import overran
+from amorsize._backend._work import Done, run_quantum, send_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._backend._flow import Work
     from amorsize._backend._job import Job
     from amorsize._backend._ship import Parcel
+    from amorsize._backend._work import Work
 
 clock = time.perf_counter
 

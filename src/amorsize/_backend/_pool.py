@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
 from amorsize._backend import _worker
-from amorsize._backend._flow import Answer, Done, Work, send_by
 from amorsize._backend._outcome import describe_exit, overran
 from amorsize._backend._tasks import NO_MORE, SAID_TASK, TASK, UNOPENED_TASK, dumps_plainly
 from amorsize._backend._voice import Voice
+from amorsize._backend._work import Answer, Done, Work, send_by
 from amorsize._backend._worker import NoWorkersError
 from amorsize.exceptions import WorkerDied
 

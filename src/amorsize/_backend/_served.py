@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
 from amorsize._backend import _worker
-from amorsize._backend._flow import Answer, Work
+from amorsize._backend._work import Answer, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

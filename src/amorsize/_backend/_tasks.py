@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _schedule as schedule
 from amorsize._backend import _output, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._flow import run_quantum
+from amorsize._backend._work import run_quantum
 
 if sys.platform != "linux":
     message = "this way of running workers is for Linux; nothing imports it elsewhere"

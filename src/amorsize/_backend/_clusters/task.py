@@ -22,7 +22,7 @@ from amorsize import _bounds as bounds
 from amorsize import _outside
 from amorsize._backend import _ship, _worker
 from amorsize._backend._chunks import alarmed
-from amorsize._backend._flow import Done, run_quantum
+from amorsize._backend._work import Done, run_quantum
 from amorsize.exceptions import ItemTimeout
 
 if TYPE_CHECKING:
