@@ -2,7 +2,7 @@
 The joblib backend adapter: takes ``n_jobs`` and ``batch_size``, builds chunks, dispatches, orders, brings errors home.
 
     run(backend, job)     ──► fork:       Team     index ranges to forked workers         (_team, _fork)
-                          ──► forkserver: Team     the same, to workers of our server     (_team, _server)
+                          ──► forkserver: Team     the same, to workers of our server     (_team, _server_crew)
                           ──► loky:      FlowTeam  pickled chunks to our joblib backend   (_flow, _chunks, _local)
                           ──► threading: FlowTeam  slices to threads                      (_flow, _threads)
                           ──► others:    FlowTeam  pickled chunks to Dask, Ray or joblib  (_flow, _chunks, _clusters)
@@ -248,12 +248,12 @@ def server_team(job: Job) -> Team:
         NoWorkersError: If the system refuses memory for the items.
     """
     try:
-        server, state = _open_server(job.threads)
+        crew, state = _open_server(job.threads)
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     job = _packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
     try:
-        team = server.server_team(job)
+        team = crew.server_team(job)
     except OSError as error:
         raise NoWorkersError(*error.args) from error
     team.outcome.is_warm, team.outcome.is_cold = not job.is_cold, state is None
@@ -263,7 +263,7 @@ def server_team(job: Job) -> Team:
 
 def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     """
-    Return the room of the fork server, and the server's state before.
+    Return the module that brings jobs to the fork server, and the server's state before.
 
     Where it is entered for the first time, the server starts while it is imported: that takes 10 to 20 ms.
 
@@ -276,13 +276,14 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
             from amorsize._backend import _spawn  # noqa: PLC0415 - does not exist on Windows
 
             is_new = _spawn.begin(threads)
-        from amorsize._backend import _server  # noqa: PLC0415 - does not exist on Windows
+        from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - do not exist on Windows
 
-        server: Any = _server  # nothing is known of it to type checkers for other systems
+        server: Any = _server  # nothing is known of these to type checkers for other systems
+        crew: Any = _server_crew
         state = server.SERVER.state()
         if is_new:
             server.SERVER.start(threads)
-    return server, state
+    return crew, state
 
 
 def _if_used(name: str) -> Any:
@@ -304,8 +305,8 @@ def server_pool(job: Job) -> Any:
     Raises:
         OSError: If the system refuses them.
     """
-    server, _ = _open_server(job.threads)
-    return server.server_pool(_packed(job, is_cold=False, ambient=True, inline=True))
+    crew, _ = _open_server(job.threads)
+    return crew.server_pool(_packed(job, is_cold=False, ambient=True, inline=True))
 
 
 def thread_team(job: Job) -> _threads.ThreadTeam:

@@ -14,7 +14,7 @@ Why ranges in one pipe and not a queue per worker: nothing ever waits behind a l
 to find work, so the caller can compute too. Reading and writing 16 bytes of a pipe is atomic on Linux.
 
 How workers are started and ended, and how items reach them, is a :class:`Crew`'s business: forked ones inherit the
-items (_fork), those of the server find them in shared memory (_server). The worker's side is in _ranges.
+items (_fork), those of the server find them in shared memory (_server_crew). The worker's side is in _ranges.
 
 Guarantees: an item is started at most once. What a dead worker had taken but not started is on the board, and is
 handed out again; what it was at is named. A worker that loses its caller ends by itself.
