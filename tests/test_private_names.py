@@ -124,7 +124,7 @@ class TestStandardLibrary:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="named otherwise there")
     def test_semaphores(self) -> None:
-        """``_backend/__init__.py``: whether the system has any, asked as multiprocessing does."""
+        """``_backend/_blockers.py``: whether the system has any, asked as multiprocessing does."""
         name = f"/amorsize-test-{os.getpid()}-{next(tempfile._get_candidate_names())}"
         lock = _multiprocessing.SemLock(0, 1, 1, name, True)
         assert lock.acquire(False) is True

@@ -81,7 +81,7 @@ class Window:
         try:
             record.ran = self._plan
             with _backend.no_interrupt():
-                self._run = _backend.Streaming(self._plan.backend, self._job)
+                self._run = _backend.stream(self._plan.backend, self._job)
             yield from self._in_order() if self._ordered else self._as_completed()
             if self._input_error is not None:
                 raise self._input_error

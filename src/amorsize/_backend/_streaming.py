@@ -1,18 +1,31 @@
-"""A run whose items arrive while it goes on: the same hand-out, answers and deaths as a map's, over a moving window."""
+"""
+A run whose items arrive while it goes on: the same hand-out, answers and deaths as a map's, over a moving window.
+
+A stream makes a :class:`Streaming`, which has the workers until it is closed, feeds its team items as they come, and
+takes results from it. The team keeps the items and results that have not been handed out yet, and no others.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
+from amorsize._backend import _local, _runs, _threads
+from amorsize._backend._callbacks import Callbacks, refusing
 from amorsize._backend._flow import FlowTeam
-from amorsize._backend._worker import MISSING
+from amorsize._backend._worker import MISSING, NoWorkersError
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amorsize._backend._carrier import Carrier
+    from amorsize._backend._chunks import Board
+    from amorsize._backend._clusters.base import Cluster
     from amorsize._backend._job import Job
 
 
@@ -117,3 +130,90 @@ class StreamTeam(FlowTeam):
         """Hand out a result for good; returns it."""
         self.window.drop(position)
         return self.outcome.results.pop(position)
+
+
+class Streaming:
+    """Workers for a stream, open until closed."""
+
+    def __init__(self, backend: str, job: Job) -> None:
+        self._backend = backend
+        self._pid = os.getpid()
+        self._cluster: Cluster | None = None
+        self._threads: _threads.Threads | None = None
+        self._pool: Any = None
+        self._board: Board | None = None
+        carrier: Any
+        if (refusal := self._start(backend, job)) is not None:
+            carrier = refusing(backend, refusal)
+        elif backend in {FORK, FORKSERVER}:
+            carrier = self._pool
+        elif backend == THREADS:
+            self._threads = _threads.Threads(job.n_jobs)
+            carrier = Callbacks(self._threads, ahead=1)
+        elif backend == LOKY:
+            self._board = _runs.make_board()
+            ahead = 1 if _local.LOKY.n_workers() == job.n_jobs else 0
+            carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
+        else:
+            from amorsize._backend import _clusters  # noqa: PLC0415 - a cluster is seldom used
+
+            try:
+                self._cluster = _clusters.carrier(job.backend, job.n_jobs, backend).__enter__()
+                carrier = Callbacks(self._cluster, ahead=1)
+            except NoWorkersError as error:
+                carrier = refusing(backend, error)
+        self._carrier = carrier if self._board is not None else None
+        self.team = StreamTeam(job, carrier)
+        if backend == LOKY:  # last: until here it could fail, and nobody would close it
+            _local.LOKY.enter()
+
+    def _start(self, backend: str, job: Job) -> OSError | None:
+        """Pack the function and start local workers; returns why that cannot be done, None if it has been."""
+        try:
+            if backend not in {FORK, FORKSERVER, THREADS}:
+                _runs.packed(job, is_cold=False, ambient=backend == LOKY)
+            if backend == LOKY:
+                _local.LOKY.ensure(job.n_jobs, job.threads)
+            elif backend == FORKSERVER:
+                self._pool = _runs.server_pool(job)
+            elif backend == FORK:
+                from amorsize._backend import _fork  # noqa: PLC0415 - does not exist on Windows
+
+                self._pool = _fork.fork_pool(job)
+        except OSError as error:
+            return error
+        return None
+
+    def close(self, *, kill: bool) -> None:
+        """End the work; *kill* where some of it is still running and no longer wanted."""
+        self.team.close()
+        if self._pool is not None:
+            self._pool.close(kill=kill)
+        if os.getpid() != self._pid:
+            return  # a forked copy of the program: all else is its parent's
+        if self._threads is not None:
+            self._threads.close()
+        if self._cluster is not None:
+            self._cluster.__exit__()
+        if self._backend == LOKY:
+            self._leave(kill=kill)
+
+    def _leave(self, *, kill: bool) -> None:
+        """Be done with loky's workers, however the last look at them ends."""
+        is_busy = True
+        try:
+            is_busy = kill and not sys.is_finalizing() and not self._settled()  # at exit the pool has been ended
+            if self._carrier is not None:
+                self._carrier.hear_out()
+        finally:
+            if self._board is not None:
+                self._board.close()
+            _local.LOKY.leave(broken=self.team.outcome.deaths > 0, busy=is_busy)
+
+    def _settled(self) -> bool:
+        """Let chunks that are running end, each within its quantum; returns whether they have."""
+        deadline = time.monotonic() + 1.0
+        while self.team.in_flight and time.monotonic() < deadline:
+            self.team.ranges.drop_from(0)
+            self.team.take(0.1)
+        return not self.team.in_flight

@@ -1,0 +1,131 @@
+"""
+What forbids a backend now: why no process may be forked, no fork server or loky be used, no thread be started.
+
+Asked by the adapter before a decision, before a fork in mid-run, and by joblib's backend. Starts nothing, and imports
+nothing that starts something; an empty answer means that the backend can be used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from amorsize._analysis import known_dependencies
+from amorsize._backend import _blas, _local, _monitor, _obstacles, _threads
+from amorsize._modules import loaded
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def blockers(func: Callable[..., Any], prefer: str | None = None, start_method: str | None = None) -> dict[str, str]:
+    """
+    Return why a backend that exists cannot be used for *func* now, by backend name.
+
+    With ``prefer="threads"`` only what forbids threads is looked for; with ``start_method="fork"``, which is an order,
+    not what the function can reach.
+    """
+    reasons = {}
+    if reason := _obstacles.thread_blocker():
+        reasons[THREADS] = reason
+    if prefer == "threads":
+        return reasons
+    if reason := process_blocker() or ("" if start_method == FORK else function_blocker(func)):
+        reasons[FORK] = reason
+    no_interpreters = _obstacles.executable_blocker() or _obstacles.patched_by()
+    if reason := _server_blocker(no_interpreters):
+        reasons[FORKSERVER] = reason
+    if reason := _loky_blocker(no_interpreters):
+        reasons[LOKY] = reason
+    return reasons
+
+
+def server_blocker() -> str:
+    """Return why no fork server can be used now; empty if one can."""
+    return _server_blocker(_obstacles.executable_blocker() or _obstacles.patched_by())
+
+
+def _server_blocker(no_interpreters: str) -> str:
+    if sys.platform != "linux" or not hasattr(os, "posix_spawn"):
+        return "the fork server is only used on Linux"
+    if _obstacles.is_ending():
+        return "the interpreter is shutting down"
+    server = if_used("_server")
+    return no_interpreters or ("" if server is None else str(server.SERVER.refusal))
+
+
+def _loky_blocker(no_interpreters: str) -> str:
+    if sys.platform == "emscripten":
+        return "this platform has no processes"
+    if _obstacles.is_ending():  # no thread may be started any more
+        return "the interpreter is shutting down"
+    if reason := _forbidden() or no_interpreters:
+        return reason
+    if _semaphores() is not None:
+        return str(_semaphores())
+    process = loaded("multiprocessing.process")
+    if process is not None and process.current_process().daemon:
+        return "daemonic processes may not have children"
+    return ""
+
+
+def _forbidden() -> str:
+    """Say which variable of the environment forbids joblib's processes, or its import."""
+    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
+        return "JOBLIB_MULTIPROCESSING=0"
+    for name in ("JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"):
+        try:
+            int(os.environ.get(name, "1"))
+        except ValueError:
+            return f"{name}={os.environ[name]!r} is not a number, and joblib cannot be imported"
+    return ""
+
+
+_semaphore_problem: list[str | None] = []
+
+
+def _semaphores() -> str | None:
+    """Return why named semaphores are not available, None if they are; tried once."""
+    if not _semaphore_problem:
+        try:
+            import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
+            import tempfile  # noqa: PLC0415 - only here
+
+            name = f"/amorsize-{os.getpid()}-{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing names them
+            lock = _multiprocessing.SemLock(0, 1, 1, name, True)
+            del lock
+            _semaphore_problem.append(None)
+        except (ImportError, OSError, AttributeError) as error:
+            _semaphore_problem.append(f"there are no semaphores: {error}")
+    return _semaphore_problem[0]
+
+
+def process_blocker() -> str:
+    """Return why this process must not be forked now, whatever the function; empty if it may be."""
+    if sys.platform != "linux" or not hasattr(os, "fork"):
+        return "fork is only used on Linux"
+    if _obstacles.is_ending():
+        return "the interpreter is shutting down"
+    if threading.current_thread() is not threading.main_thread():
+        return "not called from the main thread"
+    # Our own idle threads end before a fork, and so does the one that draws tqdm's bars.
+    if reason := _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads() | _monitor.monitors()):
+        return reason
+    return ""
+
+
+def function_blocker(func: Callable[..., Any]) -> str:
+    """Return why *func* must not be forked: what it can reach and is not known to be safe; empty if it may be."""
+    names = known_dependencies(func).open_names
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"the function can reach {', '.join(names[:3])}{more}, which is not known to be safe in a forked copy"
+
+
+def if_used(name: str) -> Any:
+    """Return a module of this package; None where it has never been imported, so that nothing of it runs."""
+    return loaded(f"{__package__}.{name}")

@@ -1,0 +1,191 @@
+"""
+Runs a job on a backend: has its workers, packs its function where they need that, lets the engine do the rest.
+
+Called by the adapter, and for its parts by :class:`Streaming`. Whatever ends a run, its pool, its board and its cluster
+are left; the system's refusal of workers becomes NoWorkersError before an item has been begun.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amorsize._backend import _local, _threads
+from amorsize._backend._blockers import if_used
+from amorsize._backend._callbacks import Callbacks
+from amorsize._backend._flow import FlowTeam
+from amorsize._backend._worker import NoWorkersError, UnsendableFunctionError, no_interrupt
+from amorsize._outside import pass_on
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
+
+# What runs processes is not imported with the package, which a program may import without using it, but when it is
+# first needed. Threads are started within 2 ms of the first item, which is no time to load what runs them.
+if TYPE_CHECKING:
+    from amorsize._backend._chunks import Board
+    from amorsize._backend._job import Job
+    from amorsize._backend._outcome import Outcome
+    from amorsize._backend._team import Team
+
+
+def run(backend: str, job: Job) -> Outcome:
+    """
+    Run a job on a backend.
+
+    Raises:
+        NoWorkersError: If the system refuses to start even one worker; no item has been begun.
+        BaseException: What interrupts the caller.
+    """
+    if backend == FORK:
+        return fork_team(job).finish()
+    if backend == THREADS:
+        return thread_team(job).finish()
+    if backend == FORKSERVER:
+        return server_team(job).finish()
+    if backend == LOKY:
+        return _run_loky(job)
+    return _run_external(job, backend)
+
+
+def server_team(job: Job) -> Team:
+    """
+    Make a team of the fork server's workers for a job; nothing is started yet.
+
+    Raises:
+        NoWorkersError: If the system refuses memory for the items.
+    """
+    try:
+        crew, state = _open_server(job.threads)
+    except OSError as error:
+        raise NoWorkersError(*error.args) from error
+    job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
+    try:
+        team = crew.server_team(job)
+    except OSError as error:
+        raise NoWorkersError(*error.args) from error
+    team.outcome.is_warm, team.outcome.is_cold = not job.is_cold, state is None
+    made: Team = team
+    return made
+
+
+def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
+    """
+    Return the module that brings jobs to the fork server, and the server's state before.
+
+    Where it is entered for the first time, the server starts while it is imported: that takes 10 to 20 ms.
+
+    Raises:
+        OSError: If the system gives no process.
+    """
+    is_new = False
+    with no_interrupt():  # an import that is interrupted leaves half a module behind
+        if if_used("_server") is None:
+            from amorsize._backend import _spawn  # noqa: PLC0415 - does not exist on Windows
+
+            is_new = _spawn.begin(threads)
+        from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - do not exist on Windows
+
+        server: Any = _server  # nothing is known of these to type checkers for other systems
+        crew: Any = _server_crew
+        state = server.SERVER.state()
+        if is_new:
+            server.SERVER.start(threads)
+    return crew, state
+
+
+def fork_team(job: Job) -> Team:
+    """Make a team of forked workers for a job; nothing is started yet."""
+    from amorsize._backend import _fork  # noqa: PLC0415 - does not exist on Windows
+
+    return _fork.fork_team(job)
+
+
+def server_pool(job: Job) -> Any:
+    """
+    Have workers of the fork server that are sent their items.
+
+    Raises:
+        OSError: If the system refuses them.
+    """
+    crew, _ = _open_server(job.threads)
+    return crew.server_pool(packed(job, is_cold=False, ambient=True, inline=True))
+
+
+def thread_team(job: Job) -> _threads.ThreadTeam:
+    """Make a team of threads for a job; nothing is started yet."""
+    return _threads.ThreadTeam(job)
+
+
+def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> Job:
+    """
+    Pack the function for workers that are no copies of this process.
+
+    Raises:
+        UnsendableFunctionError: If it cannot be pickled, or something that it holds.
+    """
+    from amorsize._backend import _ship  # noqa: PLC0415 - see the top
+
+    def pack(*, by_value: bool) -> _ship.Parcel:
+        try:
+            return _ship.pack_function(
+                job.func,
+                star=job.star,
+                kwargs=job.kwargs,
+                importable=job.importable,
+                by_value=by_value,
+                initializer=None if job.initializer is None else (job.initializer, job.initargs),
+                ambient=ambient,
+                inline=inline,
+            )
+        except Exception as error:
+            pass_on(error)
+            raise UnsendableFunctionError(f"{type(error).__name__}: {error}") from error
+
+    job.parcel, job.is_cold = pack(by_value=False), is_cold
+    job.repack = lambda: pack(by_value=True)
+    return job
+
+
+def _run_loky(job: Job) -> Outcome:
+    pool = _local.LOKY
+    board, carrier, n_deaths, is_over = None, None, 0, False
+    pool.enter()
+    try:
+        is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
+        packed(job, is_cold=is_cold, ambient=True)
+        try:
+            with no_interrupt():  # an import that is interrupted leaves half a module behind
+                pool.ensure(job.n_jobs, job.threads)
+        except OSError as error:
+            raise NoWorkersError(*error.args) from error
+        board = make_board()
+        # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.
+        carrier = Callbacks(pool, ahead=1 if pool.n_workers() == job.n_jobs else 0, board=board)
+        outcome = FlowTeam(job, carrier).run()
+        n_deaths, is_over = outcome.deaths, True
+        return outcome
+    finally:
+        try:
+            if carrier is not None:
+                carrier.hear_out()
+        finally:
+            if board is not None:
+                board.close()
+            # Interrupted: what still runs must not run on.
+            pool.leave(broken=n_deaths > 0, busy=not is_over)
+
+
+def make_board() -> Board | None:
+    """Return a board, None where there is no room for a small file: begun items are then not told from waiting ones."""
+    from amorsize._backend._chunks import Board  # noqa: PLC0415 - see the top
+
+    try:
+        return Board()
+    except OSError:
+        return None
+
+
+def _run_external(job: Job, name: str) -> Outcome:
+    from amorsize._backend import _clusters  # noqa: PLC0415 - see the top
+
+    packed(job, is_cold=False, ambient=False)
+    with _clusters.carrier(job.backend, job.n_jobs, name) as cluster:
+        return FlowTeam(job, Callbacks(cluster, ahead=1)).run()
