@@ -17,7 +17,7 @@ import pytest
 
 import amorsize
 from amorsize import ParallelFunction, Plan, _bounds, _dry, _host
-from amorsize._backend import _ship
+from amorsize._backend import _pickles
 from tests import functions
 from tests.functions import Counter, Doubled, combine, square
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CALLS: list[Any] = []
 
 # The one that joblib uses, which brings its own before 1.6.
-cloudpickle: Any = _ship._cloudpickle()
+cloudpickle: Any = _pickles.cloudpickle()
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ class TestModulesLoadedByPath:
         names = ["json", "math", "xml.dom.minidom", "concurrent.futures.process", "numpy.linalg", "sys"]
         assert set(names) <= set(sys.modules) | {"json"}
         found = _unfound.unfound()
-        assert not found & {"amorsize", "amorsize._backend._ship", "tests.functions", "hypothesis", "pytest", *names}
+        assert not found & {"amorsize", "amorsize._backend._pickles", "tests.functions", "hypothesis", "pytest", *names}
 
     def test_a_plain_program_has_none(self) -> None:
         """With NumPy and all that loky brings."""

@@ -76,9 +76,9 @@ leave = _threads.leave
 
 def dumps_by_value(value: Any) -> bytes:
     """Pickle with cloudpickle, by value what has no name to be found by."""
-    from amorsize._backend import _ship  # noqa: PLC0415 - see _runs
+    from amorsize._backend import _pickles  # noqa: PLC0415 - see _runs
 
-    return _ship.dumps_by_value(value)
+    return _pickles.dumps_by_value(value)
 
 
 def probe(backend: Any, name: str) -> dict[str, float]:

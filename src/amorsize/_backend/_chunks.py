@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _files, _output, _ship, _worker
+from amorsize._backend import _files, _output, _pickles, _ship, _worker
 from amorsize._backend._outcome import overran
 from amorsize._backend._work import Done, run_quantum, send_by
 
@@ -75,7 +75,7 @@ class Chunk:
         block = 1 if self.timeout is not None else self.block
         results, failures = run_quantum(call, items, self.quantum_s, block, keep_going=self.keep_going, tell=tell)
         end = clock()
-        data = _worker.pack(results, failures, self.start, _ship.dumps)
+        data = _worker.pack(results, failures, self.start, _pickles.dumps)
         _output.flush()
         return Done(data, len(results), begin, end, f"process {os.getpid()}")
 
@@ -88,7 +88,7 @@ def chunk(job: Job, work: Work) -> Chunk:
         Unsendable: If its items cannot be pickled.
     """
     assert job.parcel is not None  # noqa: S101 - for the type checker
-    items = send_by(_ship.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
+    items = send_by(_pickles.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
     return Chunk(job.parcel, items, work.start, work.quantum_s, work.block, job.keep_going, job.timeout)
 
 

@@ -125,7 +125,7 @@ class FlowTeam:
                 continue
             begin = clock()
             start, stop = taken
-            done, failed = _worker.run_here(self.job, _worker.cut(self.job.items, start, stop))
+            done, failed = self.job.run_here(_worker.cut(self.job.items, start, stop))
             end = clock()
             self.ranges.give_back(start + len(done), stop)
             self._accept(start, done, failed)
@@ -199,7 +199,7 @@ class FlowTeam:
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
-        done, failed = _worker.run_here(self.job, _worker.cut(self.job.items, start, stop))
+        done, failed = self.job.run_here(_worker.cut(self.job.items, start, stop))
         self.ranges.give_back(start + len(done), stop)
         self._accept(start, done, failed)
 

@@ -72,9 +72,9 @@ class PipeHome:
         try:
             data = pickle.dumps(value, protocol=5, buffer_callback=None if self._conn is None else _apart(buffers))
         except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-            from amorsize._backend import _ship  # noqa: PLC0415 - only where plain pickle fails
+            from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle fails
 
-            return _ship.dumps_by_value(value), []
+            return _pickles.dumps_by_value(value), []
         if buffers and sum(buffer.raw().nbytes for buffer in buffers) < bounds.RESULT_MEMORY_BYTES:
             return pickle.dumps(value, protocol=5), []
         return data, buffers

@@ -94,6 +94,17 @@ class Job:
         """Tell whether the program itself has raised *error* into an item that the caller runs."""
         return _outside.is_outside(error, self.handlers, self.func)
 
+    def run_here(self, items: Sequence[Any]) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+        """
+        Run a block in the caller: like ``run_block``, but what the program itself raises is not an item's failure.
+
+        Raises:
+            BaseException: What ends the map at once: Ctrl-C, and what a signal's handler of the program raises
+                meanwhile.
+        """
+        with _worker.nested_thread():
+            return _worker.run_block(self.call, items, keep_going=self.keep_going, is_outside=self.is_outside)
+
     @property
     def caller_may_compute(self) -> bool:
         """Whether items may run in the caller beside the workers."""

@@ -187,7 +187,7 @@ class MappedItems:
 
 def _dumps(value: Any) -> tuple[bytes, list[memoryview]]:
     """
-    Pickle items as :func:`amorsize._backend._ship.dumps` does, large buffers apart.
+    Pickle items as :func:`amorsize._backend._pickles.dumps` does, large buffers apart.
 
     Raises:
         Exception: What their pickling raises.
@@ -209,11 +209,11 @@ def _dumps(value: Any) -> tuple[bytes, list[memoryview]]:
         _outside.pass_on(error)
         data = b"__main__"
     if b"__main__" in data:
-        from amorsize._backend import _ship  # noqa: PLC0415 - only where plain pickle does not do
+        from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle does not do
 
         buffers.clear()
         stream = io.BytesIO()
-        _ship.pickler()(stream, protocol=5, buffer_callback=is_small).dump(value)
+        _pickles.pickler()(stream, protocol=5, buffer_callback=is_small).dump(value)
         data = stream.getvalue()
     return data, buffers
 

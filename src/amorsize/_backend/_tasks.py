@@ -89,6 +89,6 @@ class TaskWorker:
 
 def dumps_plainly(value: Any) -> bytes:
     """Pickle plainly; by value where that fails, or where classes of ``__main__`` may be other ones there."""
-    from amorsize._backend import _ship  # noqa: PLC0415 - where a fork runs tasks it has been loaded
+    from amorsize._backend import _pickles  # noqa: PLC0415 - where a fork runs tasks it has been loaded
 
-    return _ship.dumps(value)
+    return _pickles.dumps(value)

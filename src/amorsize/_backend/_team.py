@@ -456,7 +456,7 @@ class Team:
         while current < min(stop, self.limit):
             high = min(stop, self.limit, current + block)
             before = clock()
-            done, failed = _worker.run_here(job, _worker.cut(job.items, current, high))
+            done, failed = job.run_here(_worker.cut(job.items, current, high))
             now = clock()
             self._accept(current, done, failed)
             current += len(done)

@@ -6,7 +6,7 @@ import pickle
 import time
 from typing import Any, Final, NamedTuple
 
-from amorsize._backend import _ship
+from amorsize._backend import _pickles
 from amorsize._outside import pass_on
 
 clock = time.perf_counter
@@ -89,7 +89,7 @@ def _weigh(value: Any, max_nbytes: int | None) -> tuple[int, float, bool]:
 def _bytes_by_value(value: Any) -> int:
     """Return the bytes of what plain pickle refuses: more than can be sent where it cannot be pickled at all."""
     try:
-        return len(_ship.dumps_by_value(value))
+        return len(_pickles.dumps_by_value(value))
     except Exception as error:  # noqa: BLE001 - as above
         pass_on(error)
         return _UNSENDABLE_BYTES

@@ -23,8 +23,6 @@ from amorsize.exceptions import RemoteError, UnpicklableResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from amorsize._backend._job import Job
-
     Failure = tuple[int, BaseException]
 
 _in_worker = False
@@ -180,17 +178,6 @@ def prepared(call: Callable[[Any], Any], initialize: Callable[[], None] | None) 
     return call
 
 
-def run_here(job: Job, items: Sequence[Any]) -> tuple[list[Any], list[Failure]]:
-    """
-    Run a block in the caller: like :func:`run_block`, but what the program itself raises is not an item's failure.
-
-    Raises:
-        BaseException: What ends the map at once: Ctrl-C, and what a signal's handler of the program raises meanwhile.
-    """
-    with nested_thread():
-        return run_block(job.call, items, keep_going=job.keep_going, is_outside=job.is_outside)
-
-
 @dataclass(frozen=True, slots=True, eq=False, repr=False, match_args=False)
 class Boxed:
     """
@@ -228,11 +215,11 @@ def pack_error(error: BaseException, index: int) -> Packed:
             return error, text
     instead = _described(error, index)
     with contextlib.suppress(BaseException):
-        from amorsize._backend import _ship  # noqa: PLC0415 - built on this module; only where plain pickle fails
+        from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle fails
 
         for sent in (error, _Parts(error)):
             with contextlib.suppress(BaseException):
-                data = _ship.dumps_error(sent)
+                data = _pickles.dumps_error(sent)
                 opened = pickle.loads(data)
                 if type(opened) is type(error) and str(opened) == str(error):
                     return Boxed(data, instead), text
@@ -382,9 +369,9 @@ def unpack(
 
 def _unpack_others(data: Any, buffers: Sequence[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
     """Open what can be opened."""
-    from amorsize._backend import _careful, _ship  # noqa: PLC0415 - only where something cannot
+    from amorsize._backend import _careful, _pickles  # noqa: PLC0415 - only where something cannot
 
-    (results, packed), trouble = _careful.opened(data, buffers, _ship.pickler())
+    (results, packed), trouble = _careful.opened(data, buffers, _pickles.pickler())
     for position, result in enumerate(results):
         if (cause := trouble(result)) is not None:
             message = f"the result of item {start + position} cannot be unpickled: {type(cause).__name__}: {cause}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
 from amorsize import _outside
-from amorsize._backend import _ship, _worker
+from amorsize._backend import _pickles, _ship, _worker
 from amorsize._backend._chunks import alarmed
 from amorsize._backend._work import Done, run_quantum
 from amorsize.exceptions import ItemTimeout
@@ -194,9 +194,9 @@ def pickled(value: Any) -> tuple[Blob, tuple[Blob, ...]]:
         data = pickle.dumps(value, protocol=5, buffer_callback=is_small)
     except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
         _outside.pass_on(error)
-        return Blob(_ship.dumps_by_value(value)), ()
-    if _ship.is_only_here(data):
-        return Blob(_ship.dumps_by_value(value)), ()
+        return Blob(_pickles.dumps_by_value(value)), ()
+    if _pickles.is_only_here(data):
+        return Blob(_pickles.dumps_by_value(value)), ()
     return Blob(data), tuple(Blob(buffer) for buffer in buffers)
 
 
