@@ -889,8 +889,9 @@ def test_other_errors_of_sending_are_no_items_doing() -> None:
     """What is not raised by pickling items ends the run."""
     called: list[int] = []
     threads = Threads(1)
+    job = Job(func=called.append, items=range(10), call=called.append, handlers={})
     with pytest.raises(RuntimeError, match="a bug"):
-        FlowTeam(Job(func=called.append, items=range(10)), BrokenCarrier(threads, ahead=0)).run()
+        FlowTeam(job, BrokenCarrier(threads, ahead=0)).run()
     threads.close()
     assert called == []
 

@@ -60,7 +60,9 @@ class _Decider:
             OSError: If the system refuses them.
         """
         n_cpus = _host.snapshot().n_cpus if inner_threads is None else n_jobs * inner_threads
-        return _backend.server_pool(_backend.Job(func=operator.call, items=(), n_jobs=n_jobs, n_cpus=n_cpus))
+        call, handlers = operator.call, _backend.handlers()
+        job = _backend.Job(func=call, items=(), call=call, handlers=handlers, n_jobs=n_jobs, n_cpus=n_cpus)
+        return _backend.server_pool(job)
 
     def costs(self, way: str, *, warm: bool) -> Costs:
         """Return what workers cost here, as far as it has been measured."""

@@ -59,6 +59,8 @@ def describe(
     return _backend.Job(
         func=request.func,
         items=items,
+        call=request.call,
+        handlers=_backend.handlers(),
         base=base,
         star=request.source.star,
         kwargs=request.kwargs,

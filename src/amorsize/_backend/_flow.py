@@ -12,17 +12,19 @@ is loaded for threads too, whose first call it would show in: nothing that pickl
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._callbacks import Refused, refusing
-from amorsize._backend._outcome import Outcome, died_idle
+from amorsize._backend._callbacks import refusing
+from amorsize._backend._deaths import Deaths
+from amorsize._backend._outcome import Outcome
 from amorsize._backend._work import Unsendable, Work
 from amorsize._records import Span
 from amorsize._warn import warn
-from amorsize.exceptions import ItemTimeout, WorkerDied
+from amorsize.exceptions import ItemTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,16 +58,9 @@ class FlowTeam:
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not job.is_cold
         self.began = self._looked_at = clock()
-        self._most_jobs = self._n_jobs = job.n_jobs
-        self.suspects: list[int] = []
-        self.one_by_one = False
-        # Of the suspects that are run alone, those not settled yet; and how many tasks could wait for each worker.
-        self._alone: set[int] = set()
-        self._ahead = carrier.ahead
-        # After a death nothing is handed out until all that was out has come back, and there are workers again.
-        self._down_by = ""
-        self._idle_deaths = 0
-        self._has_begun = False
+        # Chunks that run at once now, fewer while memory is short, and the most that may.
+        self.n_jobs = self.most_jobs = job.n_jobs
+        self.deaths = Deaths(job.n_jobs, carrier.ahead)
         self._serial = 0
         self._told = False
 
@@ -111,7 +106,7 @@ class FlowTeam:
         Nothing is handed over before one answers that it has opened the parcel, the function's module imported; and the
         caller goes on until results come home.
         """
-        for _ in range(self.job.n_jobs):
+        for _ in range(self.n_jobs):
             self.carrier.submit(_HELLO, self.carrier.task(self.job, Work(0, [], 0.0, 1)))
         block = schedule.first_block(self.job.item_s)
         while not self.outcome.n_chunks and not self.is_done():
@@ -128,7 +123,7 @@ class FlowTeam:
             done, failed = self.job.run_here(_worker.cut(self.job.items, start, stop))
             end = clock()
             self.ranges.give_back(start + len(done), stop)
-            self._accept(start, done, failed)
+            self.accept(start, done, failed)
             self._note("caller", begin, end, start, len(done))
             block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
             self.chunker.observe(len(done), end - begin)
@@ -144,7 +139,7 @@ class FlowTeam:
 
     def top_up(self, ahead: int | None = None) -> None:
         """Hand out chunks until every worker has one and, where the carrier allows it, some waiting."""
-        if self._down_by:
+        if self.deaths.down_by:
             return
         most = self.most_in_flight(self.carrier.ahead if ahead is None else ahead)
         while len(self.in_flight) < most:
@@ -155,8 +150,8 @@ class FlowTeam:
 
     def most_in_flight(self, ahead: int) -> int:
         """Return the tasks that may be out: with *ahead* waiting for each worker, where none is to have nothing."""
-        is_tight = self.job.n_jobs < self._most_jobs  # what waits would be taken by the worker that is to have nothing
-        return self.job.n_jobs * (1 if is_tight or self.job.timeout is not None else 1 + ahead)
+        is_tight = self.n_jobs < self.most_jobs  # what waits would be taken by the worker that is to have nothing
+        return self.n_jobs * (1 if is_tight or self.job.timeout is not None else 1 + ahead)
 
     def _next_size(self) -> int:
         return 1 if self.job.timeout is not None else self.chunker.size(self.ranges.n_left)
@@ -201,7 +196,7 @@ class FlowTeam:
         """Run items that cannot be sent in the caller."""
         done, failed = self.job.run_here(_worker.cut(self.job.items, start, stop))
         self.ranges.give_back(start + len(done), stop)
-        self._accept(start, done, failed)
+        self.accept(start, done, failed)
 
     def take(self, timeout_s: float) -> None:
         """Take in answers; waits at most *timeout_s* for the first."""
@@ -211,17 +206,12 @@ class FlowTeam:
         if job.is_tight is not None and clock() - self._looked_at > bounds.HOUSEKEEPING_S:
             self._looked_at = clock()
             # One chunk fewer in flight at each look while memory is short, one more while it is not; never none.
-            job.n_jobs = max(1, min(self._most_jobs, job.n_jobs + (-1 if job.is_tight() else 1)))
+            self.n_jobs = max(1, min(self.most_jobs, self.n_jobs + (-1 if job.is_tight() else 1)))
         if job.progress is not None:
             job.progress(self.outcome.n_done)  # what came too soon after a report is reported now
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
-        if self._down_by and not self.in_flight:
-            self._rise()
-        if self.suspects and not self.in_flight:
-            self._ask_one_by_one()
-        elif self.one_by_one and not self._alone:
-            self._go_on_together()
+        self.deaths.settle(self)
 
     def _answer(self, answer: Answer) -> None:
         if answer.number == _HELLO:
@@ -241,12 +231,12 @@ class FlowTeam:
             n_bytes = 0
             results, failures = result.results
         self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
-        self._has_begun = True
+        self.deaths.has_begun = True
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
         if start + result.n_items < stop:
             self.ranges.give_back(start + result.n_items, min(stop, self.limit))
-        self._accept(start, results, failures)
+        self.accept(start, results, failures)
 
     def _greet(self, answer: Answer) -> None:
         """Take note of a worker that is up; a cold one's first answer is what a start costs."""
@@ -256,17 +246,17 @@ class FlowTeam:
         if answer.error is None or isinstance(answer.error, _worker.StaleCode | _worker.NoWorkersError):
             return  # other code in the worker: the first chunk will say so too, and the function then goes by value
         if not self.outcome.deaths:
-            self._lost(range(0), answer.error)
+            self.deaths.lost(self, range(0), answer.error)
 
-    def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        """Take in the results of neighbours; a failure that ends the run takes back what is behind it."""
         self.outcome.put(start, results, failures)
-        if self._alone:
-            self._alone.difference_update(range(start, start + len(results)))
+        self.deaths.accepted(start, len(results))
         fatal = [position for position, error in failures if not self.job.goes_on(error)]
         if fatal:
             self.limit = min(self.limit, start + fatal[0])
             self.ranges.drop_from(self.limit)
-            self._alone = {i for i in self._alone if i < self.limit}
+            self.deaths.drop_from(self.limit)
         if self.job.progress is not None:
             self.job.progress(self.outcome.n_done)
 
@@ -285,13 +275,13 @@ class FlowTeam:
         elif self.carrier.broken(error):
             middle = stop if answer.n_begun is None else min(stop, start + answer.n_begun)
             self.ranges.give_back(middle, min(stop, self.limit))
-            self._lost(range(start, middle), error)
+            self.deaths.lost(self, range(start, middle), error)
         elif stop - start == 1 or isinstance(error, ItemTimeout):
             self.ranges.give_back(start + 1, min(stop, self.limit))
-            self._accept(start, [error], [(0, error)])
+            self.accept(start, [error], [(0, error)])
         else:
             # An error of the way (unpickling in the worker, say) says nothing about which item: ask one by one.
-            self.chunker = schedule.Chunker(self.job.n_jobs, self.chunker.item_s, 0.0, 1)
+            self.chunker = schedule.Chunker(self.n_jobs, self.chunker.item_s, 0.0, 1)
             self.ranges.give_back(start, min(stop, self.limit))
 
     def _use_value(self) -> bool:
@@ -302,96 +292,9 @@ class FlowTeam:
         if not job.parcel.is_by_value:
             job.parcel.close()
             try:
-                job.parcel = job.repack()
+                self.job = replace(job, parcel=job.repack())
             except _worker.UnsendableFunctionError as error:
                 why = f"the workers have other code, and the function cannot be pickled: {error}"
                 self._tell(f"items run in this process: {why}")
                 self.carrier = refusing(self.carrier.name, error)
         return True
-
-    def _lost(self, positions: range, error: BaseException) -> None:
-        """Decide what becomes of items whose worker died; each chunk that went down with it comes here."""
-        job, outcome = self.job, self.outcome
-        outcome.deaths += 1
-        lost = [i for i in positions if i < self.limit]
-        cause = self.carrier.broken(error) or f"{type(error).__name__}: {error}"
-        # Named is all that went down, also behind an item whose failure ends the run.
-        died = _died(tuple(job.base + i for i in positions), cause)
-        again = [i for i in lost if self._may_run_again(i)]
-        self.suspects += again
-        for i in lost:
-            if i not in again:
-                self._accept(i, [died], [(0, died)])
-        if outcome.died is None:
-            outcome.died = died if len(again) < len(lost) else None
-        elif positions:
-            outcome.died = _both(outcome.died, died)
-        self._has_begun = self._has_begun or bool(positions)
-        self.ready, self._down_by = True, cause
-
-    def _rise(self) -> None:
-        """Have workers again after a death (of all that one pool had); give up where they die before they begin."""
-        self._idle_deaths = 0 if self._has_begun else self._idle_deaths + 1
-        cause, self._has_begun, self._down_by = self._down_by, False, ""
-        if self._idle_deaths > bounds.MOST_IDLE_DEATHS:
-            self._give_up(died_idle(cause))
-        try:
-            self.carrier.renew()
-        except _worker.NoWorkersError as error:
-            self.carrier = refusing(self.carrier.name, error)
-
-    def _give_up(self, error: WorkerDied) -> None:
-        """Fail what is left: workers die before they begin anything."""
-        self.outcome.died = self.outcome.died or error
-        for i in self.suspects:
-            self.ranges.give_back(i, i + 1)
-        self.suspects.clear()
-        while (taken := self.ranges.take(self.ranges.n_left)) is not None:
-            start, n_items = taken[0], taken[1] - taken[0]
-            self._accept(start, [error] * n_items, [(i, error) for i in range(n_items)])
-
-    def _may_run_again(self, position: int) -> bool:
-        """
-        Count one attempt of an item, and tell whether it has another.
-
-        While chunks ran side by side nobody knows whose item it was; only from then on is each death somebody's.
-        """
-        attempts = self.outcome.attempts
-        if self.one_by_one:
-            attempts[position] = attempts.get(position, 0) + 1
-        return attempts.get(position, 0) < self.job.retries
-
-    def _ask_one_by_one(self) -> None:
-        """Run what was in flight again: one item at a time, nothing beside it, so that the guilty one is named."""
-        if not self.one_by_one:
-            self.one_by_one, self._n_jobs = True, self._most_jobs
-            self.chunker = schedule.Chunker(1, self.chunker.item_s, 0.0, 1)
-            self.job.n_jobs = self._most_jobs = 1
-            self._ahead, self.carrier.ahead = self.carrier.ahead, 0
-        for i in sorted(self.suspects, reverse=True):
-            self.ranges.give_back(i, i + 1)
-        self._alone |= {i for i in self.suspects if i < self.limit}
-        self.suspects.clear()
-
-    def _go_on_together(self) -> None:
-        """Have all workers again: of what was in flight at a death, each item has been done or has failed."""
-        self.one_by_one, job = False, self.job
-        job.n_jobs = self._most_jobs = self._n_jobs
-        self.chunker = schedule.Chunker(job.n_jobs, self.chunker.item_s, job.batch_overhead_s, job.batch_size)
-        if not isinstance(getattr(self.carrier, "way", None), Refused):
-            self.carrier.ahead = self._ahead
-
-
-def _died(names: tuple[int, ...], cause: str) -> WorkerDied:
-    return WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
-
-
-def _both(first: WorkerDied, second: WorkerDied) -> WorkerDied:
-    """Name the items of two chunks that went down together."""
-    return _died(tuple(sorted({*first.in_flight, *second.in_flight})), first.cause)
-
-
-def _items(indices: tuple[int, ...]) -> str:
-    if not indices:
-        return "no items"
-    return f"item {indices[0]}" if indices[0] == indices[-1] else f"items {indices[0]} to {indices[-1]}"

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _blas, _output, _worker
@@ -62,10 +63,9 @@ class Forks:
         others = [fd for other in team.workers.values() for fd in other.fds()]
 
         def work() -> None:
-            job = team.job
+            job = replace(team.job, call=_worker.prepared(team.job.call, team.job.initialize))
             home = PipeHome(write, job.base)
             _output.listen(home.words, f"amorsize-{slot + 1}")
-            job.call = _worker.prepared(job.call, job.initialize)
             RangeWorker(job, slot, team.board, (team.task_r, team.task_w), home).serve()
 
         self._be(team.parent, [read, *others], work)

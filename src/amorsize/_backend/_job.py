@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from amorsize._backend._ship import Parcel
+    from amorsize._outside import Handlers
 
 
-@dataclass(eq=False, repr=False, match_args=False)
+@dataclass(frozen=True, eq=False, repr=False, match_args=False)
 class Job:
     """
     One run: what to call on which items, and under which rules.
@@ -24,6 +25,8 @@ class Job:
     Attributes:
         func: The undecorated function.
         items: All items left; only indexed and sliced.
+        call: The function of one item, as ``make_call`` makes it of the function.
+        handlers: The program's handlers of signals as the run begins; a copy of the record keeps them.
         base: Index of the first in the caller's input.
         star: Whether an item is unpacked into arguments.
         kwargs: Constant keyword arguments.
@@ -51,12 +54,12 @@ class Job:
         parcel: The packed function, where it is sent; None where it is not.
         repack: Packs it by value, for workers whose code differs.
         is_cold: Whether workers are still to be started: the caller works until they answer.
-        call: The function of one item.
-        handlers: The program's handlers of signals as the run begins.
     """
 
     func: Callable[..., Any]
     items: Sequence[Any]
+    call: Callable[[Any], Any]
+    handlers: Handlers
     base: int = 0
     star: bool = False
     kwargs: dict[str, Any] | None = None
@@ -85,10 +88,6 @@ class Job:
     parcel: Parcel | None = None
     repack: Callable[[], Parcel] | None = None
     is_cold: bool = False
-
-    def __post_init__(self) -> None:
-        self.call = _worker.make_call(self.func, star=self.star, kwargs=self.kwargs)
-        self.handlers = _outside.handlers()
 
     def is_outside(self, error: BaseException) -> bool:
         """Tell whether the program itself has raised *error* into an item that the caller runs."""

@@ -57,26 +57,42 @@ class UnopenedItems(Exception):  # noqa: N818 - a signal between two functions o
 
 
 class RangeJob(Protocol):
-    """
-    What a worker must know of the job.
+    """What a worker must know of the job."""
 
-    Attributes:
-        call: The function of one item.
-        items: All items, by position; only sliced.
-        base: Index of the first in the caller's input.
-        item_s: Expected seconds per item.
-        batch_size: Exact size of ranges, or None.
-        keep_going: Whether to go on after a failed item.
-        timeout: Seconds one item may take, or None.
-    """
+    @property
+    def call(self) -> Callable[[Any], Any]:
+        """The function of one item."""
+        ...
 
-    call: Callable[[Any], Any]
-    items: Any
-    base: int
-    item_s: float
-    batch_size: int | None
-    keep_going: bool
-    timeout: float | None
+    @property
+    def items(self) -> Any:
+        """All items, by position; only sliced."""
+        ...
+
+    @property
+    def base(self) -> int:
+        """Index of the first in the caller's input."""
+        ...
+
+    @property
+    def item_s(self) -> float:
+        """Expected seconds per item."""
+        ...
+
+    @property
+    def batch_size(self) -> int | None:
+        """Exact size of ranges, or None."""
+        ...
+
+    @property
+    def keep_going(self) -> bool:
+        """Whether to go on after a failed item."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds one item may take, or None."""
+        ...
 
 
 class Home(Protocol):

@@ -7,6 +7,7 @@ are left; the system's refusal of workers becomes NoWorkersError before an item 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _local, _threads
@@ -139,9 +140,7 @@ def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> J
             pass_on(error)
             raise UnsendableFunctionError(f"{type(error).__name__}: {error}") from error
 
-    job.parcel, job.is_cold = pack(by_value=False), is_cold
-    job.repack = lambda: pack(by_value=True)
-    return job
+    return replace(job, parcel=pack(by_value=False), repack=lambda: pack(by_value=True), is_cold=is_cold)
 
 
 def _run_loky(job: Job) -> Outcome:
@@ -150,7 +149,7 @@ def _run_loky(job: Job) -> Outcome:
     pool.enter()
     try:
         is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs
-        packed(job, is_cold=is_cold, ambient=True)
+        job = packed(job, is_cold=is_cold, ambient=True)
         try:
             with no_interrupt():  # an import that is interrupted leaves half a module behind
                 pool.ensure(job.n_jobs, job.threads)
@@ -186,6 +185,6 @@ def make_board() -> Board | None:
 def _run_external(job: Job, name: str) -> Outcome:
     from amorsize._backend import _clusters  # noqa: PLC0415 - see the top
 
-    packed(job, is_cold=False, ambient=False)
+    job = packed(job, is_cold=False, ambient=False)
     with _clusters.carrier(job.backend, job.n_jobs, name) as cluster:
         return FlowTeam(job, Callbacks(cluster, ahead=1)).run()

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
@@ -81,8 +82,8 @@ class StreamTeam(FlowTeam):
 
     def __init__(self, job: Job, carrier: Carrier) -> None:
         self.window = Window()
-        job.items = self.window  # type: ignore[assignment]  # sliced and measured only, which a window can
-        super().__init__(job, carrier)
+        # Items are sliced and measured only, which a window can.
+        super().__init__(replace(job, items=self.window), carrier)  # type: ignore[arg-type]  # no Sequence
         self.outcome.results = _Results()  # type: ignore[assignment]  # indexed like the list it stands for
         self.outcome.spans = deque(maxlen=bounds.MOST_SPANS)  # type: ignore[assignment]  # a list as far as anybody asks
         self.limit = 1 << 62
@@ -96,7 +97,7 @@ class StreamTeam(FlowTeam):
 
     def size(self, buffersize: int) -> int:
         """Return the items of the next chunk: a share of the buffer, so that every worker has one and one waits."""
-        share = max(1, buffersize // (2 * self.job.n_jobs))
+        share = max(1, buffersize // (2 * self.n_jobs))
         if self.job.batch_size is not None:
             return min(self.job.batch_size, share)
         return max(1, min(share, self.chunker.size(1 << 40)))
@@ -107,24 +108,23 @@ class StreamTeam(FlowTeam):
 
     def top_up_from(self, buffersize: int, *, is_last: bool) -> None:
         """Hand out whole chunks while there are some; smaller ones where a worker would have nothing to do."""
-        if self._down_by:
+        if self.deaths.down_by:
             return
         wanted = 1 if self.job.timeout is not None else self.size(buffersize)
         most = self.most_in_flight(self.carrier.ahead)
         while self.ranges.n_left and len(self.in_flight) < most:
-            is_hungry = len(self.in_flight) < self.job.n_jobs
+            is_hungry = len(self.in_flight) < self.n_jobs
             if self.ranges.n_left < wanted and not is_hungry and not is_last:
                 return
-            taken = self.ranges.take(
-                wanted if not is_last else min(wanted, max(1, self.ranges.n_left // self.job.n_jobs))
-            )
+            taken = self.ranges.take(wanted if not is_last else min(wanted, max(1, self.ranges.n_left // self.n_jobs)))
             if taken is None:
                 return
             self._submit(*taken)
 
-    def _accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        """Take in the results of neighbours, and keep the order in which they came."""
         self.order += range(start, start + len(results))
-        super()._accept(start, results, failures)
+        super().accept(start, results, failures)
 
     def forget(self, position: int) -> Any:
         """Hand out a result for good; returns it."""
@@ -143,7 +143,8 @@ class Streaming:
         self._pool: Any = None
         self._board: Board | None = None
         carrier: Any
-        if (refusal := self._start(backend, job)) is not None:
+        job, refusal = self._start(backend, job)
+        if refusal is not None:
             carrier = refusing(backend, refusal)
         elif backend in {FORK, FORKSERVER}:
             carrier = self._pool
@@ -167,11 +168,11 @@ class Streaming:
         if backend == LOKY:  # last: until here it could fail, and nobody would close it
             _local.LOKY.enter()
 
-    def _start(self, backend: str, job: Job) -> OSError | None:
-        """Pack the function and start local workers; returns why that cannot be done, None if it has been."""
+    def _start(self, backend: str, job: Job) -> tuple[Job, OSError | None]:
+        """Pack the function and start local workers; returns the job, and why that cannot be done, None if it has."""
         try:
             if backend not in {FORK, FORKSERVER, THREADS}:
-                _runs.packed(job, is_cold=False, ambient=backend == LOKY)
+                job = _runs.packed(job, is_cold=False, ambient=backend == LOKY)
             if backend == LOKY:
                 _local.LOKY.ensure(job.n_jobs, job.threads)
             elif backend == FORKSERVER:
@@ -181,8 +182,8 @@ class Streaming:
 
                 self._pool = _fork.fork_pool(job)
         except OSError as error:
-            return error
-        return None
+            return job, error
+        return job, None
 
     def close(self, *, kill: bool) -> None:
         """End the work; *kill* where some of it is still running and no longer wanted."""
