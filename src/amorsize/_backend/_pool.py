@@ -78,6 +78,25 @@ class TaskSeat:
         conn_fd = -1 if self.conn is None else self.conn.fileno()
         return [fd for fd in (self.results_fd, self.pid_fd, conn_fd) if fd >= 0]
 
+    def write(self) -> bool:
+        """
+        Write what the pipe of tasks takes now; returns whether that was all.
+
+        Raises:
+            BrokenPipeError: If the worker is gone.
+        """
+        while self.unsent:
+            try:
+                written = os.write(self.tasks_fd, self.unsent[0])
+            except BlockingIOError:
+                return False
+            rest = self.unsent[0][written:]
+            if rest:
+                self.unsent[0] = rest
+            else:
+                self.unsent.popleft()
+        return True
+
 
 class TaskCrew(Protocol):
     """How the workers of a stream are started and ended."""
@@ -249,22 +268,13 @@ class TaskPool:
         self._flush(worker)
 
     def _flush(self, worker: TaskSeat) -> None:
-        """Write what the pipe takes now."""
-        while worker.unsent:
-            try:
-                written = os.write(worker.tasks_fd, worker.unsent[0])
-            except BlockingIOError:
+        """Write what the pipe takes now, and the rest when it takes more."""
+        with contextlib.suppress(BrokenPipeError):  # its death is announced by its other descriptors
+            if not worker.write():
                 self._poll.register(worker.tasks_fd, select.POLLOUT)
                 return
-            except BrokenPipeError:
-                return  # its death is announced by its other descriptors
-            rest = worker.unsent[0][written:]
-            if rest:
-                worker.unsent[0] = rest
-            else:
-                worker.unsent.popleft()
-        with contextlib.suppress(KeyError):
-            self._poll.unregister(worker.tasks_fd)
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(worker.tasks_fd)
 
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come."""
@@ -272,7 +282,7 @@ class TaskPool:
             timeout_s = 0.0
         if self.job.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
-        # See Team._wait in _fork.py: a replacement reuses the numbers of closed descriptors.
+        # See Workers.poll in _crew.py: a replacement reuses the numbers of closed descriptors.
         owners = {fd: w for w in self.workers.values() for fd in (*w.fds(), w.tasks_fd)}
         for fd, _ in self._poll.poll(timeout_s * 1000):
             worker = owners.get(fd)
