@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _blas, _output, _worker
 from amorsize._backend import _process as process
+from amorsize._backend._crew import Worker, result_pipe
 from amorsize._backend._home import PipeHome
 from amorsize._backend._pool import TaskPool, TaskSeat
 from amorsize._backend._ranges import RangeWorker
 from amorsize._backend._tasks import TaskWorker
-from amorsize._backend._team import Team, Worker
+from amorsize._backend._team import Team
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -25,6 +26,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from amorsize._backend._crew import CrewedTeam
     from amorsize._backend._job import Job
 
 
@@ -42,11 +44,11 @@ class Forks:
         """Return memory that forks inherit."""
         return mmap.mmap(-1, n_bytes)
 
-    def start(self, team: Team, slot: int) -> Worker:
+    def start(self, team: CrewedTeam, slot: int) -> Worker:
         """Fork, unless what has happened since the others were forked forbids it."""
         if team.outcome.deaths and team.job.blocker is not None and (reason := team.job.blocker()):
             raise OSError(errno.EPERM, reason)
-        read, write = team.result_pipe()
+        read, write = result_pipe(team.n_slots)
         try:
             pid = process.fork()
         except OSError:
@@ -58,15 +60,15 @@ class Forks:
         os.close(write)
         return Worker(slot, pid, read, process.pidfd(pid))
 
-    def _child(self, team: Team, slot: int, read: int, write: int) -> None:
+    def _child(self, team: CrewedTeam, slot: int, read: int, write: int) -> None:
         """Be a worker; never returns."""
-        others = [fd for other in team.workers.values() for fd in other.fds()]
+        others = [fd for other in team.workers for fd in other.fds()]
 
         def work() -> None:
             job = replace(team.job, call=_worker.prepared(team.job.call, team.job.initialize))
             home = PipeHome(write, job.base)
             _output.listen(home.words, f"amorsize-{slot + 1}")
-            RangeWorker(job, slot, team.board, (team.task_r, team.task_w), home).serve()
+            RangeWorker(job, slot, team.slots.board, (team.handout.task_r, team.handout.task_w), home).serve()
 
         self._be(team.parent, [read, *others], work)
 

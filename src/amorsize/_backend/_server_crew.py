@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _server, _serving, _shared_items
+from amorsize._backend._crew import Worker, result_pipe
 from amorsize._backend._home import MEMORY, NUMBER
 from amorsize._backend._pool import TaskPool, TaskSeat
 from amorsize._backend._serving import (
@@ -32,7 +33,7 @@ from amorsize._backend._serving import (
     UNUSABLE,
     Assignment,
 )
-from amorsize._backend._team import Team, Worker
+from amorsize._backend._team import Team
 from amorsize._modules import loaded
 from amorsize._outside import pass_on
 
@@ -43,6 +44,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     import mmap
 
+    from amorsize._backend._crew import CrewedTeam
     from amorsize._backend._job import Job
     from amorsize._backend._server import Seat
 
@@ -79,11 +81,11 @@ class ServerCrew:
         self._board_bytes = n_bytes
         return _memory.shared(self._board_fd, n_bytes)
 
-    def start(self, team: Team, slot: int) -> Worker:
+    def start(self, team: CrewedTeam, slot: int) -> Worker:
         """Give the map to an idle worker, or to a new one."""
-        read, write = team.result_pipe()
+        read, write = result_pipe(team.n_slots)
         try:
-            seat = self._give(RANGES, slot, [write, self._board_fd, team.task_r, team.task_w])
+            seat = self._give(RANGES, slot, [write, self._board_fd, team.handout.task_r, team.handout.task_w])
         except BaseException:
             os.close(read)
             raise

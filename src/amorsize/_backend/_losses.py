@@ -1,0 +1,227 @@
+"""
+What a team does about workers that die, hang, or cannot be had: it hands out what was lost, and names what was begun.
+
+Called by Team, after each look at the workers and when one lets go of its pipe. An item is started at most once, unless
+``retries`` allows more: what a dead worker had taken but not begun is read off the board and handed out again; what it
+was at fails, or runs again last of all and alone. A worker that has overrun its time is stopped and its results are
+read before the board is, so that no item that was done fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from amorsize._backend import _bounds as bounds
+from amorsize._backend._outcome import describe_exit, died_idle, overran
+from amorsize._backend._worker import MISSING
+from amorsize.exceptions import WorkerDied
+
+if sys.platform != "linux":
+    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
+    raise ImportError(message)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from amorsize._backend._crew import Crew, CrewedTeam, Worker
+    from amorsize._backend._inbox import Inbox
+
+    class LosingTeam(CrewedTeam, Protocol):
+        """What is asked of the team: see :class:`~amorsize._backend._team.Team`."""
+
+        block: int
+
+        @property
+        def crew(self) -> Crew:
+            """How its workers are started and ended."""
+            ...
+
+        @property
+        def inbox(self) -> Inbox:
+            """What comes from its workers."""
+            ...
+
+        @property
+        def limit(self) -> int:
+            """The position behind the last item that is wanted."""
+            ...
+
+        def is_done(self) -> bool:
+            """Tell whether everything that is wanted is known."""
+            ...
+
+        def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+            """Take in the results of neighbours."""
+
+        def wait(self, timeout_s: float) -> None:
+            """Take in what workers have sent."""
+
+        def start_one(self, slot: int) -> None:
+            """Start a worker; raises OSError where the system refuses one."""
+
+        def end(self, worker: Worker) -> int | None:
+            """Wait for the end of a worker that dies, and be done with it; returns its wait status."""
+            ...
+
+
+class Losses:
+    """The losses of a team, which comes with each call: if it were held, its results would live until a collection."""
+
+    def __init__(self) -> None:
+        self._idle_deaths = 0
+
+    def start_last(self, team: LosingTeam) -> None:
+        """Start a worker where there is none left."""
+        try:
+            team.start_one(0)
+        except OSError as error:
+            self.go_alone(team, f"workers cannot be started: {error}")
+
+    def go_alone(self, team: LosingTeam, why: str) -> None:
+        """Let the caller do all that is left, where workers cannot; where it must not, that fails."""
+        if team.handout.is_alone:
+            return
+        if not team.job.caller_may_compute:
+            self._give_up(team, WorkerDied(why, {}, (), why))
+            return
+        team.handout.tell(f"items run in this process: {why}")
+        team.handout.is_alone = True
+
+    def is_stalled(self, team: LosingTeam) -> bool:
+        """Tell whether nobody has work although some is missing: it was lost with a worker killed while taking it."""
+        if not self._is_idle(team):
+            return False
+        team.wait(0)  # what has been done is on its way, and a death may be
+        return self._is_idle(team)
+
+    def _is_idle(self, team: LosingTeam) -> bool:
+        """Tell whether work is missing that neither waits nor is with a worker; asked only after a death."""
+        if not team.outcome.deaths or team.is_done() or team.handout.n_posted() or team.handout.mine:
+            return False
+        return all(team.slots.is_idle(w.slot) for w in team.workers)
+
+    def repost_missing(self, team: LosingTeam) -> None:
+        """Hand out again what was lost; last of all, alone, what workers died of."""
+        lost = set(team.outcome.suspects)
+        missing = [i for i in range(team.limit) if team.outcome.results[i] is MISSING and i not in lost]
+        team.handout.backlog += [(i, i + 1) for i in reversed(missing)]
+        team.handout.post_backlog()
+        if not missing and lost:
+            self._settle_suspects(team)
+
+    def let_go(self, team: LosingTeam, worker: Worker) -> None:
+        """Take note that a worker has closed its pipe: it is dead, unless it says that it cannot do this job."""
+        if team.crew.hear(team, worker) and team.handout.is_alone:
+            team.workers.remove(worker)
+            team.crew.dismiss(worker)
+        else:
+            self.bury(team, worker)
+
+    def bury(self, team: LosingTeam, worker: Worker) -> None:
+        """Take note of a dead worker: what it was at, what it had not begun."""
+        low, high, stop = team.slots.bounds(worker.slot)
+        busy = team.slots.is_busy(worker.slot)
+        status = team.end(worker)
+        if team.is_done():
+            return
+        team.outcome.deaths += 1
+        in_flight = [i for i in range(low, high) if team.outcome.results[i] is MISSING] if busy else []
+        if busy and stop > high:
+            team.handout.backlog.append((high, stop))
+        self._blame(team, in_flight, describe_exit(status))
+        if status is not None:  # else it went down with all the others
+            self._idle_deaths = 0 if stop else self._idle_deaths + 1
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS:
+            self._give_up(team, died_idle(describe_exit(status)))
+        if not team.is_done():
+            self._replace(team, worker.slot)
+
+    def _replace(self, team: LosingTeam, slot: int) -> None:
+        with contextlib.suppress(OSError):  # no more processes to be had: the others go on
+            team.start_one(slot)
+        team.handout.post_backlog()
+
+    def _blame(self, team: LosingTeam, in_flight: list[int], cause: str) -> None:
+        """Decide what becomes of items whose worker died."""
+        job, outcome = team.job, team.outcome
+        names = tuple(job.base + i for i in in_flight)
+        message = f"a worker died ({cause}) while it was at {_name_items(names)}"
+        error = WorkerDied(message, {}, names, cause)
+        outcome.died = outcome.died or (error if in_flight else None)
+        again = [i for i in in_flight if outcome.attempts.get(i, 0) < job.retries]
+        for i in again:
+            outcome.attempts[i] = outcome.attempts.get(i, 0) + 1
+        outcome.suspects += again
+        for i in in_flight:
+            if i not in again:
+                team.accept(i, [error], [(0, error)])
+        if again and outcome.died is error:
+            outcome.died = None
+
+    def _give_up(self, team: LosingTeam, error: WorkerDied) -> None:
+        """Fail what is left: workers end before they take anything, or cannot be had."""
+        team.outcome.died = team.outcome.died or error
+        for i in range(team.limit):
+            if i < team.limit and team.outcome.results[i] is MISSING:
+                team.accept(i, [error], [(0, error)])
+
+    def _settle_suspects(self, team: LosingTeam) -> None:
+        """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
+        suspects, team.outcome.suspects = sorted(set(team.outcome.suspects)), []
+        for worker in list(team.workers)[1:]:
+            team.crew.kill(worker)
+            team.end(worker)
+        if not team.workers:
+            self.start_last(team)
+        team.block = 1
+        for i in suspects:
+            if team.outcome.results[i] is not MISSING:
+                continue
+            team.handout.post_some([(i, i + 1)])
+            while team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
+                team.wait(bounds.HOUSEKEEPING_S)
+                if team.job.timeout is not None:
+                    self.end_overrun(team)
+                if not team.workers:
+                    self.start_last(team)
+                if self.is_stalled(team) and team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
+                    team.handout.post_some([(i, i + 1)])
+
+    def next_deadline_s(self, team: LosingTeam) -> float:
+        """Return the seconds until the first item that is running has had its time."""
+        limit = team.job.timeout or 0.0
+        busy = [worker.slot for worker in team.workers if team.slots.is_busy(worker.slot)]
+        waits = [limit - team.slots.elapsed_s(slot) for slot in busy]
+        return max(0.001, min([bounds.HOUSEKEEPING_S, *waits]))
+
+    def end_overrun(self, team: LosingTeam) -> None:
+        """Kill workers whose item takes longer than ``timeout``; the item fails, its worker is replaced."""
+        limit = team.job.timeout or 0.0
+        for worker in team.workers:
+            is_busy = team.slots.is_busy(worker.slot)
+            low, high, _ = team.slots.bounds(worker.slot)
+            if not (is_busy and low < high) or team.slots.elapsed_s(worker.slot) < limit:
+                continue
+            team.crew.kill(worker)
+            team.crew.reap(worker)
+            team.inbox.drain(worker, team.accept)
+            low, high, stop = team.slots.bounds(worker.slot)
+            team.end(worker)
+            if stop > high:
+                team.handout.backlog.append((high, stop))
+            for i in range(low, high):
+                if team.outcome.results[i] is MISSING:
+                    error = overran(team.job.base + i, limit)
+                    team.accept(i, [error], [(0, error)])
+            if not team.is_done():
+                self._replace(team, worker.slot)
+
+
+def _name_items(indices: tuple[int, ...]) -> str:
+    if not indices:
+        return "no item"
+    if len(indices) == 1:
+        return f"item {indices[0]}"
+    return f"items {indices[0]} to {indices[-1]}"
