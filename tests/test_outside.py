@@ -20,6 +20,7 @@ import pytest
 import amorsize
 from amorsize import _host, _outside, _source, _weigh
 from amorsize._analysis import observation
+from amorsize._backend import _ambience
 from tests import functions
 
 if TYPE_CHECKING:
@@ -454,6 +455,23 @@ class TestLimits:
         assert came == [taken_by]
         assert func.map(range(100)) == list(range(100))
 
+    @pytest.mark.parametrize("method", ["loky", "fork", "forkserver"])
+    @pytest.mark.parametrize("kind", ["map", "imap"])
+    def test_a_limit_that_comes_as_workers_are_prepared(
+        self, monkeypatch: pytest.MonkeyPatch, method: str, kind: str
+    ) -> None:
+        """Seen one time in a hundred: it came as a warning filter was pickled, or a stream flushed, and was lost."""
+        func = amorsize.parallel(abs, n_jobs=2, start_method=method, batch_size=1)
+        monkeypatch.setattr(sys, "stdout", StrikingStream())
+        with pytest.raises(Limit), handling(on_signal):
+            list(getattr(func, kind)(range(100)))
+
+    def test_a_limit_that_comes_as_the_surroundings_are_read(self) -> None:
+        """What cannot be pickled among them is left out, and what the program raises meanwhile is not."""
+        assert _ambience._picklable(threading.Lock()) == b""
+        with pytest.raises(Limit), handling(on_signal):
+            _ambience._picklable(Bomb())
+
     def test_signals_that_are_held_come_after_the_block(self) -> None:
         """Each to the handler it was for; one that the block itself installs stays."""
         came: list[int] = []
@@ -505,6 +523,18 @@ def limits_itself(n: int) -> int:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return n
+
+
+class StrikingStream:
+    """A standard stream; the signal comes as it is flushed."""
+
+    def write(self, text: str) -> int:
+        """Take it."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Let the signal come."""
+        strike()
 
 
 class Striking:

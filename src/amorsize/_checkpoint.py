@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
 from amorsize import _call, _database, _function, _profile, _trace
-from amorsize._outside import pass_on
+from amorsize._outside import pass_on, suppressed
 from amorsize._records import Revision
 from amorsize._source import Source
 from amorsize._warn import warn
@@ -217,7 +217,7 @@ class File:
             for item, nth, data in db.execute("SELECT item, nth, result FROM results WHERE function = ?", [function]):
                 position = wanted.get((item, nth))
                 if position is not None:
-                    with contextlib.suppress(Exception):  # its class has changed or is gone
+                    with suppressed():  # its class has changed or is gone
                         found[position] = pickle.loads(data)
         return found
 

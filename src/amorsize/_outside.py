@@ -174,6 +174,15 @@ def pass_on(error: BaseException) -> None:
         raise error
 
 
+@contextlib.contextmanager
+def suppressed() -> Iterator[None]:
+    """Suppress what objects of anybody raise as they are looked at, but not what the program raises meanwhile."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - objects raise anything
+        pass_on(error)
+
+
 def _entries(error: BaseException) -> Iterator[types.TracebackType]:
     entry = error.__traceback__
     while entry is not None:

@@ -17,6 +17,7 @@ import wrapt
 
 from amorsize import _arguments, _backend, _call, _checks, _options, _pickling, _record, _trace
 from amorsize._options import Options
+from amorsize._outside import suppressed
 from amorsize._quick import quick_map
 from amorsize._source import Source
 
@@ -232,7 +233,6 @@ class Wrapper(_Proxy[P, R, M]):
 
 def _in_context() -> bool:
     """Tell whether a joblib context says how many jobs of which kind there are."""
-    try:
+    with suppressed():  # there is one, and its cluster cannot be reached: the decision will tell
         return _backend.context() != (None, None, None)
-    except Exception:  # noqa: BLE001 - there is one, and its cluster cannot be reached: the decision will tell
-        return True
+    return True

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from amorsize._backend import _output
 from amorsize._modules import loaded
+from amorsize._outside import suppressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,9 @@ _KEEP_PREFIXES: Final = ("LOKY_", "OMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_
 
 
 def _picklable(value: Any) -> bytes:
-    try:
+    with suppressed():  # a filter or context that cannot travel is left behind
         return pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - a filter or context that cannot travel is left behind
-        return b""
+    return b""
 
 
 def read() -> Ambience:

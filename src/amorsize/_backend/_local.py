@@ -19,7 +19,7 @@ from amorsize._backend._blas import THREAD_VARIABLES
 from amorsize._backend._obstacles import is_ending
 from amorsize._backend._worker import NoWorkersError, end_with, no_interrupt
 from amorsize._modules import loaded
-from amorsize._outside import pass_on, signals_held
+from amorsize._outside import pass_on, signals_held, suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -345,7 +345,7 @@ class Loky:
                 tasks = executor._call_queue  # noqa: SLF001 - as above
                 manager = executor._executor_manager_thread  # noqa: SLF001 - as above
                 try:
-                    with contextlib.suppress(Exception):  # whatever state it is in, it must go
+                    with suppressed():  # whatever state it is in, it must go
                         _loky_inside.end_unserved(executor)
                         with signals_held():
                             if kill:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
 from amorsize._modules import loaded
+from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,8 @@ def flushable() -> Iterator[None]:
         stream = getattr(sys, name)
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001 - none, closed, or odd
+        except Exception as error:  # noqa: BLE001 - none, closed, or odd
+            pass_on(error)
             replaced[name] = stream
             setattr(sys, name, io.StringIO())
     try:

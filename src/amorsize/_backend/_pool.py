@@ -31,6 +31,7 @@ from amorsize._backend._tasks import NO_MORE, SAID_TASK, TASK, UNOPENED_TASK, du
 from amorsize._backend._voice import Voice
 from amorsize._backend._work import Answer, Done, Work, send_by
 from amorsize._backend._worker import NoWorkersError
+from amorsize._outside import suppressed
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
@@ -147,7 +148,7 @@ class TaskPool:
         self.start_each_s = 0.0
         begin = clock()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed or odd streams are the user's business
+            with suppressed():  # closed or odd streams are the user's business
                 stream.flush()
         try:
             for slot in range(job.n_jobs):

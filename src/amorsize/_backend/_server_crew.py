@@ -35,7 +35,7 @@ from amorsize._backend._serving import (
 )
 from amorsize._backend._team import Team
 from amorsize._modules import loaded
-from amorsize._outside import pass_on
+from amorsize._outside import pass_on, suppressed
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -283,7 +283,7 @@ def _placed(data: bytes, name: str) -> tuple[bytes | None, int]:
 def _packages(job: Job) -> set[str]:
     """Return the packages that workers of a job will need and that the server may import for all of them."""
     names = {type(job.items).__module__}
-    with contextlib.suppress(Exception):
+    with suppressed():
         names.add(type(job.items[0]).__module__)
     code, known = getattr(job.func, "__code__", None), getattr(job.func, "__globals__", {})
     for name in getattr(code, "co_names", ()):

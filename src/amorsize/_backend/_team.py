@@ -42,6 +42,7 @@ from amorsize._backend._outcome import Outcome
 from amorsize._backend._ranges import goes_on
 from amorsize._backend._slots import Slots
 from amorsize._backend._worker import NoWorkersError
+from amorsize._outside import suppressed
 from amorsize._records import Span
 
 if sys.platform != "linux":
@@ -97,7 +98,7 @@ class Team:
 
     def _fork_all(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed or odd streams are the user's business
+            with suppressed():  # closed or odd streams are the user's business
                 stream.flush()
         for slot in range(self.n_slots):
             try:

@@ -13,6 +13,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._outside import suppressed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,10 +104,9 @@ def _is_found_otherwise(name: str, file: str) -> bool:
         return False
     finders: list[Any] = [importlib.machinery.PathFinder, *(f for f in sys.meta_path if f not in _USUAL)]
     for finder in finders:
-        try:
+        spec = None
+        with suppressed():  # a finder of anybody's, asked out of turn
             spec = finder.find_spec(name, where)
-        except Exception:  # noqa: BLE001, S112 - a finder of anybody's, asked out of turn
-            continue
         if spec is not None:
             return spec.origin is not None and os.path.realpath(spec.origin) == os.path.realpath(file)
     return False
