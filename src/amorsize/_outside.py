@@ -10,6 +10,7 @@ end the loop; as an item's failure they would wait for the items before it, or b
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what signal stands on, without its enums: 30 us
 import contextlib
 import dis
 import functools
@@ -17,8 +18,6 @@ import itertools
 import sys
 import threading
 import types
-from _signal import NSIG, getsignal  # type: ignore[import-not-found]  # what signal stands on, without its enums: 30 us
-from _signal import signal as set_signal
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -59,9 +58,9 @@ def handlers() -> Handlers:
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {}
-    for number in range(1, NSIG):
+    for number in range(1, _signal.NSIG):
         try:
-            handler = getsignal(number)
+            handler = _signal.getsignal(number)
         except ValueError:  # a number that stands for none
             continue
         if callable(handler) and (function := _function_of(handler)) is not None:
@@ -101,14 +100,14 @@ class _Held:
         self._is_over = False
 
     def begin(self) -> None:
-        for number in range(1, NSIG):
+        for number in range(1, _signal.NSIG):
             try:
-                handler = getsignal(number)
+                handler = _signal.getsignal(number)
             except ValueError:  # a number that stands for none
                 continue
             if callable(handler):
                 self._theirs[number] = handler
-                set_signal(number, self._note)
+                _signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         if self._is_over:  # it came as the handlers were being put back
@@ -120,8 +119,8 @@ class _Held:
         """Put the handlers back, and call those whose signals have come."""
         self._is_over = True
         for number, handler in self._theirs.items():
-            if getsignal(number) == self._note:  # what the block itself has set stays
-                set_signal(number, handler)
+            if _signal.getsignal(number) == self._note:  # what the block itself has set stays
+                _signal.signal(number, handler)
         for number in self._came:
             self._theirs[number](number, sys._getframe())  # noqa: SLF001 - what a handler is given
 
