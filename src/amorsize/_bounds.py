@@ -107,6 +107,11 @@ SAMPLE_BOX_S: Final = 0.005
 # the caller.
 LONG_FIRST_S: Final = 0.05
 
+# Items per CPU up to which that holds: of more, the second one is a small part of the call, and a forecast from two is
+# an interval. Half: up to a fifth of a call is lost where it need not be. Twice: forecasts from one item where a second
+# would have cost a seventeenth.
+FEW_PER_CPU: Final = 8
+
 # Bytes of a value above which its pickling is extrapolated from a part of it; weighing must cost microseconds. Half:
 # more is extrapolated. Twice: 10 us more per weighed item.
 WEIGH_BYTES: Final = 64 * 1024

@@ -8,6 +8,7 @@ One call of ``map``, from items to results: sample, decide, run, learn. Read it 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -107,7 +108,9 @@ class Call:
         # worth that the others wait.
         is_long = limits.prefer == "threads" and evidence.profile.item_s > bounds.LONG_FOR_THREADS_S
         n_more = 1 if is_long else limits.sample_size - 1
-        if len(sys.modules) == n_modules and evidence.first_prepares_nothing():
+        n_few = bounds.FEW_PER_CPU * (os.cpu_count() or 1)
+        is_few = self.request.source.n_items is not None and self.request.source.n_items <= n_few
+        if is_few and len(sys.modules) == n_modules and evidence.first_prepares_nothing():
             n_more = 0
         if n_more:
             rest_s = evidence.profile.item_s * ((self.request.source.n_items or bounds.ENDLESS) - 1)
