@@ -65,9 +65,10 @@ def stricken(work: Callable[[], object]) -> BaseException:
     raise AssertionError("nothing was raised")
 
 
-def strike() -> None:
-    """Let the signal come now."""
-    signal.raise_signal(signal.SIGUSR1)
+def strike(*numbers: int) -> None:
+    """Let the signal come now, or these."""
+    for number in numbers or (signal.SIGUSR1,):
+        signal.raise_signal(number)
 
 
 def strike_and_fail() -> None:
@@ -484,6 +485,20 @@ class TestLimits:
             with _outside.signals_held():
                 signal.signal(signal.SIGUSR1, on_signal)
             assert signal.getsignal(signal.SIGUSR1) is on_signal
+
+    def test_each_signal_that_was_held_is_heard(self) -> None:
+        """Also where the handler of the one before it raises; and all handlers are back."""
+        came: list[int] = []
+
+        def note(number: int, _: object) -> NoReturn:
+            came.append(number)
+            raise Limit
+
+        with handling(note), handling(note, signal.SIGUSR2):
+            with pytest.raises(Limit), _outside.signals_held():
+                strike(signal.SIGUSR1, signal.SIGUSR2)
+            assert came == [signal.SIGUSR1, signal.SIGUSR2]
+            assert signal.getsignal(signal.SIGUSR1) is signal.getsignal(signal.SIGUSR2) is note
 
     def test_signals_are_held_around_what_fails(self) -> None:
         """What the block raises is not lost where no signal has come, and leads to what the handler raises."""

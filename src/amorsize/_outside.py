@@ -57,15 +57,19 @@ def handlers() -> Handlers:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    found = {}
+    functions = ((handler, _function_of(handler)) for _, handler in _installed())
+    return {function.__code__: handler for handler, function in functions if function is not None}
+
+
+def _installed() -> Iterator[tuple[int, Any]]:
+    """Yield each signal that the program has a handler in Python for, and the handler."""
     for number in range(1, _signal.NSIG):
         try:
             handler = _signal.getsignal(number)
         except ValueError:  # a number that stands for none
             continue
-        if callable(handler) and (function := _function_of(handler)) is not None:
-            found[function.__code__] = handler
-    return found
+        if callable(handler):
+            yield number, handler
 
 
 @contextlib.contextmanager
@@ -100,14 +104,9 @@ class _Held:
         self._is_over = False
 
     def begin(self) -> None:
-        for number in range(1, _signal.NSIG):
-            try:
-                handler = _signal.getsignal(number)
-            except ValueError:  # a number that stands for none
-                continue
-            if callable(handler):
-                self._theirs[number] = handler
-                _signal.signal(number, self._note)
+        for number, handler in _installed():
+            self._theirs[number] = handler
+            _signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         if self._is_over:  # it came as the handlers were being put back
@@ -118,11 +117,31 @@ class _Held:
     def end(self) -> None:
         """Put the handlers back, and call those whose signals have come."""
         self._is_over = True
-        for number, handler in self._theirs.items():
-            if _signal.getsignal(number) == self._note:  # what the block itself has set stays
-                _signal.signal(number, handler)
-        for number in self._came:
-            self._theirs[number](number, sys._getframe())  # noqa: SLF001 - what a handler is given
+        try:
+            self._put_back(list(self._theirs.items()))
+        finally:
+            self._deliver()
+
+    def _put_back(self, left: list[tuple[int, Any]]) -> None:
+        """Put all of them back, also where one that is back already is called meanwhile, and raises."""
+        try:
+            while left:
+                number, handler = left[-1]
+                if _signal.getsignal(number) == self._note:  # what the block itself has set stays
+                    _signal.signal(number, handler)
+                left.pop()
+        except BaseException:
+            self._put_back(left)
+            raise
+
+    def _deliver(self) -> None:
+        """Call the handlers one after the other, also where one of them raises."""
+        if self._came:
+            number = self._came.pop(0)
+            try:
+                self._theirs[number](number, sys._getframe())  # noqa: SLF001 - what a handler is given
+            finally:
+                self._deliver()
 
 
 def _function_of(called: Any) -> types.FunctionType | None:
