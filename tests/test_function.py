@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - the small functions are named for what they do
 from __future__ import annotations
 
 import functools
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from amorsize._function import bare, code_hash, function_key
+from tests.callables import Callable_, cached, plain
 
 # -- the stable key --------------------------------------------------------------------------------------------------
 
@@ -115,43 +115,6 @@ def test_what_has_no_code_is_known_by_name() -> None:
     found = [math.sqrt, math.sin, len, int, float, str.upper, str.lower, operator.itemgetter(0), np.sin, np.sqrt]
     assert len({function_key(func) for func in found}) == len(found)
     assert function_key(len) == function_key(len)
-
-
-class Callable_:  # noqa: N801 - reads as what it is
-    """A callable object whose code is its __call__."""
-
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self.calls = 0
-        self.log: list[int] = []
-
-    def __call__(self, x: int) -> int:
-        return x + self.k
-
-    def method(self, x: int) -> int:
-        """Add k."""
-        return x - self.k
-
-    @classmethod
-    def of_class(cls, x: int) -> int:
-        """Double."""
-        return 2 * x
-
-    @staticmethod
-    def static(x: int) -> int:
-        """Triple."""
-        return 3 * x
-
-
-def plain(x: int, y: int = 0) -> int:
-    """Add."""
-    return x + y
-
-
-@functools.lru_cache
-def cached(x: int) -> int:
-    """Square."""
-    return x * x
 
 
 def test_the_function_under_wrappers_is_found() -> None:
