@@ -83,7 +83,7 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
         for value in args:
             found = union(found, special(look, value, *TOUCHED))
         drain(look, given, name)
-        pass_to_unknown(look, args, keywords)
+        found = union(found, pass_to_unknown(look, args, keywords))
         if name in {"len", "id", "hash", "repr", "str", "print", "format", "ord", "chr", "abs", "any", "all"}:
             return FRESH
         every = union(found, parts_of(given))
@@ -95,8 +95,8 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
         look.unproved.setdefault(f"{module}.{name}" if module else name, "its code cannot be read")
         look.doubt(given, f"it is handed to {name}, whose code cannot be read")
     drain(look, given, name)
-    pass_to_unknown(look, args, keywords)
-    return from_library(look, module, name, args, keywords)
+    out = pass_to_unknown(look, args, keywords)
+    return union(out, from_library(look, module, name, args, keywords))
 
 
 def _has_method(ref: Ref, name: str) -> bool:

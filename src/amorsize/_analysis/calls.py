@@ -127,7 +127,10 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
             look.change(tuple(r for r in args[0] if r.kind in {EXACT, PART}))
         return call_method_of(look, args[0], func.__name__, args[1:], keywords)
     if is_of(func, types.ClassMethodDescriptorType):
-        return FRESH
+        # chain.from_iterable, dict.fromkeys and the like: none changes what it is given.
+        given_back = pass_to_unknown(look, args, keywords)
+        module = module_of(func.__objclass__)
+        return union(given_back, from_library(look, module, func.__name__, args, keywords, is_pure=True))
     kind = inert.kind_of_class(type(func))
     if kind != "immutable" and not (kind == "callable" and inert.is_inert_package(getattr(func, "__module__", ""))):
         look.doubt((ref,), "it is called, and its code cannot be read")
@@ -139,8 +142,8 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     name = str(attribute_of(func, "__name__", ""))
     change_known(look, module, name, args)
     change_out(look, keywords)
-    pass_to_unknown(look, args, keywords)
-    return from_library(look, module, name, args, keywords, is_pure=is_ufunc)
+    given_back = pass_to_unknown(look, args, keywords)
+    return union(given_back, from_library(look, module, name, args, keywords, is_pure=is_ufunc))
 
 
 def _call_wrapper(  # noqa: PLR0917 - what a call consists of
@@ -197,7 +200,7 @@ def _call_inert(
         out = union(out, look.call((Ref(EXACT, held, root),), args, keywords))
     if module == "importlib" and func.__name__ == "import_module":
         return union(out, _imported(look, args))
-    pass_to_unknown(look, args, keywords)
+    out = union(out, pass_to_unknown(look, args, keywords))
     return union(out, from_library(look, module, func.__name__, args, keywords))
 
 

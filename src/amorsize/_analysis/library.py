@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from amorsize._analysis.values import FRESH, Value, all_of, copied, items_of, parts_of, union
+from amorsize._analysis.values import FRESH, Value, all_of, copied, held_in, items_of, parts_of, union
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -98,6 +98,8 @@ def from_library(
         name in _PURE_NUMPY and module.startswith("numpy")
     ):  # few functions of libraries change what they are given, but no list of those is complete
         look.doubt(given, f"it is handed to {name} of {module}")
+    if name == "from_iterable":
+        return held_in(items_of(items_of(given)))
     if module.partition(".")[0] in _NEW_MODULES and name not in VIEWS:
         return copied(given)
     held = parts_of(given)

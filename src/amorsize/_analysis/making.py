@@ -56,13 +56,13 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
     if inert.is_python_class(kind) and not inert.is_inert(module_of(kind)):
         return _make_python(look, kind, root, args, keywords)
     if inert.is_python_class(kind):
-        me = (Ref(MADE, Thing(kind, given)),)
+        me = (Ref(MADE, Thing(kind, union(given, items_of(given)))),)  # a ChainMap gives what is in what it was given
         if module_of(kind) == "contextlib":
             manage(look, name_of(kind), args, keywords)
         pass_to_unknown(look, args, keywords)
         return me
     drain(look, given, name_of(kind))
-    pass_to_unknown(look, args, keywords)
+    given_back = pass_to_unknown(look, args, keywords)
     if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
         return _make_getter(kind, args)
     if inert.kind_of_class(kind) == "immutable":
@@ -73,8 +73,8 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
         return parts_of(given)
     if kind in {list, tuple, dict, enumerate, zip, map, filter, reversed} or inert.is_inert(module_of(kind)):
         found = union(items_of(given), special(look, given, "__iter__", "__next__", "keys", "__getitem__"))
-        # Of map: what its function returns has been followed by now; it may be a part of anything it was given.
-        return made(kind if kind in {list, tuple, dict} else None, union(found, union(items_of(found), given)))
+        found = union(union(found, given_back), items_of(found))
+        return made(kind if kind in {list, tuple, dict} else None, union(found, given))
     return held_in(union(given, parts_of(given)))
 
 

@@ -166,31 +166,38 @@ def touch(look: Look, value: Value) -> Value:
     return out
 
 
-def pass_to_unknown(look: Look, args: list[Value], keywords: dict[str, Value]) -> None:
+def pass_to_unknown(look: Look, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Follow what may be done with arguments by code that is not looked at; returns what functions among them give."""
+    out: Value = FRESH
     for value in (*args, *keywords.values()):
         if value:
-            run_callbacks(look, value, args)
+            out = union(out, run_callbacks(look, value, args))
             touch(look, value)
+    return out
 
 
-def run_callbacks(look: Look, value: Value, args: list[Value]) -> None:
-    """Follow a function that is handed over: it may be called with parts of what else is handed over."""
+def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
+    """Follow a function that is handed over: it may be called with parts of what else is; returns what it may give."""
+    out: Value = FRESH
     others = all_of([a for a in args if a is not value], {})
     parts = union(others, parts_of(others))
     for ref in parts_of(value):
         if ref.kind in {CODE, BOUND} or (ref.kind == EXACT and is_function(ref)):
-            look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {})
+            out = union(out, look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {}))
+        elif ref.kind == MADE and is_of(ref.value.kind, tuple):  # a methodcaller, or its like
+            out = union(out, look.call((ref,), [parts], {}))
         elif ref.kind == PART:
             for target in look.within(ref.value):
                 inner = Ref(EXACT, target, ref.root)
                 is_known = not is_of(target, FUNCTIONS) and inert.is_inert(module_of(type(target)))
                 if is_function(inner) and not is_known and not is_of(target, types.BuiltinFunctionType):
-                    look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {})
+                    out = union(out, look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {}))
     for ref in value:
         if ref.kind == METHOD and is_of(ref.value, Thing):
             ref.value.put(ITEMS, parts)
         elif ref.kind == METHOD:
-            look.call((ref,), [parts], {})
+            out = union(out, look.call((ref,), [parts], {}))
+    return out
 
 
 def missing(look: Look, value: Value) -> Value:
