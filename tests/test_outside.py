@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import functools
 import pickle
 import queue
@@ -25,6 +26,7 @@ from tests import functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are not there"),
@@ -481,7 +483,7 @@ class TestLimits:
                 strike()
                 strike()
                 assert came == []
-            assert came == [signal.SIGUSR1] * 2
+            assert came == [signal.SIGUSR1]  # once, as for signals in a row that Python has not looked for yet
             with _outside.signals_held():
                 signal.signal(signal.SIGUSR1, on_signal)
             assert signal.getsignal(signal.SIGUSR1) is on_signal
@@ -499,6 +501,32 @@ class TestLimits:
                 strike(signal.SIGUSR1, signal.SIGUSR2)
             assert came == [signal.SIGUSR1, signal.SIGUSR2]
             assert signal.getsignal(signal.SIGUSR1) is signal.getsignal(signal.SIGUSR2) is note
+
+    def test_a_handler_that_replaces_itself_is_called_once(self) -> None:
+        """A first Ctrl-C that ends nicely, and a second that does not."""
+        came: list[int] = []
+
+        def once(number: int, _: object) -> None:
+            came.append(number)
+            signal.signal(number, signal.SIG_IGN)
+
+        with handling(once):
+            with _outside.signals_held():
+                strike(signal.SIGUSR1, signal.SIGUSR1)
+            assert came == [signal.SIGUSR1]
+            assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+
+    def test_what_the_system_does_with_a_signal_is_as_before(self, tmp_path: Path) -> None:
+        """Faulthandler's handlers stand beside Python's, and are not in its table."""
+        with (tmp_path / "stacks").open("w") as stacks, handling(lambda *_: None):
+            faulthandler.register(signal.SIGUSR1, file=stacks, chain=True)
+            try:
+                with _outside.signals_held():
+                    pass
+                strike()
+            finally:
+                faulthandler.unregister(signal.SIGUSR1)
+        assert "test_outside.py" in (tmp_path / "stacks").read_text()
 
     def test_signals_are_held_around_what_fails(self) -> None:
         """What the block raises is not lost where no signal has come, and leads to what the handler raises."""

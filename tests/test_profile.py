@@ -520,6 +520,20 @@ def test_a_long_first_item_that_prepares_nothing_is_sample_enough(
     assert min(n_sampled[1:]) > 1
 
 
+def finds_from_one_on(n: int) -> Any:
+    """Return what cannot be sent, but for the first item."""
+    return (i for i in range(n)) if spins(n) and n else None
+
+
+def test_a_first_item_that_finds_nothing_is_no_sample_of_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the second one gives shows that no worker could send it."""
+    monkeypatch.setattr(_bounds, "LONG_FIRST_S", 0.01)
+    mapped = amorsize.parallel(finds_from_one_on)
+    first, *rest = mapped.map(range(4))
+    assert first is None
+    assert [list(found) for found in rest] == [list(range(n)) for n in range(1, 4)]
+
+
 def test_peak_memory_is_in_the_profile() -> None:
     """A function that needs memory shows it, without a tracing allocator that would disturb the timing (S8)."""
 

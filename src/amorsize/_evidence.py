@@ -99,8 +99,8 @@ class Evidence:
         Where that is not proved, it may have loaded what they need, and a second item tells what they take: workers
         that each loaded it again would be slower than the loop.
         """
-        if self.profile.item_s < bounds.LONG_FIRST_S:
-            return False
+        if self.profile.item_s < bounds.LONG_FIRST_S or self._ledger.results[0] is None:
+            return False  # one that found nothing does not tell what the others find, and whether that can be sent
         items = self._first_items()
         found = known_dependencies(self._request.func, items)
         return found.is_closed and found.effects.is_proved and not shared_by(items)

@@ -96,15 +96,17 @@ def signals_held() -> Iterator[None]:
 class _Held:
     """The handlers of the program, and the signals that have come since they were put aside."""
 
-    __slots__ = ("_came", "_is_over", "_theirs")
+    __slots__ = ("_actions", "_came", "_is_over", "_theirs")
 
     def __init__(self) -> None:
         self._theirs: dict[int, Any] = {}
-        self._came: list[int] = []
+        self._actions: dict[int, Any] = {}
+        self._came: dict[int, None] = {}  # each once, as Python itself calls a handler once for signals in a row
         self._is_over = False
 
     def begin(self) -> None:
         for number, handler in _installed():
+            self._actions[number] = _action(number)
             self._theirs[number] = handler
             _signal.signal(number, self._note)
 
@@ -112,7 +114,7 @@ class _Held:
         if self._is_over:  # it came as the handlers were being put back
             self._theirs[number](number, frame)
         else:
-            self._came.append(number)
+            self._came[number] = None
 
     def end(self) -> None:
         """Put the handlers back, and call those whose signals have come."""
@@ -129,19 +131,56 @@ class _Held:
                 number, handler = left[-1]
                 if _signal.getsignal(number) == self._note:  # what the block itself has set stays
                     _signal.signal(number, handler)
+                    _act(number, self._actions[number])
                 left.pop()
         except BaseException:
             self._put_back(left)
             raise
 
     def _deliver(self) -> None:
-        """Call the handlers one after the other, also where one of them raises."""
-        if self._came:
-            number = self._came.pop(0)
+        """Call the handlers there are now, one after the other, also where one of them raises, or replaces itself."""
+        while self._came:
+            number = next(iter(self._came))
+            del self._came[number]
+            handler = _signal.getsignal(number)
             try:
-                self._theirs[number](number, sys._getframe())  # noqa: SLF001 - what a handler is given
-            finally:
+                if callable(handler):
+                    handler(number, sys._getframe())  # noqa: SLF001 - what a handler is given
+            except BaseException:
                 self._deliver()
+                raise
+
+
+# Bytes that hold a struct sigaction anywhere: 152 on Linux, 16 on macOS.
+_ACTION_BYTES: Final = 512
+
+
+@functools.cache
+def _sigaction() -> Any:
+    """Return the system's sigaction, None where there is none."""
+    import ctypes  # noqa: PLC0415 - 3 ms, and only before loky's pools and threads are used
+
+    try:
+        return ctypes.CDLL(None).sigaction
+    except (OSError, AttributeError, TypeError):  # the last on Windows
+        return None
+
+
+def _action(number: int) -> Any:
+    """Return what the system does with a signal: faulthandler's own handlers and flags are not in Python's table."""
+    import ctypes  # noqa: PLC0415 - as above
+
+    sigaction = _sigaction()
+    if sigaction is None:
+        return None
+    action = ctypes.create_string_buffer(_ACTION_BYTES)
+    return action if sigaction(number, None, action) == 0 else None
+
+
+def _act(number: int, action: Any) -> None:
+    """Have the system do that again."""
+    if action is not None:
+        _sigaction()(number, action, None)
 
 
 def _function_of(called: Any) -> types.FunctionType | None:
