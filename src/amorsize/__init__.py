@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from amorsize import exceptions
+from amorsize import _records, _show, exceptions
 from amorsize._adopt import register_joblib
 from amorsize._backend import shutdown
 from amorsize._decide import decide
@@ -31,6 +31,9 @@ from amorsize._toplevel import map_ as map  # noqa: A004 - it is the builtin's t
 if TYPE_CHECKING:
     from amorsize._async import AsyncStream
     from amorsize._stream import Stream
+
+# Records hold data only, and import nothing that shows them.
+_records.Shown._show = _show.show  # noqa: SLF001 - as said
 
 __version__ = "0.1.0"
 

@@ -18,6 +18,7 @@ from amorsize._map_methods import MapMethods
 from amorsize._options import Options, OtherOptions
 from amorsize._plans import Plan
 from amorsize._records import Profile
+from amorsize._render import Text
 from amorsize._stream_methods import StreamMethods
 from amorsize._wrapper import M, P, Q, R
 
@@ -66,8 +67,6 @@ class ParallelFunction(MapMethods[P, R, M], StreamMethods[P, R, M]):
         plan = self.last_plan
         if plan is not None:
             return plan.explain()
-        from amorsize._render import Text  # noqa: PLC0415 - words are only needed when asked for
-
         return Text(
             f"{_arguments.name_of(self)} has not been mapped yet; after a call this says what was decided, and why"
         )

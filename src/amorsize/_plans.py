@@ -190,12 +190,11 @@ class Plan(Shown):
 
     def explain(self) -> str:
         """Say in plain words and numbers what was sampled, decided, predicted and measured."""
-        from amorsize._render import explain  # noqa: PLC0415 - words are only needed when asked for
-
-        return explain(self)
+        text: str = self._show("text")
+        return text
 
     def __str__(self) -> str:
-        return str(self.explain())
+        return str(self._show("text"))
 
     def plot(self, ax: Any = None) -> Any:
         """
@@ -207,9 +206,7 @@ class Plan(Shown):
         Raises:
             ImportError: Without matplotlib (``pip install amorsize[plot]``).
         """
-        from amorsize._plot import plot_plan  # noqa: PLC0415 - matplotlib is an extra
-
-        return plot_plan(self, ax)
+        return self._show("plot", ax)
 
     def plot_timeline(self, ax: Any = None) -> Any:
         """
@@ -222,6 +219,4 @@ class Plan(Shown):
             ImportError: Without matplotlib (``pip install amorsize[plot]``).
             ValueError: If the plan has not been run.
         """
-        from amorsize._plot import plot_timeline  # noqa: PLC0415 - matplotlib is an extra
-
-        return plot_timeline(self, ax)
+        return self._show("timeline", ax)

@@ -18,7 +18,7 @@ from amorsize._records import FORK, FORKSERVER, LOKY, SERIAL, THREADS, Span
 from amorsize._render import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from amorsize._plans import Plan
 
@@ -386,3 +386,7 @@ def _unit(largest_s: float) -> tuple[str, float]:
         if largest_s * factor >= 1:
             return unit, factor
     return "ns", 1e9
+
+
+# The pictures of a plan, by name.
+VIEWS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {"plot": plot_plan, "timeline": plot_timeline}

@@ -1,5 +1,5 @@
 """
-The nouns: frozen records that travel along the corridor, their invariants, and how they explain themselves.
+The nouns: frozen records that travel along the corridor, and their invariants.
 
 This room never reads a clock, a file or an environment variable.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from amorsize._plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SERIAL = "sequential"
 FORK = "fork"
@@ -55,22 +55,20 @@ class Record:
 
 
 class Shown(Record):
-    """A record that shells and notebooks show in words, which are only loaded then."""
+    """A record that is shown in words and pictures. What makes them is above the records, and not known here."""
+
+    # Returns the record in the view that is named: `_show.show`, which the package puts here when it is imported.
+    _show: ClassVar[Callable[..., Any]]
 
     def __repr__(self) -> str:
-        from amorsize._render import LINES  # noqa: PLC0415 - as said
-
-        return f"<{LINES[type(self).__name__](self)}>"
+        return f"<{self._show('line')}>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        from amorsize._render import TEXTS  # noqa: PLC0415 - as said
-
-        printer.text(f"{type(self).__name__}(...)" if cycle else TEXTS[type(self).__name__](self))
+        printer.text(f"{type(self).__name__}(...)" if cycle else self._show("text"))
 
     def _repr_html_(self) -> str:
-        from amorsize._html import PAGES  # noqa: PLC0415 - as said
-
-        return PAGES[type(self).__name__](self)
+        page: str = self._show("page")
+        return page
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

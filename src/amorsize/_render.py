@@ -439,5 +439,7 @@ def host_rows(host: Host) -> list[tuple[str, str]]:
 
 
 # A record in one line, and in a few, by the name of its class.
-LINES: Final[Mapping[str, Callable[[Any], str]]] = {"Plan": plan_line, "Profile": profile_line, "Host": host_line}
-TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {"Plan": explain, "Profile": profile_text, "Host": host_text}
+VIEWS: Final[Mapping[str, Mapping[str, Callable[[Any], str]]]] = {
+    "line": {"Plan": plan_line, "Profile": profile_line, "Host": host_line},
+    "text": {"Plan": explain, "Profile": profile_text, "Host": host_text},
+}
