@@ -15,22 +15,21 @@ Example:
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amorsize import _records, _show, exceptions
 from amorsize._adopt import register_joblib
+from amorsize._async import AsyncStream
 from amorsize._backend import shutdown
 from amorsize._decide import decide
 from amorsize._decorator import ParallelFunction, parallel
 from amorsize._options import Checkpoint, MapOptions
 from amorsize._plans import Plan, Reason
 from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
+from amorsize._stream import Stream
+from amorsize._synonyms import meant_of_module
 from amorsize._toplevel import configure, host, plan
 from amorsize._toplevel import map_ as map  # noqa: A004 - it is the builtin's twin, and read as amorsize.map
-
-if TYPE_CHECKING:
-    from amorsize._async import AsyncStream
-    from amorsize._stream import Stream
 
 # Records hold data only, and import nothing that shows them.
 _records.Shown._show = _show.show  # noqa: SLF001 - as said
@@ -65,17 +64,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Stream":
-        from amorsize._stream import Stream  # noqa: PLC0415 - only streams need it
-
-        globals()["Stream"] = Stream
-        return Stream
-    if name == "AsyncStream":
-        from amorsize._async import AsyncStream  # noqa: PLC0415 - only async programs need it
-
-        globals()["AsyncStream"] = AsyncStream
-        return AsyncStream
-    from amorsize._synonyms import meant_of_module  # noqa: PLC0415 - only mistakes need it
 
     meant = meant_of_module(name)
     message = f"module {__name__!r} has no attribute {name!r}"

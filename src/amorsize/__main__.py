@@ -18,6 +18,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import amorsize
+from amorsize import _demo as demo
 from amorsize import _render
 from amorsize._cli import show, work
 from amorsize._cli.words import CommandError, WorkError
@@ -269,8 +270,6 @@ def _add_job(parser: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from amorsize import _demo as demo  # noqa: PLC0415 - only this command needs it
-
     del args
     is_same, plan = demo.run(lambda line: print(line, flush=True))
     if plan is not None:

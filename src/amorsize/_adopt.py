@@ -35,7 +35,7 @@ def register_joblib() -> None:
         ...     joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-1, -2))
         [1, 2]
     """
-    from amorsize._backend import _joblib  # noqa: PLC0415 - joblib is imported only where it is used
+    from amorsize._backend import _joblib  # noqa: PLC0415 - 30 to 250 ms, with joblib
 
     _joblib.register(_Decider())
 

@@ -28,6 +28,7 @@ from amorsize._request import Keeper, Request
 from amorsize._serial import SerialLoop, Stopped
 from amorsize._source import begins_like
 from amorsize._warn import warn
+from amorsize._window import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,8 +204,6 @@ class Call:
 
     def _stream(self) -> bool:
         """Hand an input that is still being produced to workers as it comes; True if that is worth it."""
-        from amorsize._window import take_over  # noqa: PLC0415 - only inputs without a length need it
-
         plan, backend = self._gate.decide(stream=True)
         if plan.is_parallel:
             take_over(self.request, self.ledger, plan, backend)

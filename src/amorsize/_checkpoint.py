@@ -37,6 +37,10 @@ from amorsize._source import Source
 from amorsize._warn import warn
 from amorsize.exceptions import CheckpointError, ItemError, WorkerDied
 
+with contextlib.suppress(ImportError):  # on Windows
+    import grp
+    import pwd
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -77,7 +81,7 @@ def item_key(item: Any) -> bytes:
     if kind in _PLAIN or (kind in {tuple, list} and all(type(part) in _PLAIN for part in item)):
         # Version 2 has no references, by which equal tuples of the same and of equal strings would differ.
         return hashlib.blake2b(marshal.dumps(item, 2), digest_size=16).digest()
-    import joblib  # noqa: PLC0415 - only such items need it
+    import joblib  # noqa: PLC0415 - 30 to 250 ms that only such items pay
 
     try:
         return bytes.fromhex(joblib.hash(item))
@@ -266,8 +270,6 @@ def _is_private(group: int) -> bool:
     """Tell whether a group is that of one user alone, as many systems give each user one of the same name."""
     if sys.platform == "win32":
         return False
-    import grp  # noqa: PLC0415 - does not exist on Windows
-    import pwd  # noqa: PLC0415 - likewise
 
     try:
         user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)

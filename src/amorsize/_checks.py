@@ -7,8 +7,11 @@ Raises TypeError or ValueError, with the value, what would be right, and the way
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
+
+from amorsize._synonyms import value_meant_by
 
 
 class Checkpoint(NamedTuple):
@@ -46,7 +49,6 @@ def one_of(*words: str, or_none: bool = False) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
         if value in words or (value is None and or_none):
             return value
-        from amorsize._synonyms import value_meant_by  # noqa: PLC0415 - only mistakes need it
 
         meant = value_meant_by(value, words)
         hint = "" if meant is None else f"; did you mean {meant!r}?"
@@ -156,8 +158,6 @@ def memory(name: str, value: Any) -> Any:
 
 
 def _size_meant(name: str, text: str) -> int:
-    import re  # noqa: PLC0415 - most sizes are numbers
-
     found = re.fullmatch(_SIZE, text, re.ASCII)
     unit = None if found is None else _UNITS.get(found[2].upper())
     if found is None or unit is None:

@@ -8,6 +8,7 @@ from. The only module that imports psutil.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -22,6 +23,9 @@ from amorsize import _cost as cost
 from amorsize._cost import EXTERNAL_PRIOR, PRIORS, SERVER_SHARE
 from amorsize._outside import pass_on
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs, Host
+
+with contextlib.suppress(ImportError):  # on Windows
+    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,9 +49,14 @@ def _physical() -> int | None:
         found = _attempt(lambda: len({_read_text(topology.format(n)) for n in os.sched_getaffinity(0)}))
         if found is not None:
             return int(found)
-    import psutil  # noqa: PLC0415 - see above
+    n_cores: int | None = _psutil().cpu_count(logical=False)
+    return n_cores
 
-    return psutil.cpu_count(logical=False)
+
+def _psutil() -> Any:
+    import psutil  # noqa: PLC0415 - 17 ms that are seldom needed on Linux
+
+    return psutil
 
 
 def _available() -> int | None:
@@ -60,9 +69,7 @@ def _available() -> int | None:
 
 
 def _psutil_available() -> int:
-    import psutil  # noqa: PLC0415 - as above
-
-    return int(psutil.virtual_memory().available)
+    return int(_psutil().virtual_memory().available)
 
 
 def _affinity() -> int | None:
@@ -75,7 +82,6 @@ def _address_space() -> int | None:
     """Return what is left of ``RLIMIT_AS``, None where there is no such limit."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415 - does not exist on Windows
 
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft in {resource.RLIM_INFINITY, -1}:

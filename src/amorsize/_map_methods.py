@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Concatenate, Literal, Unpack, cast, overload
 
 from amorsize import _arguments, _trace
+from amorsize._async import in_thread
 from amorsize._options import MapOptions, OtherOptions
 from amorsize._plans import Plan
 from amorsize._wrapper import A, B, C, M, P, Q, R, Wrapper
@@ -213,8 +214,6 @@ class MapMethods(Wrapper[P, R, M]):
         Raises:
             Exception: As :meth:`map`.
         """
-        from amorsize._async import in_thread  # noqa: PLC0415 - only async programs need it
-
         try:
             return await in_thread(lambda halt: self._self_run(iterables, kwargs, options, check=halt))
         except BaseException as error:

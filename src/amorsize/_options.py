@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypedD
 from amorsize import _checks
 from amorsize._checks import Checkpoint
 from amorsize._records import Limits
+from amorsize._synonyms import meant_by
 
 __all__ = ["Checkpoint", "MapOptions", "OtherOptions"]
 
@@ -204,7 +205,6 @@ def unknown(name: str, own: Iterable[str] = (), function: str = "the function") 
             f"unknown option {name!r}: an argument of {function} that is the same for every item goes into "
             f"kwargs={{{name!r}: ...}}"
         )
-    from amorsize._synonyms import meant_by  # noqa: PLC0415 - only mistakes need it
 
     meant = meant_by(name, OPTIONS)
     if meant is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what signal stands on, without its enums: 30 us
 import contextlib
+import ctypes
 import dis
 import functools
 import itertools
@@ -158,8 +159,6 @@ _ACTION_BYTES: Final = 512
 @functools.cache
 def _sigaction() -> Any:
     """Return the system's sigaction, None where there is none."""
-    import ctypes  # noqa: PLC0415 - 3 ms, and only before loky's pools and threads are used
-
     try:
         return ctypes.CDLL(None).sigaction
     except (OSError, AttributeError, TypeError):  # the last on Windows
@@ -168,8 +167,6 @@ def _sigaction() -> Any:
 
 def _action(number: int) -> Any:
     """Return what the system does with a signal: faulthandler's own handlers and flags are not in Python's table."""
-    import ctypes  # noqa: PLC0415 - as above
-
     sigaction = _sigaction()
     if sigaction is None:
         return None

@@ -9,6 +9,7 @@ from amorsize import _backend, _profile
 from amorsize._outside import pass_on
 from amorsize._record import Record, store
 from amorsize._records import Profile
+from amorsize._wrong_call import way_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,7 +125,6 @@ def name_item(
     words = error.args[0] if type(error) is TypeError and error.args else ""
     if type(words) is not str or "argument" not in words:
         return
-    from amorsize._wrong_call import way_out  # noqa: PLC0415 - only mistakes need it
 
     try:
         hint = way_out(func, item, star=star, kwargs=kwargs)

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import stat
 import sys
@@ -242,7 +243,6 @@ def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
     new = {name: value for name, value in costs.items() if value.is_measured and value != _state.costs.get(name)}
     if folder() is None or not (known or new):
         return
-    import json  # noqa: PLC0415 - 3 ms that only a process with a store needs
 
     now = time.time()
     rows = [(machine(), key, now, _known_text(value, _known.CACHE.name(key))) for key, value in known.items()]
@@ -363,8 +363,6 @@ def type_name(kind: type | str | None) -> str:
 
 
 def _known_text(known: Known, name: str = "") -> str:
-    import json  # noqa: PLC0415 - as in _save
-
     return json.dumps(
         {
             "name": name,
@@ -378,8 +376,6 @@ def _known_text(known: Known, name: str = "") -> str:
 
 def _parse(text: Any, build: Callable[[dict[str, Any]], T]) -> T | None:
     """Read one row; None, and a warning, where it is not what was written."""
-    import json  # noqa: PLC0415 - as in _save
-
     try:
         return build(json.loads(text))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:

@@ -21,6 +21,7 @@ from amorsize._finish import finish_stream, remember_stream
 from amorsize._function import full_name
 from amorsize._gate import Gate
 from amorsize._ledger import Ledger
+from amorsize._progress import Follower
 from amorsize._records import Revision, Span
 from amorsize._request import Request
 from amorsize._serial import one_by_one
@@ -178,7 +179,6 @@ class _Course:
         request = self._request
         if request.options.progress is False:
             return None
-        from amorsize._progress import Follower  # noqa: PLC0415 - only progress needs it
 
         return Follower(
             request.options.progress,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Required, Unpack, overload
 
 from amorsize import _arguments
+from amorsize._async import AsyncStream
 from amorsize._options import OtherOptions
 from amorsize._wrapper import A, B, C, M, P, Q, R, Wrapper
 
@@ -209,8 +210,6 @@ class StreamMethods(Wrapper[P, R, M]):
             TypeError: As :meth:`map`.
             ValueError: As :meth:`imap`.
         """
-        from amorsize._async import AsyncStream  # noqa: PLC0415 - only async programs need it
-
         start = self._self_stream(iterables, kwargs, options, ordered=ordered, buffersize=buffersize, pairs=pairs)
         return AsyncStream(start, is_exact=buffersize is not None)
 

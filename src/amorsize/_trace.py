@@ -7,6 +7,7 @@ Imports nothing of amorsize but its exceptions: workers use it too.
 from __future__ import annotations
 
 import contextlib
+import opcode
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -59,7 +60,6 @@ def _is_refusal(error: BaseException, last: TracebackType | None) -> bool:
     """Tell whether what was given to a call is refused: its words say all, and where they are written says nothing."""
     if last is None or last.tb_next is not None or type(error) not in {TypeError, ValueError, ImportError}:
         return False
-    import opcode  # noqa: PLC0415 - only refusals need it
 
     code = last.tb_frame.f_code
     # An error that Python raises there, and not a statement, is a defect.

@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
 import wrapt
 
 from amorsize import _arguments, _backend, _call, _checks, _options, _pickling, _record, _trace
+from amorsize._dry import dry_run
 from amorsize._options import Options
 from amorsize._outside import suppressed
+from amorsize._progress import following
 from amorsize._quick import quick_map
 from amorsize._source import Source
+from amorsize._stream import stream
+from amorsize._synonyms import method_meant_by
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -61,7 +65,6 @@ else:
                 # Protocols ask for private names: pickle, copy, notebooks. And an attribute that is there may fail.
                 if name.startswith("_") or error.name != name or error.obj is not self.__wrapped__:
                     raise
-                from amorsize._synonyms import method_meant_by  # noqa: PLC0415 - only mistakes need it
 
                 meant = method_meant_by(name)
                 if meant is None:
@@ -140,13 +143,11 @@ class Wrapper(_Proxy[P, R, M]):
                 call = _call.Call(func, state, options, source, checked, check=check)
                 work = call.run
             else:
-                from amorsize._checkpoint import resumed  # noqa: PLC0415 - only checkpoints need it
+                from amorsize._checkpoint import resumed  # noqa: PLC0415 - 6 ms, with hashlib; only checkpoints need it
 
                 left = resumed(func, state, options, source, checked, check=check)
                 call, work = left.call, left.run
             if options.progress is not False:
-                from amorsize._progress import following  # noqa: PLC0415 - only progress needs it
-
                 with following(call.request, options.progress, _arguments.name_of(self)):
                     return work()
             return work()
@@ -166,8 +167,6 @@ class Wrapper(_Proxy[P, R, M]):
         ordered: bool,
     ) -> Callable[[Halt | None], Stream[Any]]:
         """Return what makes a stream, given what it has to call now and then."""
-        from amorsize._stream import stream  # noqa: PLC0415 - only streams need it
-
         try:
             func, state, options = self._self_call_parts(iterables, given)
             _checks.stream(buffersize, pairs, options.checkpoint)
@@ -184,8 +183,6 @@ class Wrapper(_Proxy[P, R, M]):
         self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, given: Mapping[str, Any], *, star: bool
     ) -> Plan:
         """Decide, after a sample, and run nothing else."""
-        from amorsize._dry import dry_run  # noqa: PLC0415 - only dry runs need it
-
         try:
             func, state, options = self._self_call_parts(iterables, given)
             source = self._self_source(iterables, star=star)

@@ -17,7 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
-from amorsize._backend import _local, _threads
+from amorsize._backend import _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
 from amorsize._backend._job import Job
 from amorsize._backend._runs import fork_team, run, server_pool
@@ -76,22 +76,17 @@ leave = _threads.leave
 
 def dumps_by_value(value: Any) -> bytes:
     """Pickle with cloudpickle, by value what has no name to be found by."""
-    from amorsize._backend import _pickles  # noqa: PLC0415 - see _runs
-
     return _pickles.dumps_by_value(value)
 
 
 def probe(backend: Any, name: str) -> dict[str, float]:
     """Measure what a cluster costs, at its first use; empty afterwards."""
-    from amorsize._backend import _clusters  # noqa: PLC0415 - see _runs
-
-    return _clusters.probe(backend, name)
+    found: dict[str, float] = _local.clusters().probe(backend, name)
+    return found
 
 
 def settings_problem(func: Callable[..., Any]) -> str:
     """Return what the caller has set in a module, the function reads, and cannot be sent along; or ""."""
-    from amorsize._backend import _settings  # noqa: PLC0415 - see _runs
-
     return _settings.problem(func)
 
 
@@ -116,8 +111,6 @@ def server_state() -> tuple[int, float] | None:
 
 def stream(backend: str, job: Job) -> Streaming:
     """Have workers for a stream, until it is closed; where the system refuses them, the caller does the items."""
-    from amorsize._backend import _streaming  # noqa: PLC0415 - see _runs
-
     return _streaming.Streaming(backend, job)
 
 

@@ -92,7 +92,7 @@ def _semaphores() -> str | None:
     if not _semaphore_problem:
         try:
             import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
-            import tempfile  # noqa: PLC0415 - only here
+            import tempfile  # noqa: PLC0415 - 10 ms, once, before loky
 
             name = f"/amorsize-{os.getpid()}-{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing names them
             lock = _multiprocessing.SemLock(0, 1, 1, name, True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
+from amorsize._backend._voice import Voice
 from amorsize._backend._work import Answer
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ class Callbacks:
         self._is_lively = bool(messages)
         for pid, data in messages:
             if pid not in self._voices:
-                from amorsize._backend._voice import Voice  # noqa: PLC0415 - most items say nothing
-
                 self._voices[pid] = Voice()
             self._voices[pid].hear(data)
         if self._voices:

@@ -24,6 +24,9 @@ from amorsize._backend import _files, _output, _pickles, _ship, _worker
 from amorsize._backend._outcome import overran
 from amorsize._backend._work import Done, run_quantum, send_by
 
+with contextlib.suppress(ImportError):  # on Windows
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -233,7 +236,6 @@ def locked(handle: int) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    import fcntl  # noqa: PLC0415 - does not exist on Windows
 
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:

@@ -11,7 +11,7 @@ import time
 from typing import Any, Final
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _memory, _output, _worker
+from amorsize._backend import _memory, _output, _pickles, _worker
 from amorsize._backend import _process as process
 from amorsize._backend._ranges import HEAD, SAID, TOKEN, UNOPENED
 
@@ -72,8 +72,6 @@ class PipeHome:
         try:
             data = pickle.dumps(value, protocol=5, buffer_callback=None if self._conn is None else _apart(buffers))
         except Exception:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-            from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle fails
-
             return _pickles.dumps_by_value(value), []
         if buffers and sum(buffer.raw().nbytes for buffer in buffers) < bounds.RESULT_MEMORY_BYTES:
             return pickle.dumps(value, protocol=5), []

@@ -60,9 +60,15 @@ def context() -> tuple[str | None, int | None, Any]:
         return name, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
     if name in LOCAL_PROCESS_BACKENDS:
         return None, None if n_jobs is None else int(backend.effective_n_jobs(n_jobs)), None
-    from amorsize._backend import _clusters  # noqa: PLC0415 - a cluster is seldom used
 
-    return name, _jobs_meant(n_jobs, _clusters.size_of(backend)), backend
+    return name, _jobs_meant(n_jobs, clusters().size_of(backend)), backend
+
+
+def clusters() -> Any:
+    """Return the part for Dask, Ray and other backends of joblib, which is loaded for the first cluster: 10 ms."""
+    from amorsize._backend import _clusters  # noqa: PLC0415 - as said
+
+    return _clusters
 
 
 def carried_context() -> Callable[[], None]:
@@ -182,10 +188,9 @@ class Loky:
     def _ensure(self, n_jobs: int, n_threads: int) -> None:
         with self._lock:
             # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
-            import multiprocessing.util  # noqa: PLC0415 - joblib's is the larger part
+            import multiprocessing.util  # noqa: PLC0415 - part of loky, too
 
-            import joblib  # noqa: F401, PLC0415 - 0.03 to 0.25 s, only when a run goes parallel
-            from joblib.externals import loky  # noqa: PLC0415 - as above
+            from joblib.externals import loky  # noqa: PLC0415 - 30 to 250 ms, with joblib
 
             executor: Any = self._executor if self._pid == os.getpid() else None
             flags = None if executor is None else executor._flags  # noqa: SLF001 - no public way to ask
@@ -201,7 +206,7 @@ class Loky:
                 with signals_held():
                     executor.shutdown(wait=False)
             if sys.platform != "win32":
-                import multiprocessing.resource_tracker  # noqa: PLC0415 - as above
+                import multiprocessing.resource_tracker  # noqa: PLC0415 - part of loky, too
 
                 # Now, since starting it lets Ctrl-C through again: workers that start right behind it would get it.
                 multiprocessing.resource_tracker.ensure_running()
@@ -224,7 +229,7 @@ class Loky:
 
     def task(self, job: Any, work: Any) -> Any:
         """Make what :meth:`submit` takes."""
-        from amorsize._backend._chunks import chunk  # noqa: PLC0415 - not before a run
+        from amorsize._backend._chunks import chunk  # noqa: PLC0415 - 9 ms with _ship; only loky needs it
 
         return chunk(job, work)
 

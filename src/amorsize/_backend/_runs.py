@@ -79,10 +79,10 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     is_new = False
     with no_interrupt():  # an import that is interrupted leaves half a module behind
         if if_used("_server") is None:
-            from amorsize._backend import _spawn  # noqa: PLC0415 - does not exist on Windows
+            from amorsize._backend import _spawn  # noqa: PLC0415 - as below
 
             is_new = _spawn.begin(threads)
-        from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - do not exist on Windows
+        from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - not on Windows; 4 ms
 
         server: Any = _server  # nothing is known of these to type checkers for other systems
         crew: Any = _server_crew
@@ -92,11 +92,27 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     return crew, state
 
 
+def _forks() -> Any:
+    """Return the module of forked workers, which does not exist on Windows and is loaded by the first run: 8 ms."""
+    from amorsize._backend import _fork  # noqa: PLC0415 - as said
+
+    return _fork
+
+
 def fork_team(job: Job) -> Team:
     """Make a team of forked workers for a job; nothing is started yet."""
-    from amorsize._backend import _fork  # noqa: PLC0415 - does not exist on Windows
+    made: Team = _forks().fork_team(job)
+    return made
 
-    return _fork.fork_team(job)
+
+def fork_pool(job: Job) -> Any:
+    """
+    Have forked workers that are sent their items.
+
+    Raises:
+        OSError: If the system refuses them.
+    """
+    return _forks().fork_pool(job)
 
 
 def server_pool(job: Job) -> Any:
@@ -122,7 +138,7 @@ def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> J
     Raises:
         UnsendableFunctionError: If it cannot be pickled, or something that it holds.
     """
-    from amorsize._backend import _ship  # noqa: PLC0415 - see the top
+    from amorsize._backend import _ship  # noqa: PLC0415 - 5 ms, half of it hashlib; forks need none of it
 
     def pack(*, by_value: bool) -> _ship.Parcel:
         try:
@@ -174,7 +190,7 @@ def _run_loky(job: Job) -> Outcome:
 
 def make_board() -> Board | None:
     """Return a board, None where there is no room for a small file: begun items are then not told from waiting ones."""
-    from amorsize._backend._chunks import Board  # noqa: PLC0415 - see the top
+    from amorsize._backend._chunks import Board  # noqa: PLC0415 - 9 ms with _ship; only loky needs it
 
     try:
         return Board()
@@ -183,8 +199,6 @@ def make_board() -> Board | None:
 
 
 def _run_external(job: Job, name: str) -> Outcome:
-    from amorsize._backend import _clusters  # noqa: PLC0415 - see the top
-
     job = packed(job, is_cold=False, ambient=False)
-    with _clusters.carrier(job.backend, job.n_jobs, name) as cluster:
+    with _local.clusters().carrier(job.backend, job.n_jobs, name) as cluster:
         return FlowTeam(job, Callbacks(cluster, ahead=1)).run()

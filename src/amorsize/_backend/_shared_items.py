@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _outside
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _memory, _worker
+from amorsize._backend import _memory, _pickles, _worker
 from amorsize._backend._ranges import UnopenedItems
 
 if sys.platform != "linux":
@@ -209,8 +209,6 @@ def _dumps(value: Any) -> tuple[bytes, list[memoryview]]:
         _outside.pass_on(error)
         data = b"__main__"
     if b"__main__" in data:
-        from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle does not do
-
         buffers.clear()
         stream = io.BytesIO()
         _pickles.pickler()(stream, protocol=5, buffer_callback=is_small).dump(value)

@@ -156,10 +156,8 @@ class Streaming:
             ahead = 1 if _local.LOKY.n_workers() == job.n_jobs else 0
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
-            from amorsize._backend import _clusters  # noqa: PLC0415 - a cluster is seldom used
-
             try:
-                self._cluster = _clusters.carrier(job.backend, job.n_jobs, backend).__enter__()
+                self._cluster = _local.clusters().carrier(job.backend, job.n_jobs, backend).__enter__()
                 carrier = Callbacks(self._cluster, ahead=1)
             except NoWorkersError as error:
                 carrier = refusing(backend, error)
@@ -178,9 +176,7 @@ class Streaming:
             elif backend == FORKSERVER:
                 self._pool = _runs.server_pool(job)
             elif backend == FORK:
-                from amorsize._backend import _fork  # noqa: PLC0415 - does not exist on Windows
-
-                self._pool = _fork.fork_pool(job)
+                self._pool = _runs.fork_pool(job)
         except OSError as error:
             return job, error
         return job, None

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _schedule as schedule
-from amorsize._backend import _output, _worker
+from amorsize._backend import _output, _pickles, _worker
 from amorsize._backend import _process as process
 from amorsize._backend._work import run_quantum
 
@@ -89,6 +89,4 @@ class TaskWorker:
 
 def dumps_plainly(value: Any) -> bytes:
     """Pickle plainly; by value where that fails, or where classes of ``__main__`` may be other ones there."""
-    from amorsize._backend import _pickles  # noqa: PLC0415 - where a fork runs tasks it has been loaded
-
     return _pickles.dumps(value)

@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _outside, _trace
+from amorsize._backend import _careful, _pickles
 from amorsize.exceptions import RemoteError, UnpicklableResult
+
+with contextlib.suppress(ImportError):  # on Windows
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +66,6 @@ def end_with(lifeline: Any) -> None:
     """
     if sys.platform != "linux":
         return
-    import fcntl  # noqa: PLC0415 - does not exist on Windows
 
     with contextlib.suppress(OSError):  # where there is no /proc a killed caller's workers stay, as elsewhere
         # Opened once more: of what is inherited, all workers share one, and it signals to the last who asks.
@@ -215,8 +218,6 @@ def pack_error(error: BaseException, index: int) -> Packed:
             return error, text
     instead = _described(error, index)
     with contextlib.suppress(BaseException):
-        from amorsize._backend import _pickles  # noqa: PLC0415 - only where plain pickle fails
-
         for sent in (error, _Parts(error)):
             with contextlib.suppress(BaseException):
                 data = _pickles.dumps_error(sent)
@@ -369,8 +370,6 @@ def unpack(
 
 def _unpack_others(data: Any, buffers: Sequence[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
     """Open what can be opened."""
-    from amorsize._backend import _careful, _pickles  # noqa: PLC0415 - only where something cannot
-
     (results, packed), trouble = _careful.opened(data, buffers, _pickles.pickler())
     for position, result in enumerate(results):
         if (cause := trouble(result)) is not None:

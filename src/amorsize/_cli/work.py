@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 from amorsize import _render
 from amorsize._cli import words
 from amorsize._plain import to_json
+from amorsize._progress import require_tqdm
 
 if TYPE_CHECKING:
     import argparse
@@ -40,8 +41,6 @@ def plan(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     function, data = words.function(args), words.data_items(args.data, is_json=args.parse_json)
     if args.progress:
-        from amorsize._progress import require_tqdm  # noqa: PLC0415 - only progress needs it
-
         try:
             require_tqdm()
         except ImportError as error:
