@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
-from amorsize._analysis import look
+from amorsize._analysis import bounds
 from amorsize._analysis.dependencies import dependencies
 from amorsize._analysis.observation import shared_by
 from amorsize.exceptions import AmorsizeWarning
@@ -100,7 +100,7 @@ def records(x: int) -> int:
 @pytest.mark.parametrize("how", ["map", "imap"])
 def test_more_code_than_is_followed_is_watched_and_not_forked(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """With workers asked for, too: imap watched nothing then, so that no warning said what was lost."""
-    monkeypatch.setattr(look, "MOST_STEPS", 3)
+    monkeypatch.setattr(bounds, "MOST_STEPS", 3)
     func = types.FunctionType(records.__code__, globals())  # one that has not been looked at
     found = dependencies(func)
     assert found.effects.changes == ()

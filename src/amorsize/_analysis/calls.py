@@ -9,7 +9,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.attributes import INNER_CLASS, METACLASS, attr
 from amorsize._analysis.builtin import call_builtin
 from amorsize._analysis.formats import FORMATTERS, format_any
@@ -19,7 +19,7 @@ from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, judge_method
-from amorsize._analysis.special import MOST_ARGUMENTS, follow_overrides, is_function, pass_to_unknown, special
+from amorsize._analysis.special import follow_overrides, is_function, pass_to_unknown, special
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -263,7 +263,7 @@ def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Valu
     out = parts_of(given)
     every = union(given, out)
     for inner in held:
-        n = min(MOST_ARGUMENTS, n_parameters(inner))
+        n = min(bounds.MOST_ARGUMENTS, n_parameters(inner))
         out = union(out, look.call((inner,), [every] * n, {"**": every} if keywords else {}))
     return union(out, held_in(out))
 

@@ -20,9 +20,9 @@ from __future__ import annotations
 import itertools
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
@@ -137,7 +137,6 @@ def dependencies(func: Callable[..., Any], parts: tuple[Any, ...] = ()) -> Depen
 
 # The latest look at each function, by the identity of its code; one per function, replaced whole.
 _known: dict[tuple[int, int], Dependencies] = {}
-_MOST_KNOWN: Final = 256
 
 
 def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> Dependencies:
@@ -158,15 +157,10 @@ def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> D
     is_covered = all(any(part is one for one in known) for part in parts)
     if found is not None and is_covered and found.holds():
         return found
-    if len(_known) >= _MOST_KNOWN:
+    if len(_known) >= bounds.MOST_KNOWN:
         _known.clear()  # never iterated over: other threads may look at functions meanwhile
     found = _known[key] = dependencies(func, known if is_covered else parts)
     return found
-
-
-# Values of one item that are looked at for what it holds, and kinds of them in all.
-_MOST_HELD: Final = 8
-_MOST_PARTS: Final = 8
 
 
 def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
@@ -177,7 +171,7 @@ def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
         if kind in inert.SCALARS:
             continue
         held: Iterable[Any] = item if kind in {tuple, list} else item.values() if kind is dict else ()
-        for value in (item, *itertools.islice(held, _MOST_HELD)):
+        for value in (item, *itertools.islice(held, bounds.MOST_HELD)):
             part: Any = type(value)
             if part is types.FunctionType:
                 part = value
@@ -186,7 +180,7 @@ def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
             elif not inert.is_python_class(part):
                 continue
             module = inert.code_module(part) if part is value else module_of(part)
-            if not inert.is_inert(module) and len(found) < _MOST_PARTS:
+            if not inert.is_inert(module) and len(found) < bounds.MOST_PARTS:
                 found[id(part)] = part
     return tuple(found.values())
 

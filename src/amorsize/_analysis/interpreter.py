@@ -7,6 +7,7 @@ import functools
 import types
 from typing import Any, Final
 
+from amorsize._analysis import bounds
 from amorsize._analysis.bytecode import effect, steps
 from amorsize._analysis.frame import Frame
 from amorsize._analysis.look import MORE, Look
@@ -14,14 +15,8 @@ from amorsize._analysis.opcodes import HANDLERS
 from amorsize._analysis.opcodes.flow import received
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 
-# Calls followed into one another. Deeper ones are recursions, or frameworks.
-MOST_DEPTH: Final = 12
-
 # Flags of code whose call gives something that yields, or is awaited for, what the code returns.
 _GENERATOR_FLAGS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
-
-# How often a function may be followed into itself before what it returns is taken to be a part of what it is given.
-_MOST_RECURSION: Final = 3
 
 
 def run(  # noqa: PLR0917 - what a call consists of
@@ -39,11 +34,11 @@ def run(  # noqa: PLR0917 - what a call consists of
     signature = (code, id(globals_), tuple(map(key_of, args)), len(keywords), named, id(func))
     if signature in look.seen:
         return look.seen[signature]
-    if look.running.count(code) >= _MOST_RECURSION:
+    if look.running.count(code) >= bounds.MOST_RECURSION:
         return parts_of(all_of(args, keywords))
     look.seen[signature] = FRESH
     look.alive.append((func, args, keywords, cells))
-    if look.depth >= MOST_DEPTH or look.n_left <= 0:
+    if look.depth >= bounds.MOST_DEPTH or look.n_left <= 0:
         look.unproved.setdefault(code.co_name, MORE)
         return parts_of(all_of(args, keywords))
     look.depth += 1

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.attributes import attr
 from amorsize._analysis.special import special
 from amorsize._analysis.values import EXACT, FRESH, MADE, Ref, Value, class_attribute, exactly, items_of
@@ -16,9 +16,6 @@ from amorsize._attribute import bases_of, module_of, name_of, namespace_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
-
-# Subclasses of an abstract class that are asked for a hook of their own: it asks them in turn.
-_MOST_SUBCLASSES: Final = 200
 
 # Until 3.11 a protocol reads the attributes it names; later versions look them up without running code.
 _PROTOCOLS_READ: Final = sys.version_info < (3, 12)
@@ -62,7 +59,7 @@ def _ask_hooks(look: Look, kind: type) -> None:
     """Follow the hooks of an abstract class and its subclasses, which are asked in turn."""
     kinds = [kind]
     for current in kinds:  # grows
-        if len(kinds) < _MOST_SUBCLASSES:
+        if len(kinds) < bounds.MOST_SUBCLASSES:
             kinds += type.__subclasses__(current)
         else:
             look.unproved.setdefault(name_of(kind), "it has more subclasses than are looked at")

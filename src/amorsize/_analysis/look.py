@@ -10,12 +10,12 @@ from __future__ import annotations
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._analysis import bounds
 from amorsize._analysis.values import (
     EXACT,
     FRESH,
     MADE,
     METHOD,
-    MOST_VALUES,
     PART,
     Thing,
     Value,
@@ -30,16 +30,8 @@ from amorsize._attribute import is_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Instructions followed, and values handed to calls, in one function and what it calls, all together: up to 0.2 s, less
-# than 1 ms for ordinary functions. Beyond, it is not known what it does. Counted and not timed: a collection of garbage
-# in a large program takes 0.1 s by itself, and what is found must not depend on it.
-MOST_STEPS: Final = 20_000
-
 # Why something is unproved: too many steps, calls within calls, or values that a place may stand for.
 MORE: Final = "there is more code than is followed"
-
-# Calls, of any kind, that are followed into one another.
-_MOST_NESTED: Final = 60
 
 
 class Look:
@@ -78,7 +70,7 @@ class Look:
         self.raised: Value = FRESH
         self.sent: Value = FRESH
         self.tested: set[Any] = set()
-        self.n_left = MOST_STEPS
+        self.n_left = bounds.MOST_STEPS
         self.depth = 0
         self.running: list[types.CodeType] = []
         self.seen: dict[Any, Value] = {}
@@ -117,9 +109,9 @@ class Look:
         """Call whatever *callee* may stand for; returns what may come back."""
         sizes = [len(callee), *map(len, args), *map(len, keywords.values())]
         self.n_left -= 1 + sum(sizes)
-        if self._nested >= _MOST_NESTED or self.n_left <= 0 or max(sizes) >= MOST_VALUES:
+        if self._nested >= bounds.MOST_NESTED or self.n_left <= 0 or max(sizes) >= bounds.MOST_VALUES:
             self.unproved.setdefault("its code", MORE)
-        if self._nested >= _MOST_NESTED or self.n_left <= 0:
+        if self._nested >= bounds.MOST_NESTED or self.n_left <= 0:
             return parts_of(all_of(args, keywords))
         self._nested += 1
         try:

@@ -6,12 +6,11 @@ import sys
 import types
 from typing import TYPE_CHECKING, Final
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
 from amorsize._analysis.managers import manage
 from amorsize._analysis.special import (
-    MOST_ARGUMENTS,
     ORDERLESS,
     drain,
     follow_overrides,
@@ -210,7 +209,7 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     for ref in held:
         # Something new that holds functions, such as an executor or a stack of callbacks, may call them.
         if ref.kind in {CODE, BOUND} or is_function(ref):
-            n = min(MOST_ARGUMENTS, n_parameters(ref))
+            n = min(bounds.MOST_ARGUMENTS, n_parameters(ref))
             held = union(held, look.call((ref,), [union(parts, held)] * n, {}))
     if name not in _SIZES:
         thing.put(ITEMS, union(given, items_of(given) if name in {"extend", "update"} else FRESH))

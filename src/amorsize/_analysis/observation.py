@@ -20,7 +20,7 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.values import own_attributes
 from amorsize._attribute import attribute_of, bases_of, is_of
 from amorsize._modules import loaded
@@ -30,23 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from amorsize._analysis.dependencies import Dependencies
-
-# Bytes of an array or a buffer that are compared whole: 1 ms for a megabyte. Of larger ones both ends are.
-_WHOLE_BYTES: Final = 1 << 20
-_END_BYTES: Final = 4096
-
-# Values of a container that are compared one by one; of longer ones both ends are, and the length.
-_MOST_VALUES: Final = 512
-
-# Values that are looked at in one item: arguments are few, and data is many.
-_MOST_HELD: Final = 16
-
-# How deep, and how many values at each depth: an object in an attribute of an item is at the second.
-_MOST_DEEP: Final = 4
-_MOST_LAYER: Final = 64
-
-# Bytes of a pickled object of a type that only its pickle tells about.
-_PICKLED_BYTES: Final = 1 << 16
 
 # The name of what several items hold in common: a generator, a file or a table that all of them bring along.
 SHARED_BY_ITEMS: Final = "what its items share"
@@ -184,8 +167,8 @@ def _container(value: Any) -> tuple[Any, Any]:
     else:
         base: Any = next(b for b in bases_of(type(value)) if b in inert.CONTAINERS)
         items = list(base.__iter__(value))
-    if len(items) > _MOST_VALUES:
-        half = _MOST_VALUES // 2
+    if len(items) > bounds.MOST_COMPARED:
+        half = bounds.MOST_COMPARED // 2
         items = [*items[:half], len(items), *items[-half:]]
     return (list(map(_of_value, items)), own[0]), (items, own[1])
 
@@ -197,20 +180,20 @@ def _attributes(value: Any) -> tuple[Any, Any]:
 
 def _bytes_of(array: Any) -> Any:
     if array.dtype.hasobject:
-        return [id(x) for x in array.flat[:_MOST_VALUES]]
-    if array.nbytes <= _WHOLE_BYTES:
+        return [id(x) for x in array.flat[: bounds.MOST_COMPARED]]
+    if array.nbytes <= bounds.WHOLE_BYTES:
         return zlib.crc32(array.tobytes())
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    n = max(1, _END_BYTES // array.itemsize)
+    n = max(1, bounds.END_BYTES // array.itemsize)
     step = max(1, array.size // n)
     return tuple(zlib.crc32(part.tobytes()) for part in (flat[:n], flat[-n:], flat[::step][:n]))
 
 
 def _checksum(value: Any) -> Any:
     with memoryview(value) as view:
-        if view.nbytes <= _WHOLE_BYTES:
+        if view.nbytes <= bounds.WHOLE_BYTES:
             return view.nbytes, zlib.crc32(view)
-        return view.nbytes, zlib.crc32(view[:_END_BYTES]), zlib.crc32(view[-_END_BYTES:])
+        return view.nbytes, zlib.crc32(view[: bounds.END_BYTES]), zlib.crc32(view[-bounds.END_BYTES :])
 
 
 def _generator(value: Any) -> Any:
@@ -251,7 +234,7 @@ def _stream(value: Any) -> Any:
 
 def _data(value: Any) -> Any:
     shape, columns = attribute_of(value, "shape"), attribute_of(value, "columns")
-    return shape, None if columns is None else [str(c) for c in columns[:_MOST_VALUES]]
+    return shape, None if columns is None else [str(c) for c in columns[: bounds.MOST_COMPARED]]
 
 
 def _pickled(value: Any) -> Any:
@@ -261,7 +244,7 @@ def _pickled(value: Any) -> Any:
     if is_of(reduce, types.FunctionType) or is_of(getattr(kind, "__getstate__", None), types.FunctionType):
         return _UNREADABLE
     try:
-        if kind.__sizeof__(value) > _PICKLED_BYTES:
+        if kind.__sizeof__(value) > bounds.PICKLED_BYTES:
             return _UNREADABLE
         return zlib.crc32(pickle.dumps(value, protocol=5))
     except Exception as error:  # noqa: BLE001 - it cannot be pickled: nothing is known of its state
@@ -285,7 +268,7 @@ def _within(item: Any) -> dict[int, Any]:
     """Return what may be changed in an item, by identity: what it is, its values and attributes, and theirs."""
     found: dict[int, Any] = {}
     layer = [item]
-    for _ in range(_MOST_DEEP):
+    for _ in range(bounds.MOST_DEEP):
         inner: list[Any] = []
         for value in layer:
             if type(value) in inert.SCALARS or id(value) in found:
@@ -301,6 +284,6 @@ def _within(item: Any) -> dict[int, Any]:
                 held = value.values()
             elif kind == "object" or type(value) is types.SimpleNamespace:
                 held = (one for _, one in own_attributes(value))
-            inner += itertools.islice(held, _MOST_HELD)
-        layer = inner[:_MOST_LAYER]
+            inner += itertools.islice(held, bounds.MOST_IN_ITEM)
+        layer = inner[: bounds.MOST_LAYER]
     return found

@@ -7,7 +7,7 @@ import functools
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -68,9 +68,6 @@ _ASKED_NEXT: Final = {
     "__await__": "__next__",
     "__aiter__": "__anext__",
 }
-
-# Of objects written in Python, the fewest values that stand for all their arguments.
-MOST_ARGUMENTS: Final = 6
 
 FUNCTIONS: Final = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 
@@ -183,7 +180,7 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
     parts = union(others, parts_of(others))
     for ref in parts_of(value):
         if ref.kind in {CODE, BOUND} or (ref.kind == EXACT and is_function(ref)):
-            out = union(out, look.call((ref,), [parts] * min(MOST_ARGUMENTS, n_parameters(ref)), {}))
+            out = union(out, look.call((ref,), [parts] * min(bounds.MOST_ARGUMENTS, n_parameters(ref)), {}))
         elif ref.kind == MADE and is_of(ref.value.kind, tuple):  # a methodcaller, or its like
             out = union(out, look.call((ref,), [parts], {}))
         elif ref.kind == PART:
@@ -191,7 +188,7 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
                 inner = Ref(EXACT, target, ref.root)
                 is_known = not is_of(target, FUNCTIONS) and inert.is_inert(module_of(type(target)))
                 if is_function(inner) and not is_known and not is_of(target, types.BuiltinFunctionType):
-                    out = union(out, look.call((inner,), [parts] * min(MOST_ARGUMENTS, n_parameters(inner)), {}))
+                    out = union(out, look.call((inner,), [parts] * min(bounds.MOST_ARGUMENTS, n_parameters(inner)), {}))
     for ref in value:
         if ref.kind == METHOD and is_of(ref.value, Thing):
             ref.value.put(ITEMS, parts)

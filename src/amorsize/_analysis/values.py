@@ -9,21 +9,11 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._attribute import attributes, bases_of, is_of, name_of, namespace_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-# Values that one place may stand for. Where a call is given as many, some may have been left out.
-MOST_VALUES: Final = 32
-
-# Objects in one value that are looked at for what a part of it may be, and values of one container among them.
-_MOST_WITHIN: Final = 400
-_MOST_EACH: Final = 64
-
-# Objects of one class that stand for all of them: their methods are the same code.
-_MOST_ALIKE: Final = 3
 
 EXACT, PART, METHOD, CODE, NULL, MADE, BOUND, SUPER = range(8)
 
@@ -121,7 +111,7 @@ def union(one: Value, other: Value) -> Value:
         return other
     known = {ref_key(ref) for ref in one}
     new = tuple(ref for ref in other if ref_key(ref) not in known)
-    return (one + new)[:MOST_VALUES] if new else one
+    return (one + new)[: bounds.MOST_VALUES] if new else one
 
 
 def all_of(args: Iterable[Value], keywords: dict[str, Value]) -> Value:
@@ -152,14 +142,14 @@ def parts_of(value: Value) -> Value:
     found: dict[tuple[Any, ...], Ref] = {}
     seen: set[int] = set()  # things may hold one another
     todo = [(ref, 3, True) for ref in reversed(value)]
-    while todo and len(found) < MOST_VALUES:
+    while todo and len(found) < bounds.MOST_VALUES:
         ref, depth, is_first = todo.pop()
         for part in _own_part(ref) if is_first else (ref, *_own_part(ref)):
             found.setdefault(ref_key(part), part)
         if depth and is_of(ref.value, Thing) and id(ref.value) not in seen:
             seen.add(id(ref.value))
             todo += [(inner, depth - 1, False) for inner in reversed(ref.value.all())]
-    return tuple(found.values())[:MOST_VALUES]
+    return tuple(found.values())[: bounds.MOST_VALUES]
 
 
 def items_of(value: Value) -> Value:
@@ -245,7 +235,7 @@ def within(value: Any) -> list[Any]:
     found: list[Any] = [value]
     seen, alike = {id(value)}, collections.Counter[Any]()
     for current in found:  # grows
-        if len(found) > _MOST_WITHIN:
+        if len(found) > bounds.MOST_WITHIN:
             break
         for inner in _directly_in(current):
             kind: Any = type(inner)
@@ -257,7 +247,7 @@ def within(value: Any) -> list[Any]:
                 continue
             if what not in {"container", "callable"}:
                 alike[kind] += 1
-                if alike[kind] > _MOST_ALIKE:
+                if alike[kind] > bounds.MOST_ALIKE:
                     continue
             found.append(inner)
     return found
@@ -282,14 +272,14 @@ def _directly_in(value: Any) -> Iterable[Any]:
         return () if target is None else (target,)
     held: list[Any] = []
     if is_of(value, dict):
-        held += itertools.islice(itertools.chain.from_iterable(dict.items(value)), 2 * _MOST_EACH)
+        held += itertools.islice(itertools.chain.from_iterable(dict.items(value)), 2 * bounds.MOST_EACH_WITHIN)
     elif is_of(value, types.MappingProxyType):
-        held += itertools.islice(value.values(), _MOST_EACH)
+        held += itertools.islice(value.values(), bounds.MOST_EACH_WITHIN)
     else:
         base = next((base for base in (list, tuple, set, frozenset, collections.deque) if is_of(value, base)), None)
         if base is not None:
             plain: Any = base
-            held += itertools.islice(plain.__iter__(value), _MOST_EACH)
+            held += itertools.islice(plain.__iter__(value), bounds.MOST_EACH_WITHIN)
     if inert.is_python_class(kind) or is_of(value, types.SimpleNamespace | BaseException):
         held += [inner for _, inner in own_attributes(value)]
     if is_of(value, BaseException):

@@ -7,7 +7,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.values import own_attributes
 from amorsize._analysis.walk.state import Found, Walk, shape
 from amorsize._attribute import is_of, module_of
@@ -15,14 +15,6 @@ from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_VALUES_AS_OBJECT: Final = 64
-
-# Values of one container whose types are compared at once: 20 ns each, so 2 ms.
-MOST_VALUES: Final = 100_000
-
-# Values of one container that are looked at one by one.
-_MOST_EACH: Final = 2_000
 
 _SIZED: Final = frozenset({list, dict, set})
 
@@ -72,15 +64,15 @@ def _look_into_container(walk: Walk, path: str, value: Any) -> None:
     else:
         values = _plain_iter(value)
     n = len(value) if not inert.is_python_class(type(value)) else _size(value)
-    if n > MOST_VALUES:
-        values = itertools.islice(values, MOST_VALUES)
+    if n > bounds.MOST_TYPES:
+        values = itertools.islice(values, bounds.MOST_TYPES)
         walk.unknown.append(Found(path, value, f"{n:,} values are too many to look at"))
     values = list(values)
-    walk.n_left -= len(values) // _VALUES_AS_OBJECT
+    walk.n_left -= len(values) // bounds.TYPES_AS_OBJECT
     others = [] if inert.SCALARS.issuperset(map(type, values)) else [v for v in values if type(v) not in inert.SCALARS]
-    if len(others) > _MOST_EACH:
+    if len(others) > bounds.MOST_EACH:
         walk.is_complete = False
-        del others[_MOST_EACH:]
+        del others[bounds.MOST_EACH :]
     for inner in others:
         walk.visit(path, inner)
 

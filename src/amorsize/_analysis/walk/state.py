@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from amorsize._analysis import inert
+from amorsize._analysis import bounds, inert
 from amorsize._analysis.values import cell_value
-
-# Objects looked at in one walk, and each 64 values of a container: about 1 us each. Beyond, the rest is unknown.
-# Counted and not timed: what is found must not depend on how busy the machine is.
-MOST_OBJECTS: Final = 10_000
-
-# Values of a container up to which each of them is compared.
-_SHORT: Final = 64
 
 
 class Found(NamedTuple):
@@ -76,7 +69,7 @@ class Walk:
         self.todo: list[tuple[str, Any]] = []
         self.named: list[tuple[str, Any]] = []
         self.taken: set[tuple[int, str]] = set()
-        self.n_left = MOST_OBJECTS
+        self.n_left = bounds.MOST_OBJECTS
         self.any_name = False
 
     def visit(self, path: str, value: Any) -> None:
@@ -104,7 +97,7 @@ class Walk:
 
 def shape(value: Any) -> Any:
     """Return what tells a list, dictionary or set from what it is later: its length, and what is in a short one."""
-    if len(value) > _SHORT:
+    if len(value) > bounds.SHORT:
         return len(value)
     values = list(value.values() if type(value) is dict else value)  # at once: other threads may change it
     return len(value), [(id(one), type(one)) for one in values if type(one) not in inert.SCALARS]
