@@ -121,7 +121,6 @@ class Server:
         self._is_ready = False
         self._n_failures = 0
         self.began_s = 0.0
-        self.ready_s = 0.0
         self.refusal = ""
 
     # -- what there is -----------------------------------------------------------------------------------------------
@@ -200,7 +199,6 @@ class Server:
                 self._is_gone()
             elif data[:1] == READY:
                 self._is_ready, self._n_failures = True, 0
-                self.ready_s = time.perf_counter() - self.began_s
             elif data[:1] == ENDED:
                 number, status = PAIR.unpack(data[1:])
                 if (seat := self._seats.get(number)) is not None:
