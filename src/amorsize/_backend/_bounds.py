@@ -33,7 +33,8 @@ PAUSE_S: Final = 0.02
 MOST_IDLE_DEATHS: Final = 5
 
 # Threads of the pool: seconds that they wait for another run, long enough for maps in a loop; and seconds to wait for
-# the end of one that has left, which takes some instructions, and objects may go with it. Half or twice: nothing shows.
+# the end of one that has left, which takes some instructions, and objects may go with it. tqdm's monitor, which sleeps
+# nearly always, is waited for as long before a fork. Half or twice: nothing shows.
 THREADS_IDLE_S: Final = 1.0
 THREADS_END_S: Final = 1.0
 

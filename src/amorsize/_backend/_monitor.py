@@ -8,13 +8,11 @@ starts another one.
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from typing import Any
 
+from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._modules import loaded
-
-# Seconds to wait for its end. It sleeps nearly always; else it draws.
-_END_S: Final = 1.0
 
 
 def monitors() -> frozenset[threading.Thread]:
@@ -30,7 +28,7 @@ def end_monitors() -> None:
     for thread in monitors():
         monitor: Any = thread
         monitor.was_killed.set()
-        monitor.join(_END_S)
+        monitor.join(bounds.THREADS_END_S)
 
 
 _worker.BEFORE_FORK.append(end_monitors)
