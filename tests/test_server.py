@@ -369,6 +369,38 @@ def test_a_result_that_nothing_can_pickle_is_that_items_failure() -> None:
     assert results[:3] + results[4:] == [0, 1, 2, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("start_method", ["forkserver", "fork", "loky"])
+@pytest.mark.parametrize("way", ["imap", "map"])
+def test_an_items_time_begins_with_the_item(start_method: str, way: str, tmp_path: Path) -> None:
+    """What a worker imports for the function, and its initializer, took an item's time when a stream was to be run."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, time\n"
+        "if os.environ.setdefault('CALLER', str(os.getpid())) != str(os.getpid()):\n    time.sleep(0.8)\n"
+        "def prepare():\n    time.sleep(0.8)\n"
+        "def work(x):\n    return 2 * x\n"
+    )
+    program = f"""
+    import sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    import amorsize, slow_to_import
+    options = dict(n_jobs=2, start_method={start_method!r}, timeout=0.6, initializer=slow_to_import.prepare)
+    print(list(amorsize.parallel(slow_to_import.work, **options).{way}(range(4))))
+    """
+    done = run_program(program)
+    assert (done.stdout.strip(), done.stderr) == ("[0, 2, 4, 6]", "")
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "fork"])
+def test_an_items_time_ends_with_the_item(start_method: str) -> None:
+    """A worker that waits for its result to be taken, while its caller does something else, has not overrun."""
+    stream = amorsize.parallel(bytes, n_jobs=2, start_method=start_method, timeout=0.3).imap([2_000_000] * 8)
+    sizes = []
+    for result in stream:
+        time.sleep(0.4)
+        sizes.append(len(result))
+    assert sizes == [2_000_000] * 8
+
+
 def test_a_module_that_has_changed_on_disk_or_in_memory(tmp_path: Path) -> None:
     """Workers run the caller's code, whatever the file says by now, and the caller's values of small globals."""
     path = tmp_path / "changing.py"

@@ -27,7 +27,17 @@ from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
 from amorsize._backend import _worker
 from amorsize._backend._outcome import describe_exit, overran
-from amorsize._backend._tasks import NO_MORE, SAID_TASK, TASK, UNOPENED_TASK, dumps_plainly
+from amorsize._backend._tasks import (
+    N_BEGUN,
+    NO_MORE,
+    SAID_TASK,
+    SINCE_NS,
+    TASK,
+    TASK_NUMBER,
+    TASK_SLOT,
+    UNOPENED_TASK,
+    dumps_plainly,
+)
 from amorsize._backend._voice import Voice
 from amorsize._backend._work import Answer, Done, Work, send_by
 from amorsize._backend._worker import NoWorkersError
@@ -71,7 +81,6 @@ class TaskSeat:
     unsent: deque[memoryview] = field(default_factory=deque)
     buffer: bytearray = field(default_factory=bytearray)
     numbers: deque[int] = field(default_factory=deque)
-    since_s: float = 0.0
     voice: Voice = field(default_factory=Voice)
 
     def fds(self) -> list[int]:
@@ -138,9 +147,10 @@ class TaskPool:
         self.ahead = 1 if job.timeout is None else 0
         self.parent = os.getpid()
         self._refused: str = ""
-        self._board_map = crew.board(8 * 2 * job.n_jobs)
+        n_bytes = 8 * TASK_SLOT * job.n_jobs
+        self._board_map = crew.board(n_bytes)
         with memoryview(self._board_map) as whole:
-            self.board = whole[: 8 * 2 * job.n_jobs].cast("q")
+            self.board = whole[:n_bytes].cast("q")
         self._poll = select.poll()
         self.workers: dict[int, TaskSeat] = {}
         self._tasks: dict[int, Work] = {}
@@ -262,8 +272,6 @@ class TaskPool:
             self._refuse(number)
             return
         worker = min(self.workers.values(), key=lambda w: len(w.numbers))
-        if not worker.numbers:
-            worker.since_s = clock()
         worker.numbers.append(number)
         worker.unsent.append(memoryview(message))
         self._flush(worker)
@@ -334,7 +342,6 @@ class TaskPool:
                 continue
             worker.voice.end()
             worker.numbers.remove(number)
-            worker.since_s = clock()
             del self._tasks[number]
             if n_items == UNOPENED_TASK:
                 self._answers.append(Answer(number, None, _unpacked(data)))
@@ -344,11 +351,7 @@ class TaskPool:
 
     def _bury(self, worker: TaskSeat) -> None:
         """Answer for a dead worker's tasks, and replace it."""
-        n_begun = (
-            self.board[2 * worker.slot + 1]
-            if worker.numbers and self.board[2 * worker.slot] == worker.numbers[0]
-            else 0
-        )
+        n_begun = self.board[TASK_SLOT * worker.slot + N_BEGUN] if self._is_taken(worker) else 0
         cause = describe_exit(self._end(worker))
         numbers = list(worker.numbers)
         for position, number in enumerate(numbers):
@@ -358,23 +361,31 @@ class TaskPool:
         self._replace(worker.slot)
 
     def _replace(self, slot: int) -> None:
-        self.board[2 * slot + 1] = 0
-        self.board[2 * slot] = 0
+        for name in range(TASK_SLOT):
+            self.board[TASK_SLOT * slot + name] = 0
         try:
             self._start(slot)
         except OSError as error:
             if not self.workers:
                 self.go_alone(f"workers cannot be started: {error}")
 
+    def _is_taken(self, worker: TaskSeat) -> bool:
+        """Tell whether the board speaks of the first of a worker's tasks."""
+        return bool(worker.numbers) and self.board[TASK_SLOT * worker.slot + TASK_NUMBER] == worker.numbers[0]
+
+    def _elapsed_s(self, worker: TaskSeat) -> float:
+        """Return the seconds for which a worker has been at an item: not those of its imports and its initializer."""
+        since_ns = self.board[TASK_SLOT * worker.slot + SINCE_NS]
+        return (time.monotonic_ns() - since_ns) / 1e9 if since_ns and self._is_taken(worker) else 0.0
+
     def _next_deadline_s(self) -> float:
         limit = self.job.timeout or 0.0
-        now = clock()
-        return max(0.001, min((limit - (now - w.since_s) for w in self.workers.values() if w.numbers), default=0.5))
+        return max(0.001, min([bounds.HOUSEKEEPING_S, *(limit - self._elapsed_s(w) for w in self.workers.values())]))
 
     def _end_overrun(self) -> None:
         limit = self.job.timeout or 0.0
         for worker in list(self.workers.values()):
-            if not worker.numbers or clock() - worker.since_s < limit:
+            if self._elapsed_s(worker) < limit:
                 continue
             self.crew.kill(worker)
             number = worker.numbers[0]

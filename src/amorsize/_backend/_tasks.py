@@ -32,6 +32,10 @@ SAID_TASK: Final = -2
 # Instead of how many items have been done: they could not be unpickled, and an error follows.
 UNOPENED_TASK: Final = -1
 
+# Fields of a worker's slot on the board, 8 bytes each: its task, how many items of that it has begun, and since when it
+# is at one of them; 0 while it opens what it is sent, and while it sends results.
+TASK_NUMBER, N_BEGUN, SINCE_NS, TASK_SLOT = 0, 1, 2, 3
+
 clock = time.perf_counter
 
 
@@ -60,11 +64,14 @@ class TaskWorker:
                 with _output.sending():
                     process.write_all(self._results_fd, TASK.pack(number, len(data), UNOPENED_TASK, 0.0, 0.0), data)
                 continue
-            self._board[2 * self._slot] = number
+            place = TASK_SLOT * self._slot
+            self._board[place + N_BEGUN] = 0  # first: the number of the task before must not count for this one
+            self._board[place + TASK_NUMBER] = number
             begin = clock()
             done, failures = self._run(items, quantum_s, block)
             end = clock()
             data = _worker.pack(done, failures, start, dumps_plainly)
+            self._board[place + SINCE_NS] = 0
             _output.flush()
             with _output.sending():
                 process.write_all(self._results_fd, TASK.pack(number, len(data), len(done), begin, end), data)
@@ -77,10 +84,11 @@ class TaskWorker:
 
     def _run(self, items: Any, quantum_s: float, block: float) -> tuple[list[Any], list[Any]]:
         """Run items for a quantum, telling the board how far it has begun."""
-        board, place = self._board, 2 * self._slot + 1
+        board, place = self._board, TASK_SLOT * self._slot
 
         def tell(n_begun: int) -> None:
-            board[place] = n_begun
+            board[place + SINCE_NS] = time.monotonic_ns()
+            board[place + N_BEGUN] = n_begun
 
         return run_quantum(
             self.call, items, quantum_s, int(block), keep_going=self._keep_going, look_s=schedule.CHECK_S, tell=tell
