@@ -37,7 +37,7 @@ from amorsize._source import Source
 from amorsize._warn import warn
 from amorsize.exceptions import CheckpointError, ItemError, WorkerDied
 
-with contextlib.suppress(ImportError):  # on Windows
+if TYPE_CHECKING or sys.platform != "win32":
     import grp
     import pwd
 

@@ -8,7 +8,6 @@ from. The only module that imports psutil.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -24,7 +23,7 @@ from amorsize._cost import EXTERNAL_PRIOR, PRIORS, SERVER_SHARE
 from amorsize._outside import pass_on
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs, Host
 
-with contextlib.suppress(ImportError):  # on Windows
+if TYPE_CHECKING or sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from amorsize._backend import _files, _output, _pickles, _ship, _worker
 from amorsize._backend._outcome import overran
 from amorsize._backend._work import Done, run_quantum, send_by
 
-with contextlib.suppress(ImportError):  # on Windows
+if TYPE_CHECKING or sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:

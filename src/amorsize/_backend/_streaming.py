@@ -157,8 +157,8 @@ class Streaming:
             carrier = Callbacks(_local.LOKY, ahead=ahead, board=self._board)
         else:
             try:
-                self._cluster = _local.clusters().carrier(job.backend, job.n_jobs, backend).__enter__()
-                carrier = Callbacks(self._cluster, ahead=1)
+                cluster = _local.clusters().carrier(job.backend, job.n_jobs, backend).__enter__()
+                self._cluster, carrier = cluster, Callbacks(cluster, ahead=1)
             except NoWorkersError as error:
                 carrier = refusing(backend, error)
         self._carrier = carrier if self._board is not None else None

@@ -21,7 +21,7 @@ from amorsize import _outside, _trace
 from amorsize._backend import _careful, _pickles
 from amorsize.exceptions import RemoteError, UnpicklableResult
 
-with contextlib.suppress(ImportError):  # on Windows
+if TYPE_CHECKING or sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
