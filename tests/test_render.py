@@ -137,6 +137,17 @@ def test_a_function_that_waits_is_told_of_threads() -> None:
 
 
 @pytest.mark.parametrize(
+    ("busy", "n_jobs", "is_told"), [(0.45, 2, True), (0.45, 4, False), (0.2, 4, True), (0.6, 2, False)]
+)
+def test_threads_are_named_where_they_overlap_more_items_than_the_workers(
+    busy: float, n_jobs: int, *, is_told: bool
+) -> None:
+    """With the GIL, threads overlap ``1 / cpu_fraction`` items, and processes one each."""
+    plan = decide(dataclasses.replace(PROFILE, cpu_fraction=busy), HOST, 1000, Limits(n_jobs=n_jobs))
+    assert ("hint" in unfolded(plan)) is is_told
+
+
+@pytest.mark.parametrize(
     "plan",
     [
         plan_of(),

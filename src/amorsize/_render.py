@@ -149,9 +149,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     return lines
 
 
-# Share of the time that the CPU is busy below which a function mostly waits, and seconds of a loop from which that is
-# worth a word.
-_WAITS: Final = 0.5
+# Seconds of a loop from which it is worth a word that its function waits.
 _WORTH_A_WORD_S: Final = 0.05
 
 # Reasons for which threads would not be used either, or should not.
@@ -168,8 +166,9 @@ def _threads(plan: Plan) -> str:
     is_open = is_open and plan.limits.timeout is None and not plan.limits.retries
     if not is_open or plan.backend == THREADS or plan.reason in _NO_THREADS or profile.mutates:
         return ""
-    is_waiting = profile.n_sampled > 0 and profile.cpu_fraction < _WAITS
-    if not is_waiting or not _WORTH_A_WORD_S <= plan.serial_s < math.inf:
+    # With the GIL, at most 1 / cpu_fraction items overlap in threads: worth it where this plan's workers overlap fewer.
+    overlaps_more = profile.n_sampled > 0 and profile.cpu_fraction * max(2, plan.n_jobs) < 1
+    if not overlaps_more or not _WORTH_A_WORD_S <= plan.serial_s < math.inf:
         return ""
     fixed = "" if plan.limits.n_jobs is None else f" without n_jobs={plan.limits.n_jobs}"
     return (
