@@ -91,6 +91,36 @@ def test_a_missing_argument_leads_to_kwargs_and_further_iterables() -> None:
     assert "a further iterable" in way
 
 
+class Series(dict[str, Any]):
+    """Stand for a row of a data frame, by its names."""
+
+
+Series.__module__ = "pandas.core.series"
+
+
+@pytest.mark.parametrize(
+    "func", [lambda row: row["price"], lambda row: row.price], ids=["a column by key", "a column by attribute"]
+)
+def test_rows_of_iterrows_are_pairs(func: Callable[[Any], Any]) -> None:
+    """What the function says of a tuple is followed by what the item is, and how the rows alone are mapped."""
+    with pytest.raises((TypeError, AttributeError), match="tuple") as caught:
+        amorsize.parallel(func).map([("a", Series(price=1))])
+    way = caught.value.__notes__[1]
+    assert way.startswith(
+        "amorsize: df.iterrows() yields pairs of a label and a row; did you mean map(row for _, row in"
+    )
+    assert "starmap" in way
+
+
+def test_other_pairs_say_nothing_of_iterrows() -> None:
+    """Nor does a function that fails for another reason than the pair."""
+    f = amorsize.parallel(lambda pair: pair.price)
+    for items in ([("a", {"price": 1})], [("a", Series(), 3)], [Series()]):
+        with pytest.raises(AttributeError) as caught:
+            f.map(items)
+        assert len(caught.value.__notes__) == 1
+
+
 def test_items_that_cannot_be_unpacked_lead_to_map() -> None:
     """The other way round."""
     notes = notes_of(lambda: amorsize.parallel(abs).starmap([1, 2]))
@@ -282,6 +312,20 @@ def test_a_name_that_the_module_does_not_have_leads_to_one_that_exists(name: str
         getattr(amorsize, name)
     meant = str(caught.value).rpartition("did you mean amorsize.")[2].partition("(")[0]
     assert hasattr(amorsize, meant)
+
+
+@pytest.mark.parametrize("name", [*_synonyms._OF_FUNCTIONS, *_synonyms._OF_THE_MODULE])
+def test_an_import_of_a_name_that_does_not_exist_leads_to_one_that_does(name: str) -> None:
+    """Python would say no more than that there is none."""
+    with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'amorsize'; did you mean amorsize\\."):
+        exec(f"from amorsize import {name}", {})  # noqa: S102 - an import is a statement
+    assert not hasattr(amorsize, name)
+
+
+def test_an_import_of_a_misspelt_name_is_left_to_python() -> None:
+    """It says where it looked, and guesses."""
+    with pytest.raises(ImportError, match=r"cannot import name 'hosst' from 'amorsize' \(.*__init__.py\)"):
+        exec("from amorsize import hosst", {})  # noqa: S102 - an import is a statement
 
 
 def test_a_misspelt_name_is_left_to_python() -> None:

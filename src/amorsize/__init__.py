@@ -27,7 +27,7 @@ from amorsize._options import Checkpoint, MapOptions
 from amorsize._plans import Plan, Reason
 from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
 from amorsize._stream import Stream
-from amorsize._synonyms import meant_of_module
+from amorsize._synonyms import is_import, meant_of_module
 from amorsize._toplevel import configure, host, plan
 from amorsize._toplevel import map_ as map  # noqa: A004 - it is the builtin's twin, and read as amorsize.map
 
@@ -64,8 +64,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-
     meant = meant_of_module(name)
+    if meant is not None and is_import(sys._getframe(1)):  # noqa: SLF001 - the frame that asks
+        # An AttributeError would be replaced by an ImportError without the way out.
+        raise ImportError(f"cannot import name {name!r} from {__name__!r}; did you mean {meant}?", name=__name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     if meant is None:
         raise AttributeError(message, name=name, obj=sys.modules[__name__])

@@ -122,8 +122,8 @@ def name_item(
     """Name on an exception the item with which *func* was called, and the way out where it could not be called."""
     _profile.add_item_note(error, index, item)
     # By what Python says first: only then is the signature looked at.
-    words = error.args[0] if type(error) is TypeError and error.args else ""
-    if type(words) is not str or "argument" not in words:
+    words = error.args[0] if type(error) in {TypeError, AttributeError} and error.args else ""
+    if type(words) is not str or ("argument" not in words and "tuple" not in words):
         return
 
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import FrameType
 
 _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "n_jobs": (
@@ -130,3 +132,9 @@ def meant_of_module(name: str) -> str | None:
     if meant is None and name in _METHOD_MEANT:
         meant = f"parallel(f).{_METHOD_MEANT[name]}"
     return None if meant is None else f"amorsize.{meant}"
+
+
+def is_import(frame: FrameType) -> bool:
+    """Tell whether a frame is at the instruction of ``from module import name`` that takes a name from the module."""
+    at = frame.f_lasti
+    return at >= 0 and frame.f_code.co_code[at] == dis.opmap["IMPORT_FROM"]

@@ -1,5 +1,5 @@
 """
-What to do instead where an item was given to a function in the wrong shape: a pair as one argument, or too few of them.
+What to do instead where items were given in the wrong shape: a pair as one argument, or an argument missing.
 
 Says so in words only; calls nothing of the user's.
 """
@@ -22,6 +22,11 @@ def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[
         kwargs: The keyword arguments that every item was given.
     """
     kind = type(item)  # and not isinstance: an item may answer that with code of its own
+    if kind is tuple and not star and len(item) == 2 and _is_series(item[1]):
+        return (
+            "df.iterrows() yields pairs of a label and a row; did you mean map(row for _, row in df.iterrows()), or "
+            "starmap, which gives both as arguments? (df.itertuples(index=False) is faster)"
+        )
     if star:
         is_many = hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
         return "" if is_many else "starmap unpacks each item into arguments; map gives it as it is"
@@ -30,7 +35,12 @@ def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[
         signature = inspect.signature(func, follow_wrapped=False)
     except Exception:  # noqa: BLE001 - builtins without one, and objects that raise anything when asked
         return ""
-    given = kwargs or {}
+    return _fitting(signature, item, kwargs or {})
+
+
+def _fitting(signature: inspect.Signature, item: Any, given: Mapping[str, Any]) -> str:
+    """Return how to give a function what its signature asks for; "" where the item fits, or nothing helps."""
+    kind = type(item)
     if _takes(signature, (item,), given):
         return ""
     is_row = kind.__module__ == "numpy" and kind.__name__ == "ndarray" and getattr(item, "ndim", 0) == 1
@@ -43,6 +53,11 @@ def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[
         f"map gives one argument per iterable, and the function needs {' and '.join(missing)} as well: the same value "
         f"for every item goes into kwargs={{{missing[0]!r}: ...}}, a value for each item into a further iterable"
     )
+
+
+def _is_series(value: Any) -> bool:
+    """Tell whether a value is a row or a column of a data frame of pandas."""
+    return type(value).__name__ == "Series" and type(value).__module__.partition(".")[0] == "pandas"
 
 
 def _takes(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
