@@ -901,6 +901,48 @@ PROGRAMS = {
         def f(x):
             return types.new_class("Kind", (Base,))
         """,
+    "the key of a sort that is taken from its class": """
+        def note(x):
+            COUNT.append(x)
+            return x
+        def f(x):
+            list.sort([3, 1, 2], key=note)
+        """,
+    "the key of a sort of an item that is taken from its class": """
+        def note(x):
+            COUNT.append(x)
+            return x
+        def f(x):
+            list.sort([x] if isinstance(x, int) else x, key=note)
+        """,
+    "a property that the format of an item reads, taken from its class": """
+        class Row:
+            @property
+            def v(self):
+                COUNT.append(1)
+        ROW = Row()
+        def f(x):
+            return str.format(str("{0.v}"), ROW)
+        """,
+    "the items that a method joins, taken from its class": """
+        class Words:
+            def __iter__(self):
+                COUNT.append(1)
+                return iter(["a"])
+        WORDS = Words()
+        def f(x):
+            return str.join(str(x), WORDS)
+        """,
+    "what a method keeps, taken from its class": """
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            kept = []
+            list.append(kept, TALLY)
+            return kept[0].count()
+        """,
 }
 
 

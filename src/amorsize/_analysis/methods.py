@@ -145,9 +145,10 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
 
 
 def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Call a method of C that was taken from its class, such as ``list.sort``, with its object as first argument."""
     out: Value = FRESH
-    for ref in owner:
-        if ref.kind in {EXACT, PART}:
+    for ref in owner or made(None):  # of an item it does what it does of anything unknown
+        if ref.kind in {EXACT, PART, MADE}:
             out = union(out, call_method(look, Ref(METHOD, ref.value, ref.root, name), args, keywords))
     return out
 
