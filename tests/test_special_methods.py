@@ -943,6 +943,60 @@ PROGRAMS = {
             list.append(kept, TALLY)
             return kept[0].count()
         """,
+    "a function by the method that calls it": """
+        def bump():
+            COUNT.append(1)
+        def f(x):
+            return bump.__call__()
+        """,
+    "a bound method by the method that calls it": """
+        def f(x):
+            return COUNT.append.__call__(x)
+        """,
+    "a function that is bound on the way": """
+        def bump(tally):
+            tally.append(1)
+        def f(x):
+            return bump.__get__(COUNT)()
+        """,
+    "a function of the function's own that is bound on the way": """
+        def f(x):
+            def bump(x):
+                COUNT.append(x)
+            return bump.__get__(x)()
+        """,
+    "the cause of an error": """
+        class Error(Exception):
+            def count(self):
+                COUNT.append(1)
+        def fail(x):
+            try:
+                raise Error(x)
+            except Error as error:
+                raise ValueError from error
+        def f(x):
+            try:
+                fail(x)
+            except ValueError as error:
+                return error.__cause__.count()
+        """,
+    "the error that another was raised in": """
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        class Error(Exception):
+            def __init__(self, tally):
+                self.tally = tally
+        TALLY = Tally()
+        def f(x):
+            try:
+                try:
+                    raise Error(TALLY)
+                except Error:
+                    int("a")
+            except ValueError as error:
+                return error.__context__.tally.count()
+        """,
 }
 
 
@@ -961,6 +1015,40 @@ def test_what_runs_without_being_named_is_followed(name: str) -> None:
 
 # Programs that use the same things, and change nothing: none of them may be taken for one that does.
 HARMLESS = {
+    "methods that are taken from their classes": """
+        ROWS = [[3, 1], [2]]
+        def f(x):
+            rows = list.copy(ROWS)
+            list.append(rows, [x])
+            list.sort(rows, key=len)
+            return str.join(",", map(str.upper, "ab")), dict.get({"a": x}, "a"), str.format("{0}{1}", x, rows)
+        """,
+    "functions by the method that calls them": """
+        def double(x):
+            return 2 * x
+        class Scale:
+            def __init__(self, k):
+                self.k = k
+            def __call__(self, x):
+                return self.k * x
+        SCALE = Scale(2)
+        def f(x):
+            return double.__call__(x) + double.__get__(x)() + SCALE.__call__(x)
+        """,
+    "the cause of an error": """
+        class Error(Exception):
+            def __init__(self, n):
+                super().__init__(n)
+                self.n = n
+        def f(x):
+            try:
+                try:
+                    raise Error(x)
+                except Error as error:
+                    raise ValueError(x) from error
+            except ValueError as error:
+                return error.__cause__.n, str(error.__context__)
+        """,
     "a stack of context managers": """
         import contextlib
         class Manager:

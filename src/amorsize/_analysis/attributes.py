@@ -29,6 +29,7 @@ from amorsize._analysis.values import (
     instance_attribute,
     is_empty,
     items_of,
+    made,
     parts_of,
     slot_value,
     union,
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
     from amorsize._analysis.look import Look
 
 INNER_CLASS: Final = "a class made in the function"
+
+# Methods of functions that call them, or bind them to be called.
+_CALLING: Final = frozenset(["__call__", "__get__"])
+
+# Attributes of an exception that lead to others.
+_CHAIN: Final = frozenset(["__cause__", "__context__"])
 
 # Where a class made in the function holds its metaclasses, those of the program.
 METACLASS: Final = "its metaclass"
@@ -71,10 +78,14 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
                 out = union(out, attr(look, held, name))
         elif ref.kind == SUPER:
             out = union(out, _attr_super(look, ref, name))
-        elif ref.kind == CODE and name in {"__wrapped__", "__func__", "__call__"}:
+        elif ref.kind == CODE and name in {"__wrapped__", "__func__"}:
             out = union(out, (ref,))
+        elif ref.kind in {CODE, BOUND, METHOD} and name in _CALLING:
+            out = union(out, (ref,) if name == "__call__" else made(None, (ref,)))
         elif ref.kind == BOUND and name in {"__func__", "__self__"}:
             out = union(out, ref.value[1])
+    if name in _CHAIN:
+        out = union(out, look.raised)
     if not out and name in {"format", "format_map"}:  # perhaps of a text: it reads attributes of what it is given
         return (Ref(METHOD, Thing(None), "", name),)
     return out
@@ -98,6 +109,8 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
             return (Ref(EXACT, own, ref.root, key),)
         if name == "__func__" and is_of(value, types.MethodType):
             return exactly(value.__func__, ref.root)
+        if name in _CALLING:
+            return (Ref(METHOD, value, ref.root, name),)
         return parts_of((ref,)) if name in {"__defaults__", "__closure__", "__globals__"} else FRESH
     if is_of(value, types.ModuleType):
         if value is sys and name in {"stdout", "stderr"}:

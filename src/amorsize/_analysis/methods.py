@@ -81,6 +81,11 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     owner, name, given = ref.value, str(ref.name), all_of(args, keywords)
     if is_of(owner, Thing):
         return _call_method_of_thing(look, owner, name, args, keywords)
+    if is_of(owner, types.FunctionType | types.MethodType) and name in {"__call__", "__get__"}:
+        function = Ref(EXACT, owner, ref.root)
+        if name == "__call__":
+            return look.call((function,), args, keywords)
+        return (function, Ref(BOUND, (owner, args[0] if args else FRESH), ref.root))
     kind = inert.kind_of_class(type(owner)) if not is_of(owner, type) else "immutable"
     pass_to_unknown(look, args, keywords)
     change_out(look, keywords)
