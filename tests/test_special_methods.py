@@ -997,6 +997,69 @@ PROGRAMS = {
             except ValueError as error:
                 return error.__context__.tally.count()
         """,
+    "what a weak reference leads to": """
+        import weakref
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            return weakref.ref(TALLY)().count()
+        """,
+    "a method that a methodcaller takes by an item": """
+        import operator
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            return operator.methodcaller(str("count"))(TALLY)
+        """,
+    "a property that an attrgetter takes by an item": """
+        import operator
+        class Tally:
+            @property
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            return operator.attrgetter(str("count"))(TALLY)
+        """,
+    "a method that an attrgetter takes by an item": """
+        import operator
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            return operator.attrgetter(str("count"))(TALLY)()
+        """,
+    "methods that an attrgetter of several names takes by an item": """
+        import operator
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLY = Tally()
+        def f(x):
+            return operator.attrgetter(*["count", "count"])(TALLY)[0]()
+        """,
+    "a method that is taken by an item from one of several objects": """
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLIES = {1: Tally(), 2: Tally()}
+        def f(x):
+            return getattr(TALLIES[x], str("count"))()
+        """,
+    "a methodcaller of an item over several objects": """
+        import operator
+        class Tally:
+            def count(self):
+                COUNT.append(1)
+        TALLIES = {1: Tally(), 2: Tally()}
+        def f(x):
+            return list(map(operator.methodcaller(str("count")), TALLIES.values()))
+        """,
 }
 
 
@@ -1015,6 +1078,23 @@ def test_what_runs_without_being_named_is_followed(name: str) -> None:
 
 # Programs that use the same things, and change nothing: none of them may be taken for one that does.
 HARMLESS = {
+    "getters and references of what is only read": """
+        import operator, weakref
+        class Point:
+            def __init__(self, x):
+                self.x = x
+            def double(self):
+                return 2 * self.x
+        POINT = Point(1)
+        def f(x):
+            name = str("x")
+            return (
+                operator.attrgetter(name)(POINT),
+                operator.methodcaller(str("double"))(POINT),
+                operator.itemgetter(x)([1, 2, 3]),
+                weakref.ref(POINT)().double(),
+            )
+        """,
     "methods that are taken from their classes": """
         ROWS = [[3, 1], [2]]
         def f(x):

@@ -411,7 +411,8 @@ def vars_of(owner: Value) -> Value:
 def all_methods(look: Look, owner: Value) -> Value:
     """Return the methods of objects whose name is made at run time: any may be meant."""
     out: Value = FRESH
-    for ref in owner:
+    inside = [Ref(EXACT, inner, ref.root) for ref in owner if ref.kind == PART for inner in look.within(ref.value)]
+    for ref in (*owner, *inside):
         kind = ref.value.kind if ref.kind == MADE else type(ref.value)
         if ref.kind == SUPER or not is_of(kind, type) or not inert.is_python_class(kind):
             continue

@@ -10,7 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from amorsize._analysis import bounds, inert
-from amorsize._analysis.attributes import INNER_CLASS, METACLASS, attr
+from amorsize._analysis.attributes import INNER_CLASS, METACLASS, all_methods, attr
 from amorsize._analysis.builtin import call_builtin
 from amorsize._analysis.formats import FORMATTERS, format_any
 from amorsize._analysis.interpreter import run, run_code
@@ -256,7 +256,12 @@ def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Valu
         pass_to_unknown(look, args, keywords)
         return (ref,)
     if is_of(kind, tuple) and args:
-        return look.call(attr(look, args[0], str(kind[1])), [ref.value.all()], {})
+        getter, name = kind
+        found = attr(look, args[0], str(name)) if name is not None else all_methods(look, args[0])
+        if getter is operator.methodcaller:
+            return look.call(found, [ref.value.all()], {})
+        found = union(found, parts_of(args[0]))
+        return union(found, held_in(found))
     given = union(all_of(args, keywords), ref.value.all())
     held = tuple(r for r in ref.value.all() if r.kind in {CODE, BOUND, METHOD} or is_function(r))
     pass_to_unknown(look, args, keywords)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis.attributes import all_methods, attr
 from amorsize._analysis.special import missing, special, touch
-from amorsize._analysis.values import EXACT, FRESH, PART, Ref, Value, all_of, items_of, parts_of, union
+from amorsize._analysis.values import EXACT, FRESH, Ref, Value, all_of, items_of, parts_of, union
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -36,9 +36,6 @@ def format_text(look: Look, text: str, name: str, args: list[Value], keywords: d
 def format_any(look: Look, given: Value) -> None:
     """Follow what a text that is not known may read of the arguments: any of their properties."""
     every = union(given, items_of(given))
-    for ref in every:
-        if ref.kind == PART:
-            every = union(every, tuple(Ref(EXACT, inner, ref.root) for inner in look.within(ref.value)))
     names: list[Value] = [(Ref(EXACT, ""),)]
     all_methods(look, every)
     special(look, every, "__getitem__", "__getattr__", args=names)

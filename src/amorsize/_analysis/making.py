@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import types
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
@@ -66,7 +67,7 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
     if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
         return _make_getter(kind, args)
     if inert.kind_of_class(kind) == "immutable":
-        return FRESH
+        return held_in(given) if kind is weakref.ReferenceType else FRESH
     if kind is functools.partial:
         return made(None, given)
     if kind is memoryview:
@@ -113,14 +114,15 @@ def _make_python(look: Look, kind: type, root: str, args: list[Value], keywords:
 
 
 def _make_getter(kind: type, args: list[Value]) -> Value:
-    """Make a getter of names that the code has; of others, anything may come back."""
+    """Make a getter of names that the code has; of others, any method or item may be meant."""
     names = [[ref.value for ref in value if ref.kind == EXACT] for value in args]
     try:
         return exactly(kind(*[known[0] for known in names]), name_of(kind))
     except (IndexError, TypeError):
-        if kind is operator.methodcaller and names and names[0]:
-            return made(("methodcaller", names[0][0]), all_of(args[1:], {}))
-        return made(None, all_of(args, {}))
+        if kind is operator.itemgetter:
+            return made(None, all_of(args, {}))
+        known = names[0][0] if kind is operator.methodcaller and names and names[0] else None
+        return made((kind, known), all_of(args[1:], {}))
 
 
 def derive(look: Look, given: Value, keywords: dict[str, Value] | None = None) -> None:
