@@ -1060,6 +1060,57 @@ PROGRAMS = {
         def f(x):
             return list(map(operator.methodcaller(str("count")), TALLIES.values()))
         """,
+    "members of an Enum that is iterated": """
+        import enum
+        class Color(enum.Enum):
+            A = 1
+            def count(self):
+                COUNT.append(1)
+        def f(x):
+            return [color.count() for color in Color]
+        """,
+    "members of an IntEnum that is unpacked": """
+        import enum
+        class Color(enum.IntEnum):
+            A = 1
+            B = 2
+            def count(self):
+                COUNT.append(1)
+        def f(x):
+            a, b = Color
+            return b.count()
+        """,
+    "members of an Enum that a comprehension goes through in reverse": """
+        import enum
+        class Color(enum.Enum):
+            A = 1
+            def count(self):
+                COUNT.append(1)
+        def f(x):
+            return {color.count(): color for color in reversed(Color)}
+        """,
+    "subclasses that a class has": """
+        class Base:
+            pass
+        class One(Base):
+            def count(self):
+                COUNT.append(1)
+        def f(x):
+            return [kind().count() for kind in Base.__subclasses__()]
+        """,
+    "subclasses of subclasses, of an abstract class": """
+        import abc
+        class Base(abc.ABC):
+            pass
+        class One(Base):
+            pass
+        class Two(One):
+            @staticmethod
+            def count():
+                COUNT.append(1)
+        def f(x):
+            return [kind.count() for one in Base.__subclasses__() for kind in one.__subclasses__()]
+        """,
 }
 
 
@@ -1078,6 +1129,29 @@ def test_what_runs_without_being_named_is_followed(name: str) -> None:
 
 # Programs that use the same things, and change nothing: none of them may be taken for one that does.
 HARMLESS = {
+    "members of an Enum, and subclasses": """
+        import enum
+        class Color(enum.Enum):
+            RED, GREEN = 1, 2
+            def __init__(self, n):
+                self.n = n
+            def shade(self, x):
+                return self.n * x
+        class Level(enum.IntEnum):
+            LOW = 1
+        class Base:
+            def run(self, x):
+                return x
+        class Other(Base):
+            def __init__(self):
+                self.seen = []
+            def run(self, x):
+                self.seen.append(x)
+                return self.seen
+        def f(x):
+            shades = [color.shade(x) for color in Color], {color: color.n for color in Color}
+            return shades, sum(Level), [kind().run(x) for kind in Base.__subclasses__()]
+        """,
     "getters and references of what is only read": """
         import operator, weakref
         class Point:

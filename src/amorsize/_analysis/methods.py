@@ -82,10 +82,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     if is_of(owner, Thing):
         return _call_method_of_thing(look, owner, name, args, keywords)
     if is_of(owner, types.FunctionType | types.MethodType) and name in {"__call__", "__get__"}:
-        function = Ref(EXACT, owner, ref.root)
-        if name == "__call__":
-            return look.call((function,), args, keywords)
-        return (function, Ref(BOUND, (owner, args[0] if args else FRESH), ref.root))
+        return _call_or_bind(look, Ref(EXACT, owner, ref.root), name, args, keywords)
     kind = inert.kind_of_class(type(owner)) if not is_of(owner, type) else "immutable"
     pass_to_unknown(look, args, keywords)
     change_out(look, keywords)
@@ -103,8 +100,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
         if name in {"__set__", "__delete__"} and args:
             look.change(args[0])
         if is_of(owner, type):
-            makes_class = name in _MAKING and issubclass(owner, type)
-            return from_library(look, module_of(owner), name, args, keywords, is_pure=makes_class)
+            return _call_method_of_class(look, owner, name, args, keywords)
         # Of a ufunc: where, and what, is written.
         if name == "at" and args:
             look.change(args[0])
@@ -156,6 +152,20 @@ def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywo
         if ref.kind in {EXACT, PART, MADE}:
             out = union(out, call_method(look, Ref(METHOD, ref.value, ref.root, name), args, keywords))
     return out
+
+
+def _call_method_of_class(look: Look, kind: type, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    if name == "__subclasses__":
+        derived: list[type] = type.__subclasses__(kind)
+        return held_in(all_of([exactly(inner, name_of(inner)) for inner in derived], {}), list)
+    makes_class = name in _MAKING and issubclass(kind, type)
+    return from_library(look, module_of(kind), name, args, keywords, is_pure=makes_class)
+
+
+def _call_or_bind(look: Look, function: Ref, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    if name == "__call__":
+        return look.call((function,), args, keywords)
+    return (function, Ref(BOUND, (function.value, args[0] if args else FRESH), function.root))
 
 
 def _call_method_of_state(look: Look, ref: Ref, name: str, given: Value) -> Value:

@@ -160,7 +160,15 @@ def items_of(value: Value) -> Value:
             out = union(out, ref.value.all())
         elif ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, _NAMED_THINGS):
             out = union(out, tuple(r._replace(name=INSIDE) if r.kind == PART else r for r in _own_part(ref)))
+        elif ref.kind == EXACT and is_of(ref.value, type):
+            out = union(out, _members(ref))
     return out
+
+
+def _members(ref: Ref) -> Value:
+    """Return what iterating over a class gives, where it is an Enum: its members."""
+    members = namespace_of(ref.value).get("_member_map_")
+    return () if type(members) is not dict else tuple(Ref(EXACT, member, ref.root) for member in members.values())
 
 
 def held_in(value: Value, kind: Any = None) -> Value:
