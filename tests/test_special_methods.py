@@ -1111,6 +1111,64 @@ PROGRAMS = {
         def f(x):
             return [kind.count() for one in Base.__subclasses__() for kind in one.__subclasses__()]
         """,
+    "what a text that is an item writes": """
+        class Row:
+            def __str__(self):
+                COUNT.append(1)
+                return ""
+        ROW = Row()
+        def f(x):
+            return str("%s") % ROW
+        """,
+    "what a text that is an item writes among others": """
+        class Row:
+            def __repr__(self):
+                COUNT.append(1)
+                return ""
+        ROW = Row()
+        def f(x):
+            text = str("%s %r")
+            text %= (x, ROW)
+            return text
+        """,
+    "an item that a text asks for": """
+        class Row:
+            def __getitem__(self, name):
+                COUNT.append(1)
+                return name
+        ROW = Row()
+        def f(x):
+            return str("%(a)s") % ROW
+        """,
+    "what bytes write": """
+        class Row:
+            def __bytes__(self):
+                COUNT.append(1)
+                return b""
+        ROW = Row()
+        def f(x):
+            return b"%b" % ROW
+        """,
+    "how often a list is repeated": """
+        class Times:
+            def __index__(self):
+                COUNT.append(1)
+                return 2
+        TIMES = Times()
+        def f(x):
+            return [x] * TIMES
+        """,
+    "how often bytes are repeated in place": """
+        class Times:
+            def __index__(self):
+                COUNT.append(1)
+                return 2
+        TIMES = Times()
+        def f(x):
+            line = b"-"
+            line *= TIMES
+            return line
+        """,
 }
 
 
@@ -1129,6 +1187,20 @@ def test_what_runs_without_being_named_is_followed(name: str) -> None:
 
 # Programs that use the same things, and change nothing: none of them may be taken for one that does.
 HARMLESS = {
+    "texts that are items, with fields, and repetitions": """
+        class Row:
+            def __init__(self, n):
+                self.n = n
+            def __str__(self):
+                return f"{self.n}"
+            def __index__(self):
+                return self.n
+            def __getitem__(self, name):
+                return self.n
+        ROW = Row(2)
+        def f(x):
+            return str("%s") % ROW + str("%(a)s") % ROW, [x] * ROW, x % 7, str("%s") % {"a": x}
+        """,
     "members of an Enum, and subclasses": """
         import enum
         class Color(enum.Enum):

@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 _INPLACE_FROM: Final = 13  # arguments of BINARY_OP from here to 25 are the operators that end in "="
 _INPLACE_TO: Final = 25
 _OR: Final = 7
+_MOD: Final = frozenset({6, 6 + _INPLACE_FROM})
 _SUBSCR: Final = 26  # from 3.14 on
 _COMPARISONS: Final = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 _OPERATORS: Final = ("add", "mul", "lshift", "or", "matmul", "sub", "truediv", "mod", "rshift", "and", "xor", "pow",
                      "floordiv")  # fmt: skip
-_ARITHMETIC: Final = tuple(f"__{prefix}{name}__" for name in _OPERATORS for prefix in ("", "r"))
+_ARITHMETIC: Final = (
+    *(f"__{prefix}{name}__" for name in _OPERATORS for prefix in ("", "r")),
+    "__index__",  # a sequence asks for it how often it is to be repeated
+)
 _IN_PLACE: Final = tuple(f"__i{name}__" for name in _OPERATORS)
 _OPNAME: Final = dis.opname
 
@@ -62,7 +66,7 @@ def binary(frame: Frame, step: Step) -> None:
         out = union(out, tuple(ref for ref in left if ref.kind != EXACT or not is_constant(ref)))
     out = union(out, special(frame.look, left, *names, args=[right]))
     out = union(out, special(frame.look, right, *_ARITHMETIC, args=[left]))
-    if any(ref.kind == EXACT and is_of(ref.value, str) for ref in left):  # "%s" % value
+    if step.arg in _MOD:  # the left side may be a text with fields for the right one
         touch(frame.look, right)
     frame.stack.append(out)
 
