@@ -127,7 +127,8 @@ def get_iter(frame: Frame, step: Step) -> None:
         found = union(found, special(frame.look, taken, "__next__"))
     frame.stack.append(union(tuple(ref for ref in taken if not is_set(ref)), union(found, items_of(
         tuple(ref for ref in taken if is_set(ref))))))  # fmt: skip
-    frame.stack += [NO_VALUE] * (ITERATOR_SIZE - 1)
+    # An index, or NULL, lies above an iterator where ITERATOR_SIZE is 2, but above none that is asynchronous.
+    frame.stack += [NO_VALUE] * effect(step.op, step.arg, jump=False)
 
 
 def for_iter(frame: Frame, _: Step) -> None:
