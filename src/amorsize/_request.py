@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from amorsize import _backend, _profile
 from amorsize._outside import pass_on
@@ -110,6 +110,10 @@ class Request:
         self.state.initialized = os.getpid()
 
 
+# What is in Python's words for a call that does not fit; from 3.15 on they are "Value after * must be an iterable".
+_OF_WRONG_CALLS: Final = ("argument", "tuple", "after *")
+
+
 def name_item(
     error: BaseException,
     index: int,
@@ -123,7 +127,7 @@ def name_item(
     _profile.add_item_note(error, index, item)
     # By what Python says first: only then is the signature looked at.
     words = error.args[0] if type(error) in {TypeError, AttributeError} and error.args else ""
-    if type(words) is not str or ("argument" not in words and "tuple" not in words):
+    if type(words) is not str or not any(part in words for part in _OF_WRONG_CALLS):
         return
 
     try:
