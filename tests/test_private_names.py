@@ -113,6 +113,10 @@ class TestJoblib:
 class TestStandardLibrary:
     """Here and there; the names are those of CPython."""
 
+    def test_the_event_of_a_thread_that_has_started(self) -> None:
+        """``_async.py`` puts another one there, for which ``start`` does not wait."""
+        assert isinstance(threading.Thread()._started, threading.Event)  # type: ignore[attr-defined]
+
     def test_children_of_multiprocessing(self) -> None:
         """``_backend/_loky_inside.py``: processes that a fork has not inherited."""
         assert isinstance(multiprocessing.process._children, set)
