@@ -73,7 +73,7 @@ class ParallelFunction(MapMethods[P, R, M], StreamMethods[P, R, M]):
 
     @property
     def profile(self) -> Profile | None:
-        """The remembered :class:`Profile` of this function, or None; one kept by an earlier process counts too."""
+        """The :class:`Profile` of this function that this process or an earlier one has kept, or None."""
         if (kept := _record.store()) is not None:
             kept.load()
         known = _known.CACHE.get(self._self_state.key)
@@ -155,7 +155,8 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
     as they come, ``await f.amap(items)`` and ``async for`` over ``f.aimap`` are for coroutines; ``f.plan(items)`` only
     says what would be done, and ``f.explain()`` what the latest call did.
 
-    Bare (``@parallel``) or called (``@parallel(n_jobs=2)``); outermost over ``@staticmethod`` and ``@classmethod``.
+    Written bare (``@parallel``) or with options (``@parallel(n_jobs=2)``), and above ``@staticmethod`` or
+    ``@classmethod``.
     Every option can be given to a single call too, and to :func:`configure` for the whole program.
 
     Args:

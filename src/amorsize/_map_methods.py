@@ -89,8 +89,8 @@ class MapMethods(Wrapper[P, R, M]):
         Apply the function to every item; equal to ``[f(x) for x in items]``, computed in parallel where that pays.
 
         Args:
-            iterables: The items; several iterables are zipped, the shortest ends, as in the builtin ``map``. An endless
-                iterator never ends; use :meth:`imap`.
+            iterables: The items; several iterables are zipped up to the end of the shortest, as by the builtin ``map``.
+                A map over an endless iterator never returns; use :meth:`imap` there.
             kwargs: Keyword arguments of the function that are the same for every item.
             options: Any option of :func:`parallel`, for this call.
 
@@ -102,7 +102,7 @@ class MapMethods(Wrapper[P, R, M]):
             TypeError: If an argument is not iterable, *kwargs* is no mapping with string keys, or an option is unknown
                 or of the wrong type.
             ValueError: If an option is out of range.
-            Exception: The function's own, of the lowest failing index, with a note that names the item.
+            Exception: The function's own, of the failing item with the lowest index, with a note that names the item.
             WorkerDied: If a worker process was killed and ``retries`` did not help.
         """
         return self._self_run(iterables, kwargs, options)
@@ -200,8 +200,8 @@ class MapMethods(Wrapper[P, R, M]):
         """
         Like :meth:`map`, without blocking the event loop: ``results = await f.amap(items)``.
 
-        The map runs in a thread, from where workers compute as usual; the context variables of the task are there too.
-        Cancelling the task ends the work. Under asyncio, anyio and trio.
+        A thread runs the map, with workers as usual and with the context variables of the task.
+        Cancelling the task ends the work. Works under asyncio, anyio and trio.
 
         Args:
             iterables: As for :meth:`map`; they are read in the thread.

@@ -51,8 +51,8 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.n_jobs,
-            "processes or threads computing at once, exactly; -1 is all usable logical CPUs, -2 all but one, "
-            "1 is serial; `None` decides",
+            "exact number of processes or threads that compute at once; -1 is all usable logical CPUs, -2 all but one, "
+            "1 is serial; with `None` amorsize decides",
         ),
     ]
     batch_size: Annotated[
@@ -60,7 +60,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.at_least(1, "None lets amorsize decide", or_none=True),
-            "items per chunk, exactly, which others call `chunksize`; `None` decides",
+            "exact number of items per chunk, elsewhere called `chunksize`; with `None` amorsize decides",
         ),
     ]
     prefer: Annotated[
@@ -68,8 +68,8 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.one_of("processes", "threads", or_none=True),
-            '`"threads"` for a function that is thread-safe and waits or releases the GIL, `"processes"` for none; '
-            "without it, threads are only used where a joblib context asks for them",
+            '`"threads"` for a function that is thread-safe and waits or releases the GIL, `"processes"` for no '
+            "threads at all; without it, threads are only used where a joblib context asks for them",
         ),
     ]
     sample_size: Annotated[
@@ -102,8 +102,8 @@ class OtherOptions(TypedDict, total=False):
         Option(
             0,
             _checks.at_least(0, "how often an item whose worker died may run again"),
-            "how often an item that was in flight when its worker died may run again; keeps all items out of the "
-            "calling process",
+            "how often an item that was in flight when its worker died may run again; with it, no item runs in "
+            "the calling process",
         ),
     ]
     timeout: Annotated[
@@ -111,7 +111,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.timeout,
-            "seconds that each item may take; keeps all items out of the calling process; no effect with threads",
+            "seconds that each item may take; with it, no item runs in the calling process; no effect with threads",
         ),
     ]
     progress: Annotated[
@@ -132,7 +132,7 @@ class OtherOptions(TypedDict, total=False):
             "called once in each worker, and in the calling process before items run there",
         ),
     ]
-    initargs: Annotated[tuple[Any, ...], Option((), _checks.initargs, "its arguments")]
+    initargs: Annotated[tuple[Any, ...], Option((), _checks.initargs, "arguments of `initializer`")]
     checkpoint: Annotated[
         str | os.PathLike[str] | Checkpoint | None,
         Option(
@@ -156,8 +156,8 @@ class MapOptions(OtherOptions, total=False):
         Option(
             "raise",
             _checks.one_of("raise", "return", "skip"),
-            '`"raise"` the exception of the lowest failing item, `"return"` exceptions in place of results, or '
-            '`"skip"` failed items',
+            '`"raise"` the exception of the failing item with the lowest index, `"return"` exceptions in place of '
+            'results, or `"skip"` failed items',
         ),
     ]
 

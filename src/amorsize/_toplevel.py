@@ -81,7 +81,7 @@ def map_(func: Any, /, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | No
 
     Args:
         func: The function of one item, decorated or not.
-        iterables: The items; several iterables are zipped, the shortest ends, as in the builtin ``map``.
+        iterables: The items; several iterables are zipped up to the end of the shortest, as by the builtin ``map``.
         kwargs: Keyword arguments of the function that are the same for every item.
         options: As for :func:`parallel`.
 
@@ -91,7 +91,7 @@ def map_(func: Any, /, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | No
     Raises:
         TypeError: As :func:`parallel` and :meth:`ParallelFunction.map`.
         ValueError: As :func:`parallel`.
-        Exception: The function's own, of the lowest failing index, with a note that names the item.
+        Exception: The function's own, of the failing item with the lowest index, with a note that names the item.
     """
     # Not through its method, so that a traceback shows one frame of amorsize.
     return _decorated(func)._self_run(iterables, kwargs, options)  # noqa: SLF001 - see above
