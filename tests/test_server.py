@@ -106,6 +106,29 @@ def test_with_a_thread_alive_workers_come_from_the_server() -> None:
     assert amorsize.plan(slow_square, range(100_000)).backend == "forkserver"
 
 
+def test_a_first_call_too_short_for_the_server_does_not_look_at_the_machine() -> None:
+    """Where nothing may be forked, a loop of 30 ms is over before the server is: the rest of a decision is left out."""
+    result = run_program("""
+        import threading, time
+        import amorsize
+        from amorsize import _host
+
+        def work(x):
+            time.sleep(1e-3)
+            return x
+
+        for _ in range(3):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        f = amorsize.parallel(work)
+        assert f.map(range(25)) == list(range(25))
+        print(_host.latest() is None, f.last_plan.backend, f.last_plan.reason)
+        print("other threads are alive" in f.last_plan.explain())
+        f.map(range(25))
+        print(_host.latest() is None)
+    """)
+    assert result.stdout.splitlines() == ["True sequential not-worth", "True", "False"], result.stderr
+
+
 def test_workers_are_children_of_the_server_and_stay() -> None:
     """Two maps have the same workers, whose parent is one process that is a child of this one."""
     work = amorsize.parallel(pids, **APART)

@@ -82,19 +82,25 @@ class Gate:
         is_known = request.state.was_parallel or 0 < evidence.profile.efficiency < 1
         if request.limits.start_method is not None or is_known:
             return False
-        host = best_case(request.limits.prefer)
+        # What forbids to fork this process is known in 0.1 ms, the rest of a decision takes 3 in a program's first one.
+        # Later calls decide in full: what they lose for want of workers is counted.
+        is_blocked = not evidence.is_recalled and request.limits.prefer != "threads"
+        reason = _backend.process_blocker() if is_blocked else ""
+        host = best_case(request.limits.prefer, {FORK: reason} if reason else {})
         if host is None:
             return False
         evidence.inspect()
         plan, _ = decide_here(request.func, evidence.after(self._ledger.n_done), n_items, request.limits, host=host)
         # Where nothing is forked, calls too short for loky's cold workers are counted, all but the first one; and only
         # where forking has been looked into is looping settled.
-        pays_nowhere = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and FORK in host.costs)
+        is_looked_into = FORK in host.costs or FORK in host.unavailable
+        pays_nowhere = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and is_looked_into)
         if pays_nowhere and plan.reason is Reason.NOT_WORTH and evidence.is_recalled:
             pays_nowhere = not (_backend.process_blocker() or _backend.function_blocker(request.func))
         if pays_nowhere:
             self.refuse()
             request.record.costs, request.record.more_s = host.costs, 0.0
+            request.record.unavailable = host.unavailable
             self.is_hopeless = plan.reason in _TRANSFERS or evidence.is_recalled
         return pays_nowhere
 
@@ -154,13 +160,13 @@ class Gate:
 
     def cheapest(self) -> Costs:
         """Return the costs of the way that starts soonest, of those that may be used."""
-        plan = self._request.record.plan
+        plan, unavailable = self._request.record.plan, self._request.record.unavailable
         host = None if plan is None else plan.host
         known = host.costs if host is not None else _host.BOOK.known
         cluster = None if host is None else host.context_backend
         # On a cluster local processes are not what was asked for.
         names = (FORK, FORKSERVER, LOKY, THREADS) if cluster is None or cluster == THREADS else (THREADS, cluster)
-        usable = [name for name in names if name in known and self._may_use(name)]
+        usable = [name for name in names if name in known and name not in unavailable and self._may_use(name)]
         costs = [cost.of_function(self._evidence.profile, known[name], name) for name in usable]
         return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
 

@@ -96,9 +96,11 @@ def _served(cold: Costs) -> Costs:
     )
 
 
-def best_case(prefer: str | None = None) -> Host | None:
+def best_case(prefer: str | None, unavailable: Mapping[str, str]) -> Host | None:
     """
     Return the most favourable machine that this can be, as far as that is known without looking at it.
+
+    What is *unavailable* it has not, with the reason.
 
     What does not pay there pays nowhere here, and the 2 ms of looking are saved. None where a context of joblib says
     what is to be used.
@@ -109,9 +111,16 @@ def best_case(prefer: str | None = None) -> Host | None:
     # The looking is a part of every start that follows from it.
     costs = {
         name: replace(known, start_s=known.start_s + _host.unread_s())
-        for name, known in local_costs(prefer, {}).items()
+        for name, known in local_costs(prefer, unavailable).items()
     }
-    return Host(n_cpus=n_cpus, n_physical_cpus=n_cpus, memory_bytes=sys.maxsize, costs=costs, platform=sys.platform)
+    return Host(
+        n_cpus=n_cpus,
+        n_physical_cpus=n_cpus,
+        memory_bytes=sys.maxsize,
+        costs=costs,
+        unavailable=unavailable,
+        platform=sys.platform,
+    )
 
 
 def decide_here(

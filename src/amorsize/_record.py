@@ -75,7 +75,7 @@ class Record:
 
     __slots__ = (
         "actual_s", "began", "built", "costs", "fell_back", "head_s", "host", "limits", "more_s", "n_failed", "n_head",
-        "n_items", "outside_s", "plan", "profile", "ran", "rate_s", "revisions", "skipped", "spans",
+        "n_items", "outside_s", "plan", "profile", "ran", "rate_s", "revisions", "skipped", "spans", "unavailable",
     )  # fmt: skip
 
     def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
@@ -84,9 +84,11 @@ class Record:
         self.limits: Limits = limits
         self.began: float = began
         # What a call that is too short to think about goes by: the latest reading, if there is one, the costs as known
-        # now, and the seconds that reading takes where there is none. Its plan is made of them when somebody asks.
+        # now, what cannot be used as far as that was looked into, and the seconds that reading takes where there is
+        # none. Its plan is made of them when somebody asks.
         self.host: Host | None = _host.latest()
         self.costs: Mapping[str, Costs] = _host.BOOK.known
+        self.unavailable: Mapping[str, str] = {}
         self.more_s: float = _host.unread_s()
         self.plan: Plan | None = None
         # What was carried out in the end, if that was parallel; whether workers could not be had after all; and, of a
@@ -156,7 +158,7 @@ class Record:
         costs = {name: replace(known, start_s=known.start_s + self.more_s) for name, known in self.costs.items()}
         profile = self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s)
         profile = replace(profile, n_head=self.n_head, head_s=self.head_s)
-        plan = decide(profile, replace(host, costs=costs), self.n_items, self.limits)
+        plan = decide(profile, replace(host, costs=costs, unavailable=self.unavailable), self.n_items, self.limits)
         # A loop can end before a look at the clock comes to what the decision would have come to.
         return _looped(plan) if plan.is_parallel else plan
 
