@@ -105,10 +105,13 @@ class Workers:
 
     def poll(self, timeout_s: float) -> Iterator[tuple[Worker, int]]:
         """Wait at most *timeout_s* for something to read; yields the workers and the descriptors that have it."""
+        ready = self._poll.poll(timeout_s * 1000)
+        if not ready:  # so it is after most items that the caller computes
+            return
         # One poll can tell twice of a death, and a replacement reuses the numbers of closed descriptors: who owns a
         # number is looked up as of now, not as of its turn.
         owners = {fd: w for w in self._by_fd.values() for fd in w.fds()}
-        for fd, _ in self._poll.poll(timeout_s * 1000):
+        for fd, _ in ready:
             worker = owners.get(fd)
             if worker is not None and worker in self:
                 yield worker, fd
