@@ -433,12 +433,15 @@ def test_no_item_runs_twice_when_one_fails(options: dict[str, Any], first: int, 
 def test_a_fixed_number_of_jobs_is_had(options: dict[str, Any]) -> None:
     """n_jobs=2 means two at once: with loky no more than two worker processes, with fork the caller and one more."""
     chosen = functions.where.with_options(**options)
-    processes = set(chosen.map(range(200)))
-    assert chosen.last_plan is not None
-    assert chosen.last_plan.n_jobs == 2
-    assert chosen.last_plan.reason is Reason.FIXED
-    assert len(processes - {ME}) <= 2
-    assert len(processes) >= 2
+    for _ in range(20):  # on a busy machine one process can be done with a call before the other one is given time
+        processes = set(chosen.map(range(200)))
+        assert chosen.last_plan is not None
+        assert chosen.last_plan.n_jobs == 2
+        assert chosen.last_plan.reason is Reason.FIXED
+        assert len(processes - {ME}) <= 2
+        if len(processes) >= 2:
+            return
+    pytest.fail("one process did all items of each call")
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
