@@ -48,7 +48,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 def _card(title: str, *parts: str) -> str:
     heading = f'<div style="font-weight:600;margin:.2em 0">{escape(title)}</div>'
-    return f'<div style="max-width:52em;color:inherit;line-height:1.45">{heading}{"".join(parts)}</div>'
+    return f'<div style="max-width:60em;color:inherit;line-height:1.45">{heading}{"".join(parts)}</div>'
 
 
 def _grouped(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
