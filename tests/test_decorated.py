@@ -69,7 +69,10 @@ def of_diskcache() -> Any:
 
 def of_joblib() -> Any:
     """Keep results on disk."""
-    return joblib.Memory(tempfile.mkdtemp(), verbose=0).cache(work)
+    func = joblib.Memory(tempfile.mkdtemp(), verbose=0).cache(work)
+    # Stores the function's code. If two workers did so at once, one might read a half of it, and joblib would warn.
+    func(-1)
+    return func
 
 
 def of_functools() -> Any:
