@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import amorsize
-from amorsize._analysis.dependencies import known_dependencies
+from amorsize._analysis.dependencies import known_dependencies, of_each_kind
 from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
@@ -141,6 +141,65 @@ def test_what_the_methods_of_items_change_is_outside_state() -> None:
 
     with pytest.warns(AmorsizeWarning, match="n, which lives outside"):
         assert amorsize.parallel(calls).map([counting] * 500) == list(range(1, 501))
+
+
+class Quiet:
+    """An item that has the methods of the one above, and changes nothing."""
+
+    def count(self) -> int:
+        """Count nothing."""
+        return 0
+
+    def own(self) -> int:
+        """Change nothing."""
+        return 0
+
+
+def counts_in(pair: tuple[int, Counted]) -> int:
+    """Leave it to what is in the item."""
+    sum(range(20_000))
+    return pair[1].count()
+
+
+def test_a_kind_of_items_that_comes_late_is_looked_at() -> None:
+    """Only the first eight were: a list of more kinds was parallel without a word, with other counts than the loop."""
+    n = 0
+
+    def counting() -> int:
+        nonlocal n
+        n += 1
+        return n
+
+    late: list[tuple[Any, list[Any], Any]] = [
+        (counts, [*(Quiet() for _ in range(200)), *(Counted() for _ in range(200))], "Counted"),
+        (counts_in, [*((i, Quiet()) for i in range(200)), *((i, Counted()) for i in range(200))], "Counted"),
+        (calls, [*[int] * 200, *[counting] * 200], "n, which"),
+        (calls, [*[Quiet().count] * 200, *[Counted().count] * 200], "Counted"),
+    ]
+    for func, items, name in late:
+        n = Counted.total = 0
+        with pytest.warns(AmorsizeWarning, match=name):
+            found = amorsize.parallel(func).map(items)
+        assert found == [*[0] * 200, *range(1, 201)]
+
+
+def test_items_of_kinds_that_change_nothing_stay_parallel() -> None:
+    """Whenever they come; one of each kind is looked at, and no more."""
+    mixed = [*(Quiet() for _ in range(400)), *(Counted() for _ in range(400))]
+    assert len(of_each_kind(mixed, 8)) == 9
+    assert len(of_each_kind(list(range(1000)), 8)) == 8
+    assert len(of_each_kind([(i, Quiet()) for i in range(1000)], 8)) == 8
+    for func, items in ((changes_itself, mixed), (calls, [*[Quiet().count] * 400, *[Quiet().own] * 400])):
+        assert known_dependencies(func, of_each_kind(items, 8)).effects.is_proved
+        assert amorsize.parallel(func).plan(items).profile.mutates == ()
+
+
+def test_items_of_more_kinds_than_are_looked_at_are_watched() -> None:
+    """What the kinds that were left out change is not known."""
+    kinds: list[Any] = [type(f"Kind{i}", (Quiet,), {}) for i in range(20)]
+    items = [kind() for kind in kinds for _ in range(10)]
+    assert known_dependencies(counts, of_each_kind(items[:100], 8)).effects.is_proved
+    assert known_dependencies(counts, of_each_kind(items, 8)).needs_watching
 
 
 def test_items_that_change_themselves_are_no_outside_state() -> None:

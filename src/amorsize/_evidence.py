@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
-from amorsize._analysis import known_dependencies
+from amorsize._analysis import known_dependencies, of_each_kind
 from amorsize._analysis.observation import shared_by
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
@@ -47,6 +47,7 @@ class Evidence:
         self.samples: _profile.Sampler | None = None
         self.first_item: Any = MISSING
         self.is_weighed = self.is_recalled = self._is_inspected = False
+        self._items: Sequence[Any] | None = None
         self.watch = Watch(request)
 
     def recall(self, known: _known.Known | None) -> None:
@@ -195,7 +196,9 @@ class Evidence:
         """Return some items, where they can be looked at before their turn, or have been sampled."""
         data = self._request.source.data
         if type(data) in {list, tuple}:
-            return data[: bounds.WATCH_SHARED]  # type: ignore[no-any-return]  # it is one of the two
+            if self._items is None:
+                self._items = of_each_kind(data, bounds.WATCH_SHARED)
+            return self._items
         return () if self.samples is None else self.samples.items[: bounds.WATCH_SHARED]
 
     def _take_changes(self) -> None:

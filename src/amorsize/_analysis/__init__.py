@@ -19,7 +19,7 @@ Never runs user code, and never imports a module of the user.
 
 from __future__ import annotations
 
-from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
+from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies, of_each_kind
 from amorsize._analysis.effects import Effects, effects_of
 
-__all__ = ["Dependencies", "Effects", "dependencies", "effects_of", "known_dependencies"]
+__all__ = ["Dependencies", "Effects", "dependencies", "effects_of", "known_dependencies", "of_each_kind"]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.effects import Effects, effects_of
@@ -30,7 +30,7 @@ from amorsize._analysis.walk.state import Found, Walk, shape
 from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 @dataclass(frozen=True, eq=False, match_args=False)
@@ -163,26 +163,61 @@ def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> D
     return found
 
 
+def of_each_kind(data: Sequence[Any], n_first: int) -> Sequence[Any]:
+    """Return the first items, and of what later ones are or hold one of each further kind that the program has made."""
+    first = data[:n_first]
+    rest = data[n_first :: 1 + len(data) // bounds.MOST_TYPED]
+    holders = [item for item in rest if type(item) in _HOLDERS] if _HOLDERS & set(map(type, rest)) else []
+    held = itertools.chain.from_iterable(map(_held_by, holders))
+    seen = {id(part) for part in _parts(first)}
+    more = {**_with_code(rest, seen), **_with_code(list(itertools.islice(held, bounds.MOST_TYPED)), seen)}
+    return [*first, *more.values()] if more else first
+
+
+_HOLDERS: Final = frozenset({tuple, list, dict})
+
+
+def _held_by(item: Any) -> Iterable[Any]:
+    kind = type(item)
+    if kind is tuple or kind is list:
+        return item[: bounds.MOST_HELD]  # type: ignore[no-any-return]  # a tuple or a list
+    return itertools.islice(item.values(), bounds.MOST_HELD) if kind is dict else ()
+
+
+def _with_code(values: Sequence[Any], seen: set[int]) -> dict[int, Any]:
+    """Return one value for each class of the program, and for each function, that is among them and was not seen."""
+    kinds = {
+        kind
+        for kind in set(map(type, values))
+        if kind in _FUNCTIONS or (id(kind) not in seen and inert.is_python_class(kind))
+    }
+    return {id(part): value for value in values if type(value) in kinds for part in _parts_of(value)} if kinds else {}
+
+
+_FUNCTIONS: Final = frozenset({types.FunctionType, types.MethodType})
+
+
 def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
     """Return what items are or hold and the function may call: classes of the program, for their objects; functions."""
     found: dict[int, Any] = {}
     for item in items:
-        kind = type(item)
-        if kind in inert.SCALARS:
-            continue
-        held: Iterable[Any] = item if kind in {tuple, list} else item.values() if kind is dict else ()
-        for value in (item, *itertools.islice(held, bounds.MOST_HELD)):
-            part: Any = type(value)
-            if part is types.FunctionType:
-                part = value
-            elif part is types.MethodType:
-                part = type(value.__self__)
-            elif not inert.is_python_class(part):
-                continue
-            module = inert.code_module(part) if part is value else module_of(part)
-            if not inert.is_inert(module) and len(found) < bounds.MOST_PARTS:
-                found[id(part)] = part
-    return tuple(found.values())
+        if type(item) not in inert.SCALARS:
+            for value in (item, *_held_by(item)):
+                found |= {id(part): part for part in _parts_of(value)}
+    return tuple(itertools.islice(found.values(), bounds.MOST_PARTS + 1))
+
+
+def _parts_of(value: Any) -> Iterator[Any]:
+    """Yield the class of an object of the program, or the function that a value is, and the class it is bound to."""
+    kind: Any = type(value)
+    if kind is types.MethodType:
+        yield from _parts_of(value.__func__)
+        kind = type(value.__self__)
+    if kind is types.FunctionType:
+        if not inert.is_inert(inert.code_module(value)):
+            yield value
+    elif inert.is_python_class(kind) and not inert.is_inert(module_of(kind)):
+        yield kind
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -20,6 +20,7 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from amorsize._analysis import bounds
 from amorsize._analysis.calls import call_each
 from amorsize._analysis.look import MORE, Look
 from amorsize._analysis.values import EXACT, Ref, all_of, exactly, made, parameter, union
@@ -27,7 +28,7 @@ from amorsize._attribute import is_of, name_of
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, eq=False, match_args=False)
@@ -60,7 +61,7 @@ class Effects:
         return not (self.changes or self.sets_once or self.unproved)
 
 
-def effects_of(func: Callable[..., Any], parts: Iterable[Any] = ()) -> Effects:
+def effects_of(func: Callable[..., Any], parts: Sequence[Any] = ()) -> Effects:
     """Follow *func* and what it calls; *parts* are what its items are or hold: classes, for objects, and functions."""
     try:
         return _follow(func, parts)
@@ -69,8 +70,10 @@ def effects_of(func: Callable[..., Any], parts: Iterable[Any] = ()) -> Effects:
         return Effects((), (), (), {name_of(type(error)): MORE}, "")
 
 
-def _follow(func: Callable[..., Any], parts: Iterable[Any]) -> Effects:
+def _follow(func: Callable[..., Any], parts: Sequence[Any]) -> Effects:
     look = Look(call_each)
+    if len(parts) > bounds.MOST_PARTS:
+        look.unproved["its items"] = "they are of more kinds than are looked at"
     bound, inner = [], func
     while is_of(inner, functools.partial):
         bound += [*inner.args, *inner.keywords.values()]
