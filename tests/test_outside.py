@@ -7,10 +7,13 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
+import os
 import pickle
 import queue
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
@@ -527,6 +530,48 @@ class TestLimits:
             finally:
                 faulthandler.unregister(signal.SIGUSR1)
         assert "test_outside.py" in (tmp_path / "stacks").read_text()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+    @pytest.mark.parametrize("way", ["imap", "map"])
+    @pytest.mark.parametrize("when", ["before", "after_in_parent"])
+    def test_a_limit_that_comes_inside_a_fork(self, when: str, way: str) -> None:
+        """What a handler raised in a hook of a fork was printed and lost; its worker was not waited for."""
+        program = f"""
+        import os, signal, time, amorsize
+        def on_signal(*_):
+            raise TimeoutError
+        def end_of_fork():
+            if is_due:
+                is_due.clear()
+                signal.raise_signal(signal.SIGUSR1)
+        def work(x):
+            time.sleep(1e-3)
+            return signal.getsignal(signal.SIGUSR1) is on_signal
+        is_due = []
+        os.register_at_fork({when}=end_of_fork)
+        signal.signal(signal.SIGUSR1, on_signal)
+        func = amorsize.parallel(work, n_jobs=3, start_method="fork", retries=1)
+        assert list(func.{way}(range(50))) == [True] * 50
+        is_due.append(True)
+        try:
+            list(func.{way}(range(50)))
+        except TimeoutError:
+            print("ended")
+        assert signal.getsignal(signal.SIGUSR1) is on_signal
+        try:
+            print("left", os.waitpid(-1, os.WNOHANG))
+        except ChildProcessError:
+            print("none")
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.stdout.split(), done.stderr) == (["ended", "none"], "")
 
     def test_signals_are_held_around_what_fails(self) -> None:
         """What the block raises is not lost where no signal has come, and leads to what the handler raises."""

@@ -82,16 +82,26 @@ def signals_held() -> Iterator[None]:
     futures are. Such a lock is taken by a call of its ``__enter__``; what a handler raises as that call returns leaves
     the lock taken for good, and the library's other threads wait for it without end. Blocking the signals would not
     do: the system hands them to another thread, and Python runs their handlers in this one all the same.
+
+    And for forks: what a handler raises in a hook that runs before or after one is printed and lost.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held = _Held()
     try:
+        _holding.append(held)
         held.begin()
         yield
     finally:
         held.end()
+        _holding.remove(held)
+
+
+def forget_held() -> None:
+    """In a forked copy of the program: put the handlers back; the signals that have come were for its parent."""
+    while _holding:
+        _holding.pop().forget()
 
 
 class _Held:
@@ -125,6 +135,11 @@ class _Held:
         finally:
             self._deliver()
 
+    def forget(self) -> None:
+        """Put the handlers back, and call none."""
+        self._came.clear()
+        self.end()
+
     def _put_back(self, left: list[tuple[int, Any]]) -> None:
         """Put all of them back, also where one that is back already is called meanwhile, and raises."""
         try:
@@ -151,6 +166,9 @@ class _Held:
                 self._deliver()
                 raise
 
+
+# Those whose block is being run, the innermost last.
+_holding: Final[list[_Held]] = []
 
 # Bytes that hold a struct sigaction anywhere: 152 on Linux, 16 on macOS.
 _ACTION_BYTES: Final = 512

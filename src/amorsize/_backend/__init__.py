@@ -30,7 +30,7 @@ from amorsize._backend._worker import (
     nested_thread,
     no_interrupt,
 )
-from amorsize._outside import handlers, is_outside
+from amorsize._outside import forget_held, handlers, is_outside
 from amorsize._records import FORKSERVER, LOKY
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def shutdown() -> None:
 
 
 def after_fork_in_child() -> None:
-    """Forget the parent's workers: a forked copy of the program must not touch them."""
+    """Forget the parent's workers and signals: a forked copy of the program must not touch them."""
+    forget_held()
     _local.LOKY.forget()
     _threads.forget_waiting()
     if (server := if_used("_server")) is not None:

@@ -9,13 +9,13 @@ read before the board is, so that no item that was done fails.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend._outcome import describe_exit, died_idle, overran
 from amorsize._backend._worker import MISSING
+from amorsize._outside import pass_on
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
@@ -77,6 +77,7 @@ class Losses:
         try:
             team.start_one(0)
         except OSError as error:
+            pass_on(error)
             self.go_alone(team, f"workers cannot be started: {error}")
 
     def go_alone(self, team: LosingTeam, why: str) -> None:
@@ -139,8 +140,10 @@ class Losses:
             self._replace(team, worker.slot)
 
     def _replace(self, team: LosingTeam, slot: int) -> None:
-        with contextlib.suppress(OSError):  # no more processes to be had: the others go on
+        try:
             team.start_one(slot)
+        except OSError as error:  # no more processes to be had: the others go on
+            pass_on(error)
         team.handout.post_backlog()
 
     def _blame(self, team: LosingTeam, in_flight: list[int], cause: str) -> None:

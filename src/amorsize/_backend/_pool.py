@@ -41,7 +41,7 @@ from amorsize._backend._tasks import (
 from amorsize._backend._voice import Voice
 from amorsize._backend._work import Answer, Done, Work, send_by
 from amorsize._backend._worker import NoWorkersError
-from amorsize._outside import suppressed
+from amorsize._outside import pass_on, suppressed
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
@@ -171,7 +171,7 @@ class TaskPool:
     # -- processes ---------------------------------------------------------------------------------------------------
 
     def _start(self, slot: int) -> TaskSeat:
-        with process.no_interrupt():
+        with process.undisturbed():
             made = list(os.pipe())
             try:
                 made += os.pipe()
@@ -211,7 +211,7 @@ class TaskPool:
 
         In a forked copy of the program only the descriptors: the workers are its parent's.
         """
-        with process.no_interrupt():
+        with process.undisturbed():
             if os.getpid() != self.parent:
                 self._abandon()
                 return
@@ -366,6 +366,7 @@ class TaskPool:
         try:
             self._start(slot)
         except OSError as error:
+            pass_on(error)
             if not self.workers:
                 self.go_alone(f"workers cannot be started: {error}")
 

@@ -56,11 +56,13 @@ def server_team(job: Job) -> Team:
     try:
         crew, state = _open_server(job.threads)
     except OSError as error:
+        pass_on(error)
         raise NoWorkersError(*error.args) from error
     job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
     try:
         team = crew.server_team(job)
     except OSError as error:
+        pass_on(error)
         raise NoWorkersError(*error.args) from error
     team.outcome.is_warm, team.outcome.is_cold = not job.is_cold, state is None
     made: Team = team
@@ -170,6 +172,7 @@ def _run_loky(job: Job) -> Outcome:
             with no_interrupt():  # an import that is interrupted leaves half a module behind
                 pool.ensure(job.n_jobs, job.threads)
         except OSError as error:
+            pass_on(error)
             raise NoWorkersError(*error.args) from error
         board = make_board()
         # A larger pool than asked for must not get more than one chunk per job: idle workers would take what waits.

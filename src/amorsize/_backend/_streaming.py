@@ -19,6 +19,7 @@ from amorsize._backend import _local, _runs, _threads
 from amorsize._backend._callbacks import Callbacks, refusing
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import MISSING, NoWorkersError
+from amorsize._outside import pass_on
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ class Streaming:
             elif backend == FORK:
                 self._pool = _runs.fork_pool(job)
         except OSError as error:
+            pass_on(error)
             return job, error
         return job, None
 

@@ -42,7 +42,7 @@ from amorsize._backend._outcome import Outcome
 from amorsize._backend._ranges import goes_on
 from amorsize._backend._slots import Slots
 from amorsize._backend._worker import NoWorkersError
-from amorsize._outside import suppressed
+from amorsize._outside import is_outside, pass_on, suppressed
 from amorsize._records import Span
 
 if sys.platform != "linux":
@@ -92,6 +92,7 @@ class Team:
             self.handout.open()
         except OSError as error:
             self.close(kill=True)
+            pass_on(error)
             raise NoWorkersError(*error.args) from error
         self.handout.post_all()
         self._fork_all()
@@ -105,10 +106,11 @@ class Team:
                 self.start_one(slot)
             except OSError as error:
                 # Those that are there do the work; without any, nothing has been begun.
-                if not self.workers:
-                    self.close(kill=True)
-                    raise NoWorkersError(*error.args) from error
-                break
+                if self.workers and not is_outside(error):
+                    break
+                self.close(kill=True)
+                pass_on(error)
+                raise NoWorkersError(*error.args) from error
             except BaseException:
                 self.close(kill=True)
                 raise
@@ -122,13 +124,13 @@ class Team:
         """
         begin = clock()
         self.slots.clear(slot)
-        with process.no_interrupt():
+        with process.undisturbed():
             self.workers.add(self.crew.start(self, slot))
         self._fork_s += clock() - begin
 
     def close(self, *, kill: bool) -> None:
         """End the workers or let them go, and give every descriptor back. May be called again."""
-        with process.no_interrupt():
+        with process.undisturbed():
             if not self.slots.is_open:
                 return
             if os.getpid() != self.parent:  # the function forked, in the caller, and its copy ends here
