@@ -24,7 +24,7 @@ import pytest
 import amorsize
 from amorsize import _host, _outside, _source, _weigh
 from amorsize._analysis import observation
-from amorsize._backend import _ambience
+from amorsize._backend import _ambience, _obstacles
 from tests import functions
 
 if TYPE_CHECKING:
@@ -572,6 +572,30 @@ class TestLimits:
             check=False,
         )
         assert (done.stdout.split(), done.stderr) == (["ended", "none"], "")
+
+    def test_a_limit_that_comes_as_the_end_of_the_interpreter_is_looked_for(self) -> None:
+        """It ended the main thread as far as ``threading`` knew: nothing was run in parallel any more."""
+        n_left = 0
+
+        def trace(frame: types.FrameType, event: str, _: object) -> Any:
+            nonlocal n_left
+            if event == "line" and frame.f_code.co_name == "_wait_for_tstate_lock":
+                n_left -= 1
+                if not n_left:
+                    strike()
+            return trace
+
+        before = sys.gettrace()
+        with handling(on_signal):
+            for at in range(1, 8):
+                n_left = at
+                sys.settrace(trace)
+                try:
+                    with contextlib.suppress(Limit):
+                        _obstacles.is_ending()
+                finally:
+                    sys.settrace(before)
+        assert not _obstacles.is_ending()
 
     def test_signals_are_held_around_what_fails(self) -> None:
         """What the block raises is not lost where no signal has come, and leads to what the handler raises."""

@@ -50,7 +50,10 @@ def is_ending() -> bool:
     So in atexit's functions, in ``__del__`` of what is left then, and in threads that outlive the main one: a thread
     that is started there may never run, and whoever waits for it hangs.
     """
-    return sys.is_finalizing() or not threading.main_thread().is_alive()
+    main = threading.main_thread()
+    # Up to CPython 3.12 is_alive takes a thread that is alive for ended, for good, if a signal's handler raises in it.
+    is_over: bool = getattr(main, "_is_stopped", False) if sys.version_info < (3, 13) else not main.is_alive()
+    return sys.is_finalizing() or is_over
 
 
 def thread_blocker() -> str:
