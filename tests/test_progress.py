@@ -81,6 +81,15 @@ class TestCallable:
         follower.close()
         assert len(reports) == 1
 
+    def test_that_all_are_done_is_reported_once(self, clock: Clock, reports: list[Any]) -> None:
+        """Also where a report is due with the last item: a callable may add up the items of several maps."""
+        follower = Follower(lambda *report: reports.append(report), "f", 2, clock=clock)
+        for n_done in (1, 2):
+            clock.now += 1.0
+            follower.update(n_done)
+        follower.close()
+        assert [done for done, _, _ in reports] == [1, 2]
+
     def test_a_total_may_become_known_on_the_way(self, clock: Clock, reports: list[Any]) -> None:
         """A function as total is asked at each report."""
         source = SimpleNamespace(n_items=None)
