@@ -8,6 +8,7 @@ import contextvars
 import gc
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -326,6 +327,28 @@ def test_the_event_loop_does_not_wait_until_a_map_s_thread_runs(monkeypatch: pyt
     monkeypatch.setattr(threading.Thread, "_bootstrap", late)
     assert under_asyncio(main) == [9]
     assert order == ["event loop", "thread"]
+
+
+CANCELLED = """
+import asyncio, sys, time
+import anyio
+import amorsize
+
+async def main():
+    task = asyncio.create_task(amorsize.parallel(time.sleep, n_jobs=1).amap([0.001] * 100_000))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+
+asyncio.run(main())
+print("anyio._backends._asyncio" in sys.modules)
+"""
+
+
+def test_a_cancelled_task_of_asyncio_does_not_import_the_rest_of_anyio() -> None:
+    """A web framework has imported anyio: the event loop stood for 60 ms at the first request that was given up."""
+    run = subprocess.run([sys.executable, "-c", CANCELLED], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_the_tasks_context_is_there() -> None:

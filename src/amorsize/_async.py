@@ -57,7 +57,9 @@ class _Signal:
 
     async def outlast(self) -> None:
         """Wait for the thread though the task has been cancelled, for at most a second."""
-        scopes = self._trio or loaded("anyio")  # which cancels again and again what is not shielded
+        # anyio cancels again and again what is not shielded. Where its half for asyncio is not loaded, nothing runs
+        # under it: a web framework has imported it, and a scope would take the event loop 60 ms to import the rest.
+        scopes = self._trio or (loaded("anyio._backends._asyncio") and loaded("anyio"))
         if scopes is not None:
             with scopes.CancelScope(shield=True), scopes.move_on_after(bounds.END_S):
                 await self._event.wait()
