@@ -81,6 +81,25 @@ def test_what_is_replaced_in_an_attribute_a_closure_or_a_table_is_looked_at(tmp_
         assert [known_dependencies(func).is_closed for func in functions] == [False] * 5
 
 
+def test_a_helper_whose_code_is_replaced_is_looked_at_anew() -> None:
+    """As a reload in a notebook does it: the next map forked a helper that had begun to count."""
+    counted: list[int] = []
+
+    def helper(x: int) -> int:
+        return x + len(counted)
+
+    def counting(x: int) -> int:
+        counted.append(x)
+        return x + len(counted)
+
+    def by_helper(x: int) -> int:
+        return helper(x)
+
+    assert not known_dependencies(by_helper).effects.changes
+    helper.__code__ = counting.__code__
+    assert known_dependencies(by_helper).effects.changes
+
+
 class Counted:
     """An item whose methods count in its class, and draw."""
 

@@ -14,7 +14,7 @@ import amorsize
 from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SOURCE = """
 import threading
@@ -34,6 +34,21 @@ class Model:
 
 def fetch(x):
     return ("real", x)
+
+
+class Derived(Model):
+    pass
+
+
+def helped(x, more=0):
+    return "old", helped.label, more, Derived().predict(1)
+
+
+helped.label = "a"
+
+
+def by_helper(x):
+    return helped(x)
 
 
 def work(x):
@@ -99,3 +114,43 @@ def test_a_mock_that_cannot_travel_keeps_the_function_here(module: Any, start_me
     with unittest.mock.patch.object(module, "fetch", stand_in), pytest.warns(AmorsizeWarning, match="fetch"):
         found = amorsize.parallel(by_name, n_jobs=2, start_method=start_method).map(range(40))
     assert found == [("fake", 0)] * 40
+
+
+def reloaded(x: int, more: int = 0) -> Any:
+    """Stand for the new code of a helper."""
+    return "new", x, more
+
+
+def replace_code(module: Any) -> None:
+    """Put new code into a function, as a reload in a notebook does."""
+    module.helped.__code__ = reloaded.__code__
+
+
+def replace_defaults(module: Any) -> None:
+    """Give an argument another default."""
+    module.helped.__defaults__ = (5,)
+
+
+def replace_attribute(module: Any) -> None:
+    """Give an attribute of a function another value."""
+    module.helped.label = "b"
+
+
+def add_method(module: Any) -> None:
+    """Add to a class what it had from its base."""
+    module.Derived.predict = lambda _self, x: -x
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+@pytest.mark.parametrize("change", [replace_code, replace_defaults, replace_attribute, add_method])
+def test_what_changes_in_place_between_two_maps_is_seen(
+    module: Any, change: Callable[[Any], None], start_method: str
+) -> None:
+    """Where all names mean the same objects as before, but functions and classes are not what they were."""
+    f = amorsize.parallel(module.by_helper, n_jobs=2, start_method=start_method)
+    before = [module.by_helper(x) for x in range(40)]
+    assert f.map(range(40)) == before
+    change(module)
+    after = [module.by_helper(x) for x in range(40)]
+    assert after != before
+    assert f.map(range(40)) == after

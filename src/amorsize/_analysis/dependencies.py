@@ -51,7 +51,8 @@ class Dependencies:
         reads_mutable: Names of containers and arrays that it names directly.
         is_complete: Whether all was looked at.
         held: Attributes and closure variables that it names: holder, name, identity and type of the value.
-        shapes: Containers and how long they were, and what was in short ones.
+        shapes: Containers and namespaces of classes, how long they were, and what was in short containers.
+        codes: Those functions with the code and the defaults that they had: a reload replaces these in place.
     """
 
     func: Callable[..., Any]
@@ -67,6 +68,7 @@ class Dependencies:
     is_complete: bool
     held: tuple[tuple[Any, str, int, type], ...]
     shapes: tuple[tuple[Any, Any], ...]
+    codes: tuple[tuple[types.FunctionType, types.CodeType, Any, Any], ...]
 
     @property
     def needs_watching(self) -> bool:
@@ -86,7 +88,7 @@ class Dependencies:
 
     def holds(self) -> bool:
         """
-        Tell whether the names it reads still mean the same objects, and containers are as they were, or as long.
+        Tell whether names still mean the same objects, functions have their code, and containers are as they were.
 
         A name that means another number or text reaches nothing else than before.
         """
@@ -97,6 +99,9 @@ class Dependencies:
         for names, name, key, kind in self.held:
             now = names.get(name, ABSENT)
             if id(now) != key and not (type(now) is kind and kind in inert.SCALARS):
+                return False
+        for func, code, defaults, by_name in self.codes:
+            if func.__code__ is not code or func.__defaults__ is not defaults or func.__kwdefaults__ is not by_name:
                 return False
         return all(shape(value) == before for value, before in self.shapes)
 
@@ -132,6 +137,7 @@ def dependencies(func: Callable[..., Any], parts: tuple[Any, ...] = ()) -> Depen
         is_complete=walk.is_complete,
         held=tuple(walk.held),
         shapes=tuple(walk.shapes),
+        codes=tuple(walk.codes),
     )
 
 

@@ -16,7 +16,12 @@ from typing import Any, Final
 
 from amorsize._analysis.values import ABSENT, cell_value
 from amorsize._analysis.walk.code import look_at_builtin, look_at_function
-from amorsize._analysis.walk.modules import look_at_attributes, look_at_class, look_at_module
+from amorsize._analysis.walk.modules import (
+    look_at_attributes,
+    look_at_class,
+    look_at_function_attributes,
+    look_at_module,
+)
 from amorsize._analysis.walk.objects import look_at_object
 from amorsize._analysis.walk.state import Walk
 from amorsize._attribute import is_of, module_of, wrapped_function, wrapper_function
@@ -60,7 +65,10 @@ def run(walk: Walk) -> None:
         walk.any_name = bool(walk.names & _ANY_ATTRIBUTE)
         walk.n_left -= len(walk.named)
         for path, holder in walk.named:
-            look_at_attributes(walk, path, holder)
+            if is_of(holder, types.FunctionType):
+                look_at_function_attributes(walk, path, holder)
+            else:
+                look_at_attributes(walk, path, holder)
 
 
 def _look(walk: Walk, path: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch per kind of object

@@ -36,6 +36,9 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
     if inert.is_inert(module):
         return
     walk.functions[func] = None
+    walk.codes.append((func, code, func.__defaults__, func.__kwdefaults__))
+    if func.__dict__:
+        walk.named.append((path or func.__name__, func))
     _look_at_defaults(walk, func)
     if unknown := unknown_ops(code):
         walk.unknown.append(Found(path or func.__name__, func, f"its code has {', '.join(sorted(unknown))}"))
@@ -47,7 +50,8 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
 def _look_at_defaults(walk: Walk, func: types.FunctionType) -> None:
     for name in ("__defaults__", "__kwdefaults__"):
         held = getattr(func, name) or ()
-        if any(map(_may_change, held.values() if is_of(held, dict) else held)):
+        values = held.values() if is_of(held, dict) else held
+        if any(map(_may_change, values)) or (held and inert.SCALARS.issuperset(map(type, values))):
             walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = held
 
 

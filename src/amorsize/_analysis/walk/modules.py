@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.values import own_attributes
-from amorsize._analysis.walk.state import Found, Walk
+from amorsize._analysis.walk.state import Found, Walk, shape
 from amorsize._attribute import attributes, bases_of, is_of, module_of, name_of, namespace_of, qualname_of
 
 # Special attributes of classes that no code of the function runs.
@@ -53,6 +53,7 @@ def look_at_class(walk: Walk, path: str, kind: type) -> None:
         if base is object or not inert.is_python_class(base):
             continue
         if not inert.is_inert(module_of(base)):
+            walk.shapes.append((namespace_of(base), shape(namespace_of(base))))
             walk.named.append((path if base is kind else name_of(base), base))
         elif base is kind:
             _look_for_patches(walk, path, kind)
@@ -88,6 +89,17 @@ def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C90
         if (walk.any_name or name in walk.names) and walk.is_new(holder, name):
             if name in (own := attributes(holder)):
                 walk.held.append((own, name, id(value), type(value)))
+            walk.visit(f"{path}.{name}", value)
+
+
+def look_at_function_attributes(walk: Walk, path: str, func: types.FunctionType) -> None:
+    """Look at the attributes of a function whose names the code has: a counter, a table, a setting."""
+    held = vars(func)
+    for name in walk.names & held.keys():
+        if walk.is_new(func, name):
+            value = held[name]
+            walk.held.append((held, name, id(value), type(value)))
+            walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = value
             walk.visit(f"{path}.{name}", value)
 
 

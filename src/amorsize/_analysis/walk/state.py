@@ -43,7 +43,8 @@ class Walk:
         functions: The Python functions outside inert packages.
         settings: What is read from modules and classes, by module and name.
         held: Attributes and closure variables: holder, name, identity and type of the value.
-        shapes: Containers, and what tells each from what it is later.
+        shapes: Containers and the namespaces of classes, and what tells each from what it is later.
+        codes: Those functions, their code and their defaults, which a reload replaces in place.
         reads_mutable: Names of containers and arrays that the code names directly.
         is_complete: Whether all was looked at.
         todo: What is still to be looked at, with the way to it.
@@ -64,6 +65,7 @@ class Walk:
         self.settings: dict[tuple[str, str], Any] = {}
         self.held: list[tuple[Any, str, int, type]] = []
         self.shapes: list[tuple[Any, Any]] = []
+        self.codes: list[tuple[types.FunctionType, types.CodeType, Any, Any]] = []
         self.reads_mutable: dict[str, None] = {}
         self.is_complete = True
         self.todo: list[tuple[str, Any]] = []
@@ -96,8 +98,12 @@ class Walk:
 
 
 def shape(value: Any) -> Any:
-    """Return what tells a list, dictionary or set from what it is later: its length, and what is in a short one."""
-    if len(value) > bounds.SHORT:
+    """
+    Return what tells a container from what it is later: its length, and what is in a short list, dictionary or set.
+
+    Of the namespace of a class, those names that the code has are compared one by one elsewhere.
+    """
+    if len(value) > bounds.SHORT or type(value) is types.MappingProxyType:
         return len(value)
     values = list(value.values() if type(value) is dict else value)  # at once: other threads may change it
     return len(value), [(id(one), type(one)) for one in values if type(one) not in inert.SCALARS]
