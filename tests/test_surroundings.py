@@ -238,6 +238,31 @@ class TestNativeThreads:
             pytest.skip("this build of OpenBLAS does not tell")
         assert (done.stdout, done.stderr) == ("{(True, '')}\n", "")
 
+    def test_a_thread_that_stayed_for_a_while_is_no_library_s(self) -> None:
+        """Once it had ended, every further one that was just ending forbade a fork, for as long as the program ran."""
+        done = run_program("""
+            import _thread, hashlib, threading, time
+            from amorsize._backend import _blas
+            may_end, text = threading.Event(), b"x" * 30_000_000
+
+            def ask_until_it_is_gone():
+                found = [_blas.foreign_threads()]
+                while _blas.n_threads() > 1:
+                    time.sleep(0.001)
+                return [*found, _blas.foreign_threads()]
+
+            _thread.start_new_thread(may_end.wait, ())
+            stays = _blas.foreign_threads()
+            may_end.set()
+            print(bool(stays), ask_until_it_is_gone()[1] == "", _blas._stayed)
+            waited_for = 0
+            for _ in range(20):  # it computes for 15 ms or more, and waits for a CPU longer where others compute
+                _thread.start_new_thread(hashlib.sha256, (text,))
+                waited_for += ask_until_it_is_gone()[0] == ""
+            print(waited_for > 0)
+        """)
+        assert (done.stdout, done.stderr) == ("True True 0\nTrue\n", "")
+
     def test_idle_threads_of_an_openblas_that_hides_its_counts_allow_a_fork(self) -> None:
         """NumPy 2.5's does: nothing was forked any more after it had been imported."""
         done = run_program("""

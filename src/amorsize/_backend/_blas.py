@@ -137,6 +137,7 @@ def n_threads() -> int:
 
 def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     """Say which threads forbid a fork; empty if there are none but this one, *ours*, and OpenBLAS's idle ones."""
+    global _stayed  # noqa: PLW0603 - a number, replaced in one statement
     if threading.active_count() > 1 + len(ours):
         known = {*ours, threading.current_thread()}
         others = [thread.name for thread in threading.enumerate() if thread not in known]
@@ -144,7 +145,10 @@ def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     count = n_threads() - len(ours)
     if count < 1:
         return "the number of threads cannot be read"
-    if count == 1 or count == _explained() or _are_ending(count, len(ours)):
+    if count in {1, _explained()}:
+        _stayed = 0  # what stayed for a while has ended, and was no library's
+        return ""
+    if _are_ending(count, len(ours)):
         return ""
     return _described(count - 1)
 
@@ -188,16 +192,32 @@ def _are_ending(count: int, n_ours: int) -> bool:
     """
     Wait a moment for threads that nobody counts any more: the system ends them a little after Python has joined them.
 
-    Some stay, those of native libraries: as many as have stayed before are not waited for again.
+    Some stay, those of native libraries, which sleep nearly always: one that could run may only lack a CPU to end on.
+    As many as have stayed before are not waited for again.
     """
-    global _stayed  # noqa: PLW0603 - a number, replaced in one statement
-    end = time.monotonic() + bounds.JOINED_S
-    while count != _stayed and time.monotonic() < end:
+    global _stayed  # noqa: PLW0603 - as above
+    begin = time.monotonic()
+    while count != _stayed and (
+        (waited_s := time.monotonic() - begin) < bounds.JOINED_S
+        or (waited_s < bounds.RUNNABLE_S and _is_one_runnable())
+    ):
         time.sleep(bounds.JOINED_S / 100)
         count = n_threads() - n_ours
         if count in {1, _explained()}:
             return True
     _stayed = count
+    return False
+
+
+def _is_one_runnable() -> bool:
+    """Tell whether another thread of this process runs or waits for a CPU."""
+    own = str(threading.get_native_id())
+    with contextlib.suppress(OSError):  # threads end meanwhile
+        for task in os.listdir("/proc/self/task"):
+            if task != own:
+                with open(f"/proc/self/task/{task}/stat", "rb") as file:
+                    if file.read().rpartition(b")")[2].split()[0] == b"R":
+                        return True
     return False
 
 

@@ -42,6 +42,11 @@ THREADS_END_S: Final = 1.0
 # Half: such a thread forbids a fork. Twice: 10 ms in the worst case.
 JOINED_S: Final = 0.01
 
+# Seconds for which one that waits for a CPU is given time beyond that: beside other work on all cores, six of 4,000
+# tests met one. Half: that happens more often. Twice: a library's thread that computes all the time delays the first
+# decision of a program by as much.
+RUNNABLE_S: Final = 0.1
+
 # Spans that a stream keeps, the latest: it may be endless. At one per chunk they tell of some minutes. Half or twice:
 # as many minutes.
 MOST_SPANS: Final = 10_000
