@@ -145,7 +145,7 @@ def foreign_threads(ours: frozenset[threading.Thread] = frozenset()) -> str:
     count = n_threads() - len(ours)
     if count < 1:
         return "the number of threads cannot be read"
-    if count in {1, _explained()}:
+    if count == 1 or count == _explained():
         _stayed = 0  # what stayed for a while has ended, and was no library's
         return ""
     if _are_ending(count, len(ours)):
