@@ -19,7 +19,7 @@ from amorsize import _bounds as bounds
 from amorsize._evidence import Evidence
 from amorsize._finish import finish
 from amorsize._gate import Gate
-from amorsize._here import never_worth_s
+from amorsize._here import is_never_worth
 from amorsize._ledger import Ledger
 from amorsize._plan_warnings import warn_of
 from amorsize._plans import Plan
@@ -136,7 +136,7 @@ class Call:
         expected_s = known.profile.item_s * source.n_items
         # Decided before, as a loop, and it took what was predicted: the loop itself watches for changes.
         is_settled = self.request.state.settled == source.n_items
-        if is_plain and (is_settled or expected_s < never_worth_s()):
+        if is_plain and (is_settled or is_never_worth(expected_s)):
             self._loop()
             return
         if not (evidence.is_weighed and evidence.looks_alike(known)):

@@ -12,7 +12,7 @@ from amorsize import _backend, _host, _weigh
 from amorsize import _bounds as bounds
 from amorsize import _cost as cost
 from amorsize._decide import decide
-from amorsize._records import FORK, FORKSERVER, THREADS, Host
+from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from amorsize._records import Costs, Limits, Profile
 
 
-def never_worth_s() -> float:
+def is_never_worth(work_s: float) -> bool:
     """
-    Return the seconds of work that no start of workers can shorten, as far as costs are known here.
+    Tell whether no workers can shorten *work_s* seconds of work, as far as costs are known here.
 
     With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
     """
-    if _backend.warm():
-        return cost.FLOOR_S
-    return _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
+    if work_s < cost.FLOOR_S:
+        return True
+    start_s = _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
+    return work_s < start_s and not _backend.is_warm()
 
 
 def current_host(
@@ -65,7 +66,8 @@ def local_costs(prefer: str | None, unavailable: Mapping[str, str]) -> dict[str,
     """Return what local ways cost now; forking with what the size of this process adds, and a first loading."""
     if prefer == "threads":
         return _host.local_costs((THREADS,), warm=frozenset(), unavailable=unavailable)
-    costs = _host.local_costs(warm=_backend.warm(), unavailable=unavailable)
+    warm = frozenset({LOKY} if _backend.is_loky_warm() else ())
+    costs = _host.local_costs(warm=warm, unavailable=unavailable)
     if FORKSERVER in costs:
         costs[FORKSERVER] = _served(costs[FORKSERVER])
     if FORK in costs:

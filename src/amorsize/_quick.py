@@ -10,7 +10,7 @@ from amorsize import _bounds as bounds
 from amorsize import _known
 from amorsize import _schedule as schedule
 from amorsize._call import Call
-from amorsize._here import never_worth_s
+from amorsize._here import is_never_worth
 from amorsize._record import Record
 from amorsize._request import name_item
 from amorsize._source import PLAIN, Beat, Source, begins_like, note_error
@@ -36,7 +36,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         return None
     expected_s = known.profile.item_s * len(data)
     began = clock()
-    if expected_s >= never_worth_s() and state.settled != len(data):
+    if state.settled != len(data) and not is_never_worth(expected_s):
         return None
     source = Source((data,), star=False)
     # What has been settled before is not thought about again unless it takes half as long again.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amorsize import _bounds as bounds
 from amorsize import _schedule as schedule
-from amorsize._here import never_worth_s
+from amorsize._here import is_never_worth
 from amorsize._source import Beat, note_error
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class SerialLoop:
         usual_s = max(schedule.LOOK_S, elapsed_s / 8)
         if self._request.check is not None:
             usual_s = min(usual_s, bounds.CHECK_S)
-        return max(usual_s, 1.5 * rest_s) if rest_s < never_worth_s() else usual_s
+        return max(usual_s, 1.5 * rest_s) if is_never_worth(rest_s) else usual_s
 
     def _one_by_one(self) -> Iterator[HandOver]:
         source, ledger, evidence = self._request.source, self._ledger, self._evidence

@@ -31,7 +31,6 @@ from amorsize._backend._worker import (
     no_interrupt,
 )
 from amorsize._outside import forget_held, handlers, is_outside
-from amorsize._records import FORKSERVER, LOKY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +50,9 @@ __all__ = [
     "function_blocker",
     "handlers",
     "in_worker",
+    "is_loky_warm",
     "is_outside",
+    "is_warm",
     "leave",
     "make_call",
     "nested_thread",
@@ -66,7 +67,6 @@ __all__ = [
     "shutdown",
     "stream",
     "unloaded_s",
-    "warm",
 ]
 
 context = _local.context
@@ -95,11 +95,15 @@ def unloaded_s() -> float:
     return 0.0 if if_used("_fork") is not None else cost.LOADING_RUNS_S
 
 
-def warm() -> frozenset[str]:
-    """Return the backends whose workers are running for any function."""
+def is_warm() -> bool:
+    """Tell whether workers are running that any function can use."""
     server = if_used("_server")
-    names = {LOKY: _local.LOKY.is_warm(), FORKSERVER: server is not None and server.SERVER.n_idle() > 0}
-    return frozenset(name for name, is_warm in names.items() if is_warm)
+    return is_loky_warm() or (server is not None and server.SERVER.n_idle() > 0)
+
+
+def is_loky_warm() -> bool:
+    """Tell whether loky's workers are running."""
+    return _local.LOKY.is_warm()
 
 
 def server_state() -> tuple[int, float] | None:

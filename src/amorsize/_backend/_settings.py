@@ -25,6 +25,7 @@ from amorsize._analysis import known_dependencies
 from amorsize._analysis.bytecode import chains_of
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
+from amorsize._backend._pickles import cloudpickle, pickler
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def problem(func: Callable[..., Any]) -> str:
     return ""
 
 
-def pack(func: Callable[..., Any], pickler: Callable[..., Any]) -> bytes:
+def pack(func: Callable[..., Any]) -> bytes:
     """
     Pickle the settings that *func* reads.
 
@@ -113,25 +114,30 @@ def pack(func: Callable[..., Any], pickler: Callable[..., Any]) -> bytes:
     chosen = list(_chosen(func))
     if not chosen:
         return b""
+    with _unfound.by_value(cloudpickle()):
+        return _packed(chosen)
+
+
+def _packed(chosen: list[tuple[str, str, Any]]) -> bytes:
     try:
-        return _dumps(chosen, pickler)
+        return _dumps(chosen)
     except _TooLargeError:
         message = f"what the function reads from modules takes more than {bounds.MOST_SETTINGS_BYTES >> 20} MiB"
         raise ValueError(message) from None
     except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__: then one by one
         pass_on(error)
-        return _dumps([one for one in chosen if _can_be_pickled(one, pickler)], pickler)
+        return _dumps([one for one in chosen if _can_be_pickled(one)])
 
 
-def _dumps(value: Any, pickler: Callable[..., Any]) -> bytes:
+def _dumps(value: Any) -> bytes:
     buffer = _Bounded()
-    pickler(buffer, protocol=5).dump(value)
+    pickler()(buffer, protocol=5).dump(value)
     return buffer.getvalue()
 
 
-def _can_be_pickled(value: Any, pickler: Callable[..., Any]) -> bool:
+def _can_be_pickled(value: Any) -> bool:
     try:
-        _dumps(value, pickler)
+        _dumps(value)
     except Exception as error:  # noqa: BLE001 - as above
         pass_on(error)
         return False

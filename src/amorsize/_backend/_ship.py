@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _function
 from amorsize._analysis import known_dependencies
-from amorsize._backend import _ambience, _files, _settings, _unfound, _worker
+from amorsize._backend import _ambience, _files, _settings, _steady, _unfound, _worker
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._pickles import cloudpickle, dumps, dumps_by_value, pickler
+from amorsize._backend._pickles import cloudpickle, dumps, dumps_by_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,15 +144,14 @@ def pack_function(
     found, _ = _function.bare(func)
     named = importable and not by_value and isinstance(func, types.FunctionType) and found is func
     named = named and func.__module__ not in _unfound.unfound()
-    with _unfound.by_value(cloudpickle()):
-        settings = _settings.pack(func, pickler())
+    settings = _settings.pack(func)
     contents = _Contents(
         module=func.__module__ if named else "",
         qualname=func.__qualname__ if named else "",
         code_hash=_function.code_hash(found.__code__) if named and found else "",
         helpers=_helpers(func) if named else {},
         settings=settings,
-        function=b"" if named else _with_module(func) if by_value else dumps_by_value(func),
+        function=b"" if named else _with_module(func) if by_value else _steady.dumps(func),
         star=star,
         kwargs=dumps(kwargs) if kwargs else b"",
         ambience=_ambience.read() if ambient else None,
