@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amorsize
-from amorsize import Profile, _bounds, _profile
+from amorsize import Profile, _bounds, _profile, _weigh
 from amorsize._backend import dumps_by_value
 from amorsize._bounds import SAMPLE_BOX_S
 from amorsize._known import CACHE, Known, ProfileCache, refresh, remember
@@ -244,6 +244,14 @@ def test_what_cannot_be_pickled_says_so(value: Any) -> None:
     """A value that cannot be pickled is told, with its type (S11)."""
     with pytest.raises(NotPicklable, match=type(value).__qualname__):
         weigh_value(value, dumps_by_value)
+
+
+def test_an_item_costs_what_it_adds_to_a_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40,000 numbers of 3 us each looked dearer to send than to compute: each was weighed with a pickle of its own."""
+    monkeypatch.setattr(_weigh, "_empty_s", lambda: 10.0)  # more than any pickle of a number takes
+    profile = weigh(Profile(), [1, 2, 3], [0.5, 1.5, 2.5], dumps_by_value)
+    least_s = (1 + _bounds.LOADS_SHARE) * _bounds.LEAST_PICKLE_S
+    assert (profile.arg_pickle_s, profile.pickle_s) == pytest.approx((least_s, 2 * least_s))
 
 
 def test_nothing_is_unpickled_to_weigh_it() -> None:

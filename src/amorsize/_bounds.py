@@ -121,6 +121,10 @@ WEIGH_BYTES: Final = 64 * 1024
 # twice: arrays look twice or half as dear to send, until the first run has measured it.
 FLAT_BYTES_PER_S: Final = 2.0e9
 
+# Seconds that the smallest value adds to a pickle: a number in a list of 1,000 (15 ns on the 2-core reference host).
+# Half or twice: 40,000 numbers look 1 ms cheaper or 2 ms dearer to send than they are.
+LEAST_PICKLE_S: Final = 15e-9
+
 # Seconds of unpickling per second of pickling: of texts 1.0, of dictionaries, numbers and tuples 1.3 to 1.9, of bytes
 # less than 1 (tests/benchmarks/probes.py, on the 2-core reference host). Runs correct it. Half: transfers look a third
 # cheaper than they are. Twice: 60 % dearer.

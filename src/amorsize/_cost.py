@@ -103,10 +103,9 @@ KEPT_SHARE: Final = 0.25
 # references, and so copies the page of every object it looks at. On the reference host 0.15 of them for dictionaries,
 # 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). The caller loses as much on a result: the
 # memory that it is unpickled into is shared, too. Flat buffers are not touched that way: what their bytes take is left
-# out, as is what pickling a single number takes.
+# out.
 TOUCH_SHARE: Final = 0.25
 FLAT_S_PER_BYTE: Final = 2e-9
-SMALL_PICKLE_S: Final = 1e-6
 
 # Windows waits on at most 64 handles at once, which leaves 61 workers
 # (concurrent.futures.process and loky apply the same limit).
@@ -330,8 +329,8 @@ def _results_s(profile: Profile) -> float:
 
 
 def _objects_s(pickle_s: float, n_bytes: int) -> float:
-    """Return the seconds of pickling that are due to objects: not to flat bytes, and not to pickling at all."""
-    return max(0.0, pickle_s - SMALL_PICKLE_S - FLAT_S_PER_BYTE * n_bytes)
+    """Return the seconds of pickling that are due to objects: not to flat bytes."""
+    return max(0.0, pickle_s - FLAT_S_PER_BYTE * n_bytes)
 
 
 def chunk_size(profile: Profile, costs: Costs, n_left: int, n_jobs: int) -> int:

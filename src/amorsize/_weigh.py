@@ -44,9 +44,9 @@ class NotPicklable(Exception):  # noqa: N818 - a signal inside this room, never 
     """Carries what cannot be pickled, in words."""
 
 
-def _dump(value: Any, by_value: Callable[[Any], bytes]) -> tuple[int, float]:
+def _dump(value: Any, by_value: Callable[[Any], bytes], empty_s: float) -> tuple[int, float]:
     """
-    Pickle; returns bytes, and the seconds of it and of unpickling.
+    Pickle; returns bytes, and the seconds of it and of unpickling, without the *empty_s* that any pickle takes.
 
     Unpickling is not tried: it runs code of the caller's classes, which may open a file or take a second.
     """
@@ -58,14 +58,28 @@ def _dump(value: Any, by_value: Callable[[Any], bytes]) -> tuple[int, float]:
         by_value(None)  # the seconds of loading that pickler are not the value's
         begin = time.perf_counter()
         data = by_value(value)
-    return len(data), (1 + bounds.LOADS_SHARE) * (time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin - empty_s
+    return len(data), (1 + bounds.LOADS_SHARE) * max(bounds.LEAST_PICKLE_S, seconds)
+
+
+def _empty_s() -> float:
+    """
+    Return the seconds that the pickle of nothing takes now.
+
+    Items and results travel in blocks, so one of them costs what it adds to a pickle. A number adds 15 ns; to pickle it
+    alone takes .4 us, and 3 us right after other work.
+    """
+    pickle.dumps(None, protocol=5)  # the first one warms up
+    begin = time.perf_counter()
+    pickle.dumps(None, protocol=5)
+    return time.perf_counter() - begin
 
 
 def weigh_value(
-    value: Any, by_value: Callable[[Any], bytes], most_bytes: int = bounds.WEIGH_BYTES
+    value: Any, by_value: Callable[[Any], bytes], most_bytes: int = bounds.WEIGH_BYTES, empty_s: float = 0.0
 ) -> tuple[int, float]:
     """
-    Return the pickled bytes of a value, and the seconds to pickle and unpickle it.
+    Return the pickled bytes of a value, and the seconds to pickle and unpickle it beyond *empty_s* for any pickle.
 
     Flat buffers above *most_bytes* are extrapolated from their size, long containers from a part.
 
@@ -81,7 +95,7 @@ def weigh_value(
             part = value[: max(1, len(value) * bounds.WEIGH_BYTES // size)]
             scale, value = len(value) / len(part), part
     try:
-        n_bytes, seconds = _dump(value, by_value)
+        n_bytes, seconds = _dump(value, by_value, empty_s)
     except Exception as error:
         pass_on(error)
         message = f"{type(value).__qualname__}: {type(error).__name__}: {error}"
@@ -102,12 +116,13 @@ def weigh(
     most_bytes: int = bounds.WEIGH_BYTES,
 ) -> Profile:
     """Add the pickled sizes and pickling seconds of sampled items and results to a profile."""
+    empty_s = _empty_s()
     try:
-        outs = [weigh_value(result, by_value, most_bytes) for result in results]
+        outs = [weigh_value(result, by_value, most_bytes, empty_s) for result in results]
     except NotPicklable as error:
         return replace(profile, is_picklable=False, problem=str(error), result_problem=str(error))
     try:
-        args = [weigh_value(item, by_value, most_bytes) for item in items]
+        args = [weigh_value(item, by_value, most_bytes, empty_s) for item in items]
     except NotPicklable as error:
         profile = replace(profile, is_picklable=False, problem=str(error))
         args = [(0, 0.0)]
