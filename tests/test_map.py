@@ -27,13 +27,12 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _blas, _chunks, _ship, _work, _worker, in_worker
-from amorsize._backend._callbacks import Callbacks
+from amorsize._backend import _blas, _carrier, _chunks, _ship, _worker, in_worker
+from amorsize._backend._carrier import Callbacks, Work
 from amorsize._backend._chunks import Board
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._job import Job
 from amorsize._backend._threads import Threads
-from amorsize._backend._work import Work
 from amorsize.exceptions import (
     AmorsizeError,
     AmorsizeWarning,
@@ -971,7 +970,7 @@ def test_an_item_in_the_hand_of_a_worker_is_not_handed_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker interrupted between taking an item and saying so has it all the same (soak, seed 11006656)."""
-    from amorsize._backend._ranges import RangeWorker  # noqa: PLC0415 - does not exist elsewhere
+    from amorsize._backend._local_worker import RangeWorker  # noqa: PLC0415 - does not exist elsewhere
 
     begin = RangeWorker._run_range
 
@@ -1455,7 +1454,7 @@ def test_a_chunk_that_is_given_up_begins_no_more_items() -> None:
     try:
         tell = _chunks.tell_on(board.path, board.take(1))
         with pytest.raises(_worker.Overrun):
-            _work.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
+            _carrier.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
         assert begun == [0, 1, 2]
         assert board.end(1) == 3
         assert board.end(2) == 0

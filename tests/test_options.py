@@ -14,7 +14,7 @@ import joblib
 import pytest
 
 import amorsize
-from amorsize import Costs, Host, Limits, Profile, _options, _synonyms
+from amorsize import Costs, Host, Limits, Profile, _options, _wrong_call
 from amorsize._options import OPTIONS, Options, checked, unknown
 from amorsize.exceptions import AmorsizeWarning
 from tests.functions import Counter, combine, square
@@ -411,7 +411,7 @@ def test_there_are_forty_of_them() -> None:
     assert len(WRONG) >= 40
 
 
-@pytest.mark.parametrize("word", sorted(_synonyms._MEANT))
+@pytest.mark.parametrize("word", sorted(_wrong_call._MEANT))
 def test_a_synonym_is_no_option(word: str) -> None:
     """Each leads to something that exists."""
     assert word not in OPTIONS
@@ -422,7 +422,7 @@ def test_a_synonym_is_no_option(word: str) -> None:
 
 def test_a_synonym_leads_to_one_way() -> None:
     """No word is listed twice."""
-    words = [word for words in _synonyms._SYNONYMS.values() for word in words]
+    words = [word for words in _wrong_call._SYNONYMS.values() for word in words]
     assert len(words) == len(set(words))
 
 

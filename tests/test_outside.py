@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 import amorsize
-from amorsize import _host, _outside, _source, _weigh
+from amorsize import _host, _modules, _outside, _source, _weigh
 from amorsize._analysis import observation
-from amorsize._backend import _ambience, _obstacles
+from amorsize._backend import _ambience
 from tests import functions
 
 if TYPE_CHECKING:
@@ -592,10 +592,10 @@ class TestLimits:
                 sys.settrace(trace)
                 try:
                     with contextlib.suppress(Limit):
-                        _obstacles.is_ending()
+                        _modules.is_ending()
                 finally:
                     sys.settrace(before)
-        assert not _obstacles.is_ending()
+        assert not _modules.is_ending()
 
     def test_signals_are_held_around_what_fails(self) -> None:
         """What the block raises is not lost where no signal has come, and leads to what the handler raises."""

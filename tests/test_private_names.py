@@ -13,7 +13,6 @@ import multiprocessing.util
 import os
 import pickle
 import sys
-import tempfile
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -129,12 +128,12 @@ class TestStandardLibrary:
     @pytest.mark.skipif(sys.platform == "win32", reason="named otherwise there")
     def test_semaphores(self) -> None:
         """``_backend/_blockers.py``: whether the system has any, asked as multiprocessing does."""
-        name = f"/amorsize-test-{os.getpid()}-{next(tempfile._get_candidate_names())}"
+        name = f"/amorsize-test-{os.getpid()}-{os.urandom(4).hex()}"
         lock = _multiprocessing.SemLock(0, 1, 1, name, True)
         assert lock.acquire(False) is True
 
     def test_the_unpickler_in_python(self) -> None:
-        """``_backend/_careful.py``: its instructions by their codes, and its stack."""
+        """``_backend/_pickles.py``: its instructions by their codes, and its stack."""
         kind: Any = pickle._Unpickler
         assert {pickle.REDUCE[0], pickle.NEWOBJ[0], pickle.BUILD[0], pickle.FROZENSET[0]} <= set(kind.dispatch)
         assert callable(kind.pop_mark)

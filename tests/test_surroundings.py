@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import amorsize
-from amorsize._backend import _blas, _chunks, _obstacles
+from amorsize._backend import _blas, _blockers, _chunks
 from amorsize.exceptions import ItemTimeout
 
 
@@ -46,7 +46,7 @@ class TestExecutable:
         path.write_text("")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
-        assert _obstacles.executable_blocker() == ""
+        assert _blockers.executable_blocker() == ""
 
     @pytest.mark.parametrize("name", ["app", "uwsgi", "blender", "python-app.sh", "my_python", "false", "pythonista"])
     def test_other_programs_are_not_started(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ class TestExecutable:
         path.write_text("")
         path.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(path))
-        assert "not a Python interpreter" in _obstacles.executable_blocker()
+        assert "not a Python interpreter" in _blockers.executable_blocker()
 
     @pytest.mark.parametrize("value", ["", None, "/nonexistent/python3", b"/usr/bin/python3"])
     def test_without_an_executable_there_are_no_interpreters(
@@ -63,12 +63,12 @@ class TestExecutable:
     ) -> None:
         """Embedded interpreters have none, or a wrong one."""
         monkeypatch.setattr(sys, "executable", value)
-        assert _obstacles.executable_blocker().startswith("sys.executable is ")
+        assert _blockers.executable_blocker().startswith("sys.executable is ")
 
     def test_a_frozen_program_is_not_started_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """PyInstaller, cx_Freeze and the like say so."""
         monkeypatch.setattr(sys, "frozen", True, raising=False)
-        assert "frozen" in _obstacles.executable_blocker()
+        assert "frozen" in _blockers.executable_blocker()
 
     @pytest.mark.skipif(sys.platform == "win32", reason="the application is a shell script")
     @pytest.mark.parametrize("frozen", [False, True])
@@ -174,9 +174,9 @@ class TestGreenlets:
             saved: dict[str, object] = {}  # noqa: RUF012 - as gevent.monkey has it
 
         monkeypatch.setitem(sys.modules, "gevent.monkey", Patcher)
-        assert _obstacles.patched_by() == ""
+        assert _blockers.patched_by() == ""
         monkeypatch.setattr(Patcher, "saved", {"threading": {}})
-        assert "gevent" in _obstacles.patched_by()
+        assert "gevent" in _blockers.patched_by()
 
 
 def libgomp() -> str:

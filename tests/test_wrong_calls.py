@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
-from amorsize import _synonyms
+from amorsize import _wrong_call
 from amorsize._wrong_call import way_out
 
 if TYPE_CHECKING:
@@ -292,20 +292,20 @@ def plain(item: Any) -> Any:
     return item
 
 
-@pytest.mark.parametrize("name", sorted(_synonyms._METHOD_MEANT))
+@pytest.mark.parametrize("name", sorted(_wrong_call._METHOD_MEANT))
 def test_a_method_of_another_library_leads_to_one_of_ours(name: str) -> None:
     """The error names one that exists, and Python's guess does not stand behind it."""
     f = amorsize.parallel(plain)
     says = rf"no attribute '{name}'; did you mean (amorsize\.parallel\()?f"
-    for owner in (f,) if hasattr(amorsize, name) or name in _synonyms._OF_THE_MODULE else (f, amorsize):
+    for owner in (f,) if hasattr(amorsize, name) or name in _wrong_call._OF_THE_MODULE else (f, amorsize):
         with pytest.raises(AttributeError, match=says) as caught:
             getattr(owner, name)
         assert caught.value.obj is None
-    meant = _synonyms.method_meant_by(name) or ""
+    meant = _wrong_call.method_meant_by(name) or ""
     assert hasattr(f, meant.partition(".")[2].partition("(")[0])
 
 
-@pytest.mark.parametrize("name", [*_synonyms._OF_FUNCTIONS, *_synonyms._OF_THE_MODULE])
+@pytest.mark.parametrize("name", [*_wrong_call._OF_FUNCTIONS, *_wrong_call._OF_THE_MODULE])
 def test_a_name_that_the_module_does_not_have_leads_to_one_that_exists(name: str) -> None:
     """Methods of decorated functions, and what pools and executors are called."""
     with pytest.raises(AttributeError, match=f"no attribute '{name}'; did you mean amorsize\\.") as caught:
@@ -314,7 +314,7 @@ def test_a_name_that_the_module_does_not_have_leads_to_one_that_exists(name: str
     assert hasattr(amorsize, meant)
 
 
-@pytest.mark.parametrize("name", [*_synonyms._OF_FUNCTIONS, *_synonyms._OF_THE_MODULE])
+@pytest.mark.parametrize("name", [*_wrong_call._OF_FUNCTIONS, *_wrong_call._OF_THE_MODULE])
 def test_an_import_of_a_name_that_does_not_exist_leads_to_one_that_does(name: str) -> None:
     """Python would say no more than that there is none."""
     with pytest.raises(ImportError, match=f"cannot import name '{name}' from 'amorsize'; did you mean amorsize\\."):

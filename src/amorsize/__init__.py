@@ -27,9 +27,9 @@ from amorsize._options import Checkpoint, MapOptions
 from amorsize._plans import Plan, Reason
 from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
 from amorsize._stream import Stream
-from amorsize._synonyms import is_import, meant_of_module
 from amorsize._toplevel import configure, host, plan
 from amorsize._toplevel import map_ as map  # noqa: A004 - it is the builtin's twin, and read as amorsize.map
+from amorsize._wrong_call import is_import, meant_of_module
 
 # Records hold data only, and import nothing that shows them.
 _records.Shown._show = _show.show  # noqa: SLF001 - as said

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from amorsize._synonyms import value_meant_by
+from amorsize._wrong_call import value_meant_by
 
 
 class Checkpoint(NamedTuple):

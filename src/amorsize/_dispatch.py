@@ -15,9 +15,8 @@ from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._ledger import Ledger
     from amorsize._plans import Plan
-    from amorsize._request import Request
+    from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
 

@@ -12,9 +12,8 @@ from amorsize import _bounds as bounds
 from amorsize import _known
 from amorsize._evidence import Evidence
 from amorsize._here import decide_here
-from amorsize._ledger import Ledger
 from amorsize._plans import Plan
-from amorsize._request import Request
+from amorsize._request import Ledger, Request
 from amorsize._source import SLICED, is_array
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """
-What the program has imported, asked without importing anything.
+What the program has imported, asked without importing anything, and whether it is ending.
 
 ``sys.modules`` alone says too much: a module that another thread is just importing stands there with nothing in it.
 """
@@ -7,6 +7,7 @@ What the program has imported, asked without importing anything.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 
@@ -20,3 +21,16 @@ def loaded(name: str) -> Any:
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else module
+
+
+def is_ending() -> bool:
+    """
+    Tell whether the interpreter is on its way out: nothing may be started any more.
+
+    So in atexit's functions, in ``__del__`` of what is left then, and in threads that outlive the main one: a thread
+    that is started there may never run, and whoever waits for it hangs.
+    """
+    main = threading.main_thread()
+    # Up to CPython 3.12 is_alive takes a thread that is alive for ended, for good, if a signal's handler raises in it.
+    is_over: bool = getattr(main, "_is_stopped", False) if sys.version_info < (3, 13) else not main.is_alive()
+    return sys.is_finalizing() or is_over

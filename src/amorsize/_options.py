@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypedD
 from amorsize import _checks
 from amorsize._checks import Checkpoint
 from amorsize._records import Limits
-from amorsize._synonyms import meant_by
+from amorsize._wrong_call import meant_by
 
 __all__ = ["Checkpoint", "MapOptions", "OtherOptions"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from amorsize._analysis import Dependencies
-    from amorsize._backend._outcome import Outcome
+    from amorsize._backend._job import Outcome
     from amorsize._plans import Plan
     from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
 

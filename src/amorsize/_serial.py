@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from amorsize._evidence import Evidence
     from amorsize._gate import Gate
-    from amorsize._ledger import Ledger
-    from amorsize._request import Request
+    from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
 

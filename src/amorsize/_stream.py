@@ -17,13 +17,12 @@ from amorsize import _known, _profile, _trace
 from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize._evidence import Evidence
-from amorsize._finish import finish_stream, remember_stream
 from amorsize._function import full_name
 from amorsize._gate import Gate
-from amorsize._ledger import Ledger
+from amorsize._learn import finish_stream, remember_stream
 from amorsize._progress import Follower
 from amorsize._records import Revision, Span
-from amorsize._request import Request
+from amorsize._request import Ledger, Request
 from amorsize._serial import one_by_one
 from amorsize._window import Window
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack, cast, overload
 
-from amorsize import _arguments, _here, _host, _options, _pickling
+from amorsize import _arguments, _here, _host, _options, _wrapper
 from amorsize._decorator import ParallelFunction, decorate
 from amorsize._options import MapOptions, Options, OtherOptions
 from amorsize._plans import Plan
@@ -136,7 +136,7 @@ def _decorated(func: Any) -> Any:
     if isinstance(func, ParallelFunction):
         return func
     module, qualname = getattr(func, "__module__", None), getattr(func, "__qualname__", None)
-    if not (isinstance(module, str) and isinstance(qualname, str)) or _pickling.find(module, qualname) is not func:
+    if not (isinstance(module, str) and isinstance(qualname, str)) or _wrapper.find(module, qualname) is not func:
         return decorate(func, options=Options())
     found = _mapped.get((module, qualname))
     if found is None or found.__wrapped__ is not func:

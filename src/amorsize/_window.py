@@ -23,11 +23,10 @@ from amorsize.exceptions import AmorsizeError, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from amorsize._backend._outcome import Outcome
-    from amorsize._ledger import Ledger
+    from amorsize._backend._job import Outcome
     from amorsize._plans import Plan
     from amorsize._records import Profile
-    from amorsize._request import Request
+    from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
 

@@ -1,5 +1,5 @@
 """
-A decorated function as an object: the proxy of the function inside, and from there to a call.
+A decorated function as an object: the proxy of the function inside, its copies and pickles, and from there to a call.
 
 The only room that knows wrapt.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
 
 import wrapt
 
-from amorsize import _arguments, _backend, _call, _checks, _options, _pickling, _record, _trace
+from amorsize import _arguments, _backend, _call, _checks, _options, _record, _trace
 from amorsize._dry import dry_run
 from amorsize._options import Options
 from amorsize._outside import suppressed
@@ -23,7 +24,7 @@ from amorsize._progress import following
 from amorsize._quick import quick_map
 from amorsize._source import Source
 from amorsize._stream import stream
-from amorsize._synonyms import method_meant_by
+from amorsize._wrong_call import method_meant_by
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -217,7 +218,7 @@ class Wrapper(_Proxy[P, R, M]):
         return self.__reduce_ex__(2)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _pickling.reduced(self)
+        return reduced(self)
 
     def __dir__(self) -> list[str]:
         """The wrapped function's names and those added here: what shells and notebooks complete."""
@@ -233,3 +234,63 @@ def _in_context() -> bool:
     with suppressed():  # there is one, and its cluster cannot be reached: the decision will tell
         return _backend.context() != (None, None, None)
     return True
+
+
+# -- pickling ----------------------------------------------------------------------------------------------------------
+
+
+def reduced(function: Any) -> tuple[Any, ...]:
+    """Return what ``__reduce_ex__`` of a decorated function returns."""
+    wrapped, options = _arguments.callable_of(function.__wrapped__), function._self_options  # noqa: SLF001 - of its decorator
+    module, qualname = getattr(wrapped, "__module__", None), getattr(wrapped, "__qualname__", None)
+    found = find(module, qualname) if module and qualname else None
+    if found is not None and _is_same(found, function) and (module != "__main__" or not _by_value()):
+        if found._self_options == options:  # noqa: SLF001 - as above
+            return _by_name, (module, qualname)
+        return _with_options, (module, qualname, options)
+    return _rebuild, (type(function), function.__wrapped__, options)
+
+
+def find(module: str, qualname: str) -> Any:
+    """Look up a name without triggering descriptors; None where it leads to nothing."""
+    value: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        if value is None or part == "<locals>":
+            return None
+        value = vars(value).get(part) if hasattr(value, "__dict__") else None
+    return value
+
+
+def _is_same(found: Any, function: Any) -> bool:
+    if found is function:
+        return True
+    return type(found) is type(function) and found.__wrapped__ is function.__wrapped__
+
+
+def _by_value() -> bool:
+    """Tell whether cloudpickle is at work: to it, functions of ``__main__`` are values, not names."""
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - the pickler does not say who it is
+    while frame is not None:
+        if "cloudpickle" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _by_name(module: str, qualname: str) -> Any:
+    """Find a decorated function again in another process."""
+    importlib.import_module(module)
+    found = find(module, qualname)
+    if not _arguments.is_decorated(found):
+        message = f"{module}.{qualname} is not a function decorated with @amorsize.parallel here"
+        raise AttributeError(message)
+    return found
+
+
+def _with_options(module: str, qualname: str, options: Options) -> Any:
+    found = _by_name(module, qualname)
+    return type(found)(found.__wrapped__, options, found._self_state)  # noqa: SLF001 - of its decorator
+
+
+def _rebuild(kind: Any, wrapped: Any, options: Options) -> Any:
+    return kind(wrapped, options)

@@ -1,14 +1,157 @@
 """
-What to do instead where items were given in the wrong shape: a pair as one argument, or an argument missing.
+What was meant where a name, a value or an item is wrong: words for the way out of it.
 
-Says so in words only; calls nothing of the user's.
+What options, values and methods are called in other libraries, and by people who guess; and what to do instead where
+items were given in the wrong shape, a pair as one argument, or an argument missing. Calls nothing of the user's.
 """
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import FrameType
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+_SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "n_jobs": (
+        "njobs", "jobs", "n_job", "workers", "n_workers", "nworkers", "num_workers", "max_workers", "worker_count",
+        "processes", "n_processes", "num_processes", "nprocs", "n_procs", "nproc", "num_proc", "pool_size",
+        "cpus", "n_cpus", "num_cpus", "cpu_count", "cores", "n_cores", "ncores", "nb_workers", "concurrency",
+        "parallelism",
+    ),
+    "batch_size": (
+        "chunksize", "chunk_size", "chunk", "chunks", "n_chunks", "batchsize", "batch", "batches", "n_splits",
+        "items_per_chunk", "block_size", "blocksize",
+    ),
+    "prefer='threads'": ("threads", "threaded", "use_threads", "thread", "n_threads", "num_threads", "threading"),
+    "prefer='threads', start_method='fork' or start_method='loky'": ("backend", "executor", "pool", "engine", "mode"),
+    "start_method": ("mp_context", "context", "start", "startmethod", "method", "mp_start_method", "spawn", "fork"),
+    "max_memory": (
+        "memory", "mem", "memory_limit", "max_mem", "mem_limit", "maxmem", "max_memory_bytes", "max_bytes", "ram",
+        "max_ram",
+    ),
+    "errors='return' or errors='skip'": (
+        "return_exceptions", "ignore_errors", "skip_errors", "raise_errors", "on_error", "onerror", "error", "catch",
+        "raise_exceptions", "exceptions", "error_callback",
+    ),
+    "progress": (
+        "progress_bar", "progressbar", "show_progress", "verbose", "bar", "pbar", "tqdm", "use_tqdm", "disable_tqdm",
+        "callback", "progress_callback",
+    ),
+    "progress=dict(desc=...)": (
+        "desc", "position", "leave", "unit", "progress_bar_options", "tqdm_kwargs", "progress_kwargs",
+    ),
+    "retries": ("retry", "n_retries", "max_retries", "tries", "attempts", "max_attempts", "max_tries"),
+    "timeout": ("timeout_s", "time_limit", "task_timeout", "max_time", "limit_s", "timeout_seconds", "item_timeout"),
+    "initializer": ("init", "init_fn", "worker_init", "worker_init_fn", "setup", "init_worker"),
+    "checkpoint": ("resume", "cache", "cache_file", "checkpoint_file", "checkpoint_path", "cachedir"),
+    "initargs": ("init_args", "initializer_args", "initargs_"),
+    "sample_size": ("samples", "n_samples", "n_sampled", "sample"),
+    "kwargs={'name': value}": ("kwds", "args", "func_kwargs", "fn_kwargs", "keywords"),
+    "imap(..., ordered=False)": ("unordered", "as_completed", "return_as", "ordered"),
+    "imap(..., buffersize=...)": (
+        "buffersize", "buffer_size", "pre_dispatch", "prefetch", "max_in_flight", "queue_size",
+    ),
+}  # fmt: skip
+_MEANT: Final[Mapping[str, str]] = {word: way for way, guesses in _SYNONYMS.items() for word in guesses}
+
+
+def _closest(name: str, words: Iterable[str], cutoff: float) -> list[str]:
+    """Return the one of *words* that is most like *name*, if one is."""
+    import difflib  # noqa: PLC0415 - 1.4 ms that only mistakes pay
+
+    return difflib.get_close_matches(name.lower(), list(words), n=1, cutoff=cutoff)
+
+
+def meant_by(name: str, options: Iterable[str]) -> str | None:
+    """Return what was meant by a *name* that is none of the *options*, None where nothing is like it."""
+    close = _closest(name, [*options, *_MEANT], 0.75)
+    return _MEANT.get(name.lower()) or (_MEANT.get(close[0], close[0]) if close else None)
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+_VALUES: Final[Mapping[str, str]] = {
+    "ignore": "skip", "drop": "skip", "coerce": "return", "strict": "raise", "spawn": "loky",
+    "threading": "threads", "multiprocessing": "processes",
+}  # fmt: skip
+
+
+def value_meant_by(value: Any, words: tuple[str, ...]) -> str | None:
+    """Return what was meant by a *value* that is none of the *words*, None where nothing is like it."""
+    if not isinstance(value, str):
+        return None
+    meant = _VALUES.get(value.lower())
+    close = [meant] if meant in words else _closest(value, words, 0.6)
+    return close[0] if close else None
+
+
+# -- methods ---------------------------------------------------------------------------------------------------------
+
+_METHODS: Final[Mapping[str, tuple[str, ...]]] = {
+    "imap(items, ordered=False)": (
+        "imap_unordered", "uimap", "umap", "map_unordered", "as_completed", "unordered", "istarmap_unordered",
+    ),
+    "istarmap(items)": ("starimap", "imap_star", "star_imap", "istar_map"),
+    "starmap(items)": ("star_map", "map_star", "smap"),
+    "map(items)": (
+        "apply", "pmap", "parallel_map", "parallel_apply", "progress_apply", "map_parallel", "pool_map", "applymap",
+        "for_each", "foreach",
+    ),
+    "imap(items), which yields results as they come, or await f.amap(items)": (
+        "submit", "map_async", "apply_async", "starmap_async", "map_reduce", "async_map", "gather",
+    ),
+    "imap(items)": ("stream", "iter", "lazy_map", "map_iter", "imap_lazy"),
+    "with_options(n_jobs=2)": ("options", "set_options", "set_params", "configure", "override"),
+    "explain()": ("why", "report", "summary", "describe", "explain_plan"),
+}  # fmt: skip
+_METHOD_MEANT: Final[Mapping[str, str]] = {word: way for way, guesses in _METHODS.items() for word in guesses}
+_OF_FUNCTIONS: Final = (
+    "aimap", "amap", "explain", "imap", "istarmap", "last_plan", "profile", "starmap", "with_options",
+)  # fmt: skip
+_OF_THE_MODULE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("Pool", "ThreadPool", "Executor", "ProcessPoolExecutor", "ThreadPoolExecutor", "Parallel", "WorkerPool"),
+        "map(f, items)",
+    ),
+    **dict.fromkeys(("delayed", "parallelize", "decorate", "optimize", "task", "remote"), "parallel(f).map(items)"),
+    **dict.fromkeys(("set_defaults", "config", "settings", "options"), "configure(n_jobs=2)"),
+    **dict.fromkeys(("close", "terminate", "stop"), "shutdown()"),
+    **dict.fromkeys(("cpu_count", "n_cpus"), "host().n_cpus"),
+}
+
+
+def method_meant_by(name: str) -> str | None:
+    """Return what to call instead of a method that a decorated function does not have, None where nothing is known."""
+    meant = _METHOD_MEANT.get(name)
+    return None if meant is None else f"f.{meant}"
+
+
+def meant_of_module(name: str) -> str | None:
+    """Return what to call instead of a name that the module does not have, None where nothing is known."""
+    if name in _OF_FUNCTIONS:
+        return f"amorsize.parallel(f).{name}"
+    meant = _OF_THE_MODULE.get(name)
+    if meant is None and name in _METHOD_MEANT:
+        meant = f"parallel(f).{_METHOD_MEANT[name]}"
+    return None if meant is None else f"amorsize.{meant}"
+
+
+def is_import(frame: FrameType) -> bool:
+    """Tell whether a frame is at the instruction of ``from module import name`` that takes a name from the module."""
+    at = frame.f_lasti
+    return at >= 0 and frame.f_code.co_code[at] == dis.opmap["IMPORT_FROM"]
+
+
+# -- items -------------------------------------------------------------------------------------------------------------
 
 
 def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[str, Any] | None) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 import amorsize
-from amorsize._backend import _monitor
+from amorsize._backend import _blockers
 from amorsize._known import CACHE
 from amorsize.exceptions import AmorsizeError, ItemTimeout, UnpicklableResult, WorkerDied
 from tests.faults import functions
@@ -40,7 +40,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 def end_threads() -> None:
     """End idle workers, and wait for threads that would forbid a fork."""
     amorsize.shutdown()
-    _monitor.end_monitors()  # a bar's, which never ends by itself
+    _blockers.end_monitors()  # a bar's, which never ends by itself
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(20)

@@ -7,14 +7,17 @@ nothing that starts something; an empty answer means that the backend can be use
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import known_dependencies
-from amorsize._backend import _blas, _local, _monitor, _obstacles, _threads
-from amorsize._modules import loaded
+from amorsize._backend import _blas, _local, _threads, _worker
+from amorsize._backend import _bounds as bounds
+from amorsize._modules import is_ending, loaded
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 
 if TYPE_CHECKING:
@@ -29,13 +32,13 @@ def blockers(func: Callable[..., Any], prefer: str | None = None, start_method: 
     not what the function can reach.
     """
     reasons = {}
-    if reason := _obstacles.thread_blocker():
+    if reason := thread_blocker():
         reasons[THREADS] = reason
     if prefer == "threads":
         return reasons
     if reason := process_blocker() or ("" if start_method == FORK else function_blocker(func)):
         reasons[FORK] = reason
-    no_interpreters = _obstacles.executable_blocker() or _obstacles.patched_by()
+    no_interpreters = executable_blocker() or patched_by()
     if reason := _server_blocker(no_interpreters):
         reasons[FORKSERVER] = reason
     if reason := _loky_blocker(no_interpreters):
@@ -45,13 +48,13 @@ def blockers(func: Callable[..., Any], prefer: str | None = None, start_method: 
 
 def server_blocker() -> str:
     """Return why no fork server can be used now; empty if one can."""
-    return _server_blocker(_obstacles.executable_blocker() or _obstacles.patched_by())
+    return _server_blocker(executable_blocker() or patched_by())
 
 
 def _server_blocker(no_interpreters: str) -> str:
     if sys.platform != "linux" or not hasattr(os, "posix_spawn"):
         return "the fork server is only used on Linux"
-    if _obstacles.is_ending():
+    if is_ending():
         return "the interpreter is shutting down"
     server = if_used("_server")
     return no_interpreters or ("" if server is None else str(server.SERVER.refusal))
@@ -60,7 +63,7 @@ def _server_blocker(no_interpreters: str) -> str:
 def _loky_blocker(no_interpreters: str) -> str:
     if sys.platform == "emscripten":
         return "this platform has no processes"
-    if _obstacles.is_ending():  # no thread may be started any more
+    if is_ending():  # no thread may be started any more
         return "the interpreter is shutting down"
     if reason := _forbidden() or no_interpreters:
         return reason
@@ -92,9 +95,8 @@ def _semaphores() -> str | None:
     if not _semaphore_problem:
         try:
             import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
-            import tempfile  # noqa: PLC0415 - 10 ms, once, before loky
 
-            name = f"/amorsize-{os.getpid()}-{next(tempfile._get_candidate_names())}"  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing names them
+            name = f"/amorsize-{os.getpid()}-{os.urandom(4).hex()}"
             lock = _multiprocessing.SemLock(0, 1, 1, name, True)
             del lock
             _semaphore_problem.append(None)
@@ -107,12 +109,12 @@ def process_blocker() -> str:
     """Return why this process must not be forked now, whatever the function; empty if it may be."""
     if sys.platform != "linux" or not hasattr(os, "fork"):
         return "fork is only used on Linux"
-    if _obstacles.is_ending():
+    if is_ending():
         return "the interpreter is shutting down"
     if threading.current_thread() is not threading.main_thread():
         return "not called from the main thread"
     # Our own idle threads end before a fork, and so does the one that draws tqdm's bars.
-    if reason := _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads() | _monitor.monitors()):
+    if reason := _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads() | monitors()):
         return reason
     return ""
 
@@ -129,3 +131,87 @@ def function_blocker(func: Callable[..., Any]) -> str:
 def if_used(name: str) -> Any:
     """Return a module of this package; None where it has never been imported, so that nothing of it runs."""
     return loaded(f"{__package__}.{name}")
+
+
+# -- the program's executable, and its patches -------------------------------------------------------------------------
+
+
+# File names of interpreters: python3.13t, pythonw.exe, Python (of macOS's framework), pypy3.11, .python3-wrapped (Nix).
+_INTERPRETER: Final = re.compile(r"\.?(python|pypy|graalpy)w?[\d.]*[a-z]{0,2}(-\w+)?(\.exe)?", re.IGNORECASE)
+
+
+def executable_blocker() -> str:
+    """
+    Say why no interpreter can be started with ``sys.executable``; empty where one can.
+
+    A frozen program, and most programs that embed Python, name themselves there: to start "an interpreter" would be to
+    start the whole program again. What a file does cannot be asked without running it, so its name decides.
+    """
+    if getattr(sys, "frozen", False):
+        return "the program is frozen: its executable is not a Python interpreter"
+    path: Any = sys.executable
+    if not path or not isinstance(path, str):
+        return f"sys.executable is {path!r}, so no interpreter can be started"
+    if not _is_interpreter(path):
+        return f"sys.executable is {path}, which is not a Python interpreter by its name"
+    if not os.access(path, os.X_OK):
+        return f"sys.executable is {path}, which cannot be run"
+    return ""
+
+
+@functools.cache
+def _is_interpreter(path: str) -> bool:
+    return _INTERPRETER.fullmatch(os.path.basename(path)) is not None
+
+
+def thread_blocker() -> str:
+    """Say why no thread can be used now; empty where one can."""
+    if sys.platform == "emscripten":
+        return "this platform has no threads"
+    return "the interpreter is shutting down" if is_ending() else ""
+
+
+# What loky and the fork server wait with, and what runs beside the caller meanwhile.
+_NEEDED: Final = frozenset({"_thread", "threading", "select", "selectors", "socket"})
+
+
+def patched_by() -> str:
+    """
+    Say what has replaced the threads, sockets or polls of the standard library; empty where nothing has.
+
+    loky's threads would be gevent's greenlets then: they run when the program waits for something, and at its end
+    nobody does, so that it would not end. And what waits for the fork server would wait for ever.
+    """
+    gevent, eventlet = loaded("gevent.monkey"), loaded("eventlet.patcher")
+    found = _NEEDED & set(getattr(gevent, "saved", None) or ())
+    if found:
+        return f"gevent has replaced {', '.join(sorted(found))}"
+    if eventlet is not None and any(eventlet.is_monkey_patched(name) for name in ("thread", "socket", "select")):
+        return "eventlet has replaced threads or sockets"
+    return ""
+
+
+# -- tqdm's monitor ----------------------------------------------------------------------------------------------------
+
+
+# A thread that a bar starts, and that outlives it, would forbid forking from then on. All it does is to draw bars that
+# are updated rarely: it is ended before a fork, as tqdm itself ends it, and the next bar starts another one.
+
+
+def monitors() -> frozenset[threading.Thread]:
+    """Return the monitors that are alive."""
+    kind: Any = getattr(loaded("tqdm._monitor"), "TMonitor", None)
+    if kind is None:
+        return frozenset()
+    return frozenset(thread for thread in threading.enumerate() if type(thread) is kind)
+
+
+def end_monitors() -> None:
+    """End them."""
+    for thread in monitors():
+        monitor: Any = thread
+        monitor.was_killed.set()
+        monitor.join(bounds.THREADS_END_S)
+
+
+_worker.BEFORE_FORK.append(end_monitors)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _files, _output, _pickles, _ship, _worker
-from amorsize._backend._outcome import overran
-from amorsize._backend._work import Done, run_quantum, send_by
+from amorsize._backend._carrier import Done, run_quantum, send_by
+from amorsize._backend._job import overran
 
 if TYPE_CHECKING or sys.platform != "win32":
     import fcntl
@@ -30,9 +30,9 @@ if TYPE_CHECKING or sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from amorsize._backend._carrier import Work
     from amorsize._backend._job import Job
     from amorsize._backend._ship import Parcel
-    from amorsize._backend._work import Work
 
 clock = time.perf_counter
 

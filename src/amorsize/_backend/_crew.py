@@ -1,109 +1,88 @@
 """
-The workers of one map on this machine: what is kept of each, how they are watched, and how they are started and ended.
+The workers of one map or stream: how they are watched, how they are started and ended, and what becomes of lost ones.
 
-Team (_team) holds :class:`Workers` and is given a :class:`Crew`, which starts and ends them: forked ones (_fork), or
-those of the fork server (_server_crew). A descriptor is watched from the start of its worker to :meth:`Workers.remove`;
+A :class:`Crew` starts and ends them: forked ones (_fork), or those of the fork server (_server_crew). Team (_team) and
+TaskPool (_pool) hold :class:`Workers`. A descriptor is watched from the start of its worker to :meth:`Workers.remove`;
 the number of a closed one may come again with the next worker, so what one poll tells of a worker that is gone by its
 turn is passed over.
+
+:class:`Losses` is what a team does about workers that die, hang, or cannot be had. An item is started at most once,
+unless ``retries`` allows more: what a dead worker had taken but not begun is read off the board and handed out again;
+what it was at fails, or runs again last of all and alone. A worker that has overrun its time is stopped and its results
+are read before the board is, so that no item that was done fails.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import select
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._voice import Voice
+from amorsize._backend._channels import Worker
+from amorsize._backend._job import describe_exit, died_idle, overran
+from amorsize._backend._worker import MISSING
+from amorsize._outside import pass_on
+from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
     raise ImportError(message)
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
+    import mmap
+    from collections.abc import Iterator, Sequence
 
-    from amorsize._backend._handout import Handout
-    from amorsize._backend._job import Job
-    from amorsize._backend._outcome import Outcome
-    from amorsize._backend._slots import Slots
+    from amorsize._backend._channels import Handout, Inbox, TaskSeat
+    from amorsize._backend._job import Job, Outcome
+    from amorsize._backend._local_worker import Slots
 
-
-@dataclass(eq=False, repr=False, match_args=False)
-class Worker:
-    """
-    A worker of the team.
-
-    Attributes:
-        slot: Its place on the board.
-        pid: Its process, 0 while that is not known yet.
-        results_fd: Where its results are read.
-        pid_fd: Becomes readable when it ends; -1 where there is none.
-        conn: What else it may have to say, None for a fork.
-        seat: What its crew keeps of it.
-        buffer: What has been read of messages that are not complete yet.
-        has_ended: Whether its process has been waited for.
-        voice: What its items have said and does not appear yet.
-    """
-
-    slot: int
-    pid: int
-    results_fd: int
-    pid_fd: int = -1
-    conn: socket.socket | None = None
-    seat: Any = None
-    buffer: bytearray = field(default_factory=bytearray)
-    has_ended: bool = False
-    voice: Voice = field(default_factory=Voice)
-
-    def fds(self) -> list[int]:
-        """Return the descriptors to wait for."""
-        conn_fd = -1 if self.conn is None else self.conn.fileno()
-        return [fd for fd in (self.results_fd, self.pid_fd, conn_fd) if fd >= 0]
+W = TypeVar("W", bound=Worker)
 
 
-class Workers:
+class Workers(Generic[W]):
     """The workers of a team, in the order of their start, and what they are waited for with."""
 
     def __init__(self) -> None:
-        self._by_fd: dict[int, Worker] = {}
+        self._by_fd: dict[int, W] = {}
         self._poll = select.poll()
 
-    def __iter__(self) -> Iterator[Worker]:
+    def __iter__(self) -> Iterator[W]:
         return iter(list(self._by_fd.values()))
 
     def __len__(self) -> int:
         return len(self._by_fd)
 
-    def __contains__(self, worker: Worker) -> bool:
+    def __contains__(self, worker: W) -> bool:
         return self._by_fd.get(worker.results_fd) is worker
 
-    def add(self, worker: Worker) -> None:
+    def add(self, worker: W) -> None:
         """Wait for a worker too."""
         self._by_fd[worker.results_fd] = worker
         for fd in worker.fds():
             self.watch(fd)
 
-    def watch(self, fd: int) -> None:
+    def watch(self, fd: int, events: int = select.POLLIN) -> None:
         """Wait for one more descriptor of a worker."""
-        self._poll.register(fd, select.POLLIN)
+        self._poll.register(fd, events)
 
-    def remove(self, worker: Worker) -> None:
+    def ignore(self, fd: int) -> None:
+        """Wait for a descriptor no more."""
+        with contextlib.suppress(KeyError, OSError):
+            self._poll.unregister(fd)
+
+    def remove(self, worker: W) -> None:
         """Wait for a worker no more, and let appear what it has said."""
         del self._by_fd[worker.results_fd]
         with contextlib.suppress(Exception):  # what the caller's streams raise must not keep descriptors open
             worker.voice.end()
         for fd in worker.fds():
-            with contextlib.suppress(KeyError, OSError):
-                self._poll.unregister(fd)
+            self.ignore(fd)
 
-    def poll(self, timeout_s: float) -> Iterator[tuple[Worker, int]]:
+    def poll(self, timeout_s: float) -> Iterator[tuple[W, int]]:
         """Wait at most *timeout_s* for something to read; yields the workers and the descriptors that have it."""
         ready = self._poll.poll(timeout_s * 1000)
         if not ready:  # so it is after most items that the caller computes
@@ -124,41 +103,35 @@ class Workers:
 
 
 class CrewedTeam(Protocol):
-    """What a crew may ask of its team: see :class:`~amorsize._backend._team.Team`."""
+    """What is asked of a team by its crew, and about its losses: see :class:`~amorsize._backend._team.Team`."""
 
-    @property
-    def job(self) -> Job:
-        """The run."""
+    job: Job
+    crew: Crew
+    parent: int
+    n_slots: int
+    workers: Workers[Worker]
+    slots: Slots
+    handout: Handout
+    inbox: Inbox
+    outcome: Outcome
+    limit: int
+    block: int
+
+    def is_done(self) -> bool:
+        """Tell whether everything that is wanted is known."""
         ...
 
-    @property
-    def n_slots(self) -> int:
-        """The workers that it needs."""
-        ...
+    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        """Take in the results of neighbours."""
 
-    @property
-    def parent(self) -> int:
-        """The process of the caller."""
-        ...
+    def wait(self, timeout_s: float) -> None:
+        """Take in what workers have sent."""
 
-    @property
-    def outcome(self) -> Outcome:
-        """What has come home."""
-        ...
+    def start_one(self, slot: int) -> None:
+        """Start a worker; raises OSError where the system refuses one."""
 
-    @property
-    def workers(self) -> Workers:
-        """The workers there are."""
-        ...
-
-    @property
-    def slots(self) -> Slots:
-        """The board."""
-        ...
-
-    @property
-    def handout(self) -> Handout:
-        """The pipe of ranges."""
+    def end(self, worker: Worker) -> int | None:
+        """Wait for the end of a worker that dies, and be done with it; returns its wait status."""
         ...
 
     def go_alone(self, why: str) -> None:
@@ -187,11 +160,15 @@ class Crew(Protocol):
         """Start a worker; raises OSError where the system refuses one."""
         ...
 
+    def start_tasks(self, pool: Any, slot: int, tasks: tuple[int, int], results: tuple[int, int]) -> TaskSeat:
+        """Start a worker of a stream with these pipes; raises OSError where the system refuses one."""
+        ...
+
     def pack(self, start: int, stop: int) -> bool:
         """Make items readable for workers; returns whether they can be sent."""
         ...
 
-    def hear(self, team: CrewedTeam, worker: Worker, /) -> bool:
+    def hear(self, team: Any, worker: Any, /) -> bool:
         """Take what a worker says beside its results; returns whether it is still there."""
         ...
 
@@ -199,14 +176,14 @@ class Crew(Protocol):
         """Return the memory in which the buffers of a worker's next results came."""
         ...
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: Any) -> None:
         """End a worker at once."""
 
-    def reap(self, worker: Worker) -> int | None:
+    def reap(self, worker: Any) -> int | None:
         """Wait for the end of a worker; returns its wait status, None if nobody knows it."""
         ...
 
-    def dismiss(self, worker: Worker) -> None:
+    def dismiss(self, worker: Any) -> None:
         """Be done with a worker that has ended, or has been told that the map is over."""
 
     def abandon(self) -> None:
@@ -229,3 +206,170 @@ def result_pipe(n_slots: int) -> tuple[int, int]:
         share = bounds.PIPES_BYTES // max(1, n_slots)
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, max(bounds.LEAST_PIPE_BYTES, min(bounds.PIPE_BYTES, share)))
     return read, write
+
+
+# -- those that die, hang, or cannot be had ---------------------------------------------------------------------------
+
+
+class Losses:
+    """The losses of a team, which comes with each call: if it were held, its results would live until a collection."""
+
+    def __init__(self) -> None:
+        self._idle_deaths = 0
+
+    def start_last(self, team: CrewedTeam) -> None:
+        """Start a worker where there is none left."""
+        try:
+            team.start_one(0)
+        except OSError as error:
+            pass_on(error)
+            self.go_alone(team, f"workers cannot be started: {error}")
+
+    def go_alone(self, team: CrewedTeam, why: str) -> None:
+        """Let the caller do all that is left, where workers cannot; where it must not, that fails."""
+        if team.handout.is_alone:
+            return
+        if not team.job.caller_may_compute:
+            self._give_up(team, WorkerDied(why, {}, (), why))
+            return
+        team.handout.tell(f"items run in this process: {why}")
+        team.handout.is_alone = True
+
+    def is_stalled(self, team: CrewedTeam) -> bool:
+        """Tell whether nobody has work although some is missing: it was lost with a worker killed while taking it."""
+        if not self._is_idle(team):
+            return False
+        team.wait(0)  # what has been done is on its way, and a death may be
+        return self._is_idle(team)
+
+    def _is_idle(self, team: CrewedTeam) -> bool:
+        """Tell whether work is missing that neither waits nor is with a worker; asked only after a death."""
+        if not team.outcome.deaths or team.is_done() or team.handout.n_posted() or team.handout.mine:
+            return False
+        return all(team.slots.is_idle(w.slot) for w in team.workers)
+
+    def repost_missing(self, team: CrewedTeam) -> None:
+        """Hand out again what was lost; last of all, alone, what workers died of."""
+        lost = set(team.outcome.suspects)
+        missing = [i for i in range(team.limit) if team.outcome.results[i] is MISSING and i not in lost]
+        team.handout.backlog += [(i, i + 1) for i in reversed(missing)]
+        team.handout.post_backlog()
+        if not missing and lost:
+            self._settle_suspects(team)
+
+    def let_go(self, team: CrewedTeam, worker: Worker) -> None:
+        """Take note that a worker has closed its pipe: it is dead, unless it says that it cannot do this job."""
+        if team.crew.hear(team, worker) and team.handout.is_alone:
+            team.workers.remove(worker)
+            team.crew.dismiss(worker)
+        else:
+            self.bury(team, worker)
+
+    def bury(self, team: CrewedTeam, worker: Worker) -> None:
+        """Take note of a dead worker: what it was at, what it had not begun."""
+        low, high, stop = team.slots.bounds(worker.slot)
+        busy = team.slots.is_busy(worker.slot)
+        status = team.end(worker)
+        if team.is_done():
+            return
+        team.outcome.deaths += 1
+        in_flight = [i for i in range(low, high) if team.outcome.results[i] is MISSING] if busy else []
+        if busy and stop > high:
+            team.handout.backlog.append((high, stop))
+        self._blame(team, in_flight, describe_exit(status))
+        if status is not None:  # else it went down with all the others
+            self._idle_deaths = 0 if stop else self._idle_deaths + 1
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS:
+            self._give_up(team, died_idle(describe_exit(status)))
+        if not team.is_done():
+            self._replace(team, worker.slot)
+
+    def _replace(self, team: CrewedTeam, slot: int) -> None:
+        try:
+            team.start_one(slot)
+        except OSError as error:  # no more processes to be had: the others go on
+            pass_on(error)
+        team.handout.post_backlog()
+
+    def _blame(self, team: CrewedTeam, in_flight: list[int], cause: str) -> None:
+        """Decide what becomes of items whose worker died."""
+        job, outcome = team.job, team.outcome
+        names = tuple(job.base + i for i in in_flight)
+        message = f"a worker died ({cause}) while it was at {_name_items(names)}"
+        error = WorkerDied(message, {}, names, cause)
+        outcome.died = outcome.died or (error if in_flight else None)
+        again = [i for i in in_flight if outcome.attempts.get(i, 0) < job.retries]
+        for i in again:
+            outcome.attempts[i] = outcome.attempts.get(i, 0) + 1
+        outcome.suspects += again
+        for i in in_flight:
+            if i not in again:
+                team.accept(i, [error], [(0, error)])
+        if again and outcome.died is error:
+            outcome.died = None
+
+    def _give_up(self, team: CrewedTeam, error: WorkerDied) -> None:
+        """Fail what is left: workers end before they take anything, or cannot be had."""
+        team.outcome.died = team.outcome.died or error
+        for i in range(team.limit):
+            if i < team.limit and team.outcome.results[i] is MISSING:
+                team.accept(i, [error], [(0, error)])
+
+    def _settle_suspects(self, team: CrewedTeam) -> None:
+        """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
+        suspects, team.outcome.suspects = sorted(set(team.outcome.suspects)), []
+        for worker in list(team.workers)[1:]:
+            team.crew.kill(worker)
+            team.end(worker)
+        if not team.workers:
+            self.start_last(team)
+        team.block = 1
+        for i in suspects:
+            if team.outcome.results[i] is not MISSING:
+                continue
+            team.handout.post_some([(i, i + 1)])
+            while team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
+                team.wait(bounds.HOUSEKEEPING_S)
+                if team.job.timeout is not None:
+                    self.end_overrun(team)
+                if not team.workers:
+                    self.start_last(team)
+                if self.is_stalled(team) and team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
+                    team.handout.post_some([(i, i + 1)])
+
+    def next_deadline_s(self, team: CrewedTeam) -> float:
+        """Return the seconds until the first item that is running has had its time."""
+        limit = team.job.timeout or 0.0
+        busy = [worker.slot for worker in team.workers if team.slots.is_busy(worker.slot)]
+        waits = [limit - team.slots.elapsed_s(slot) for slot in busy]
+        return max(0.001, min([bounds.HOUSEKEEPING_S, *waits]))
+
+    def end_overrun(self, team: CrewedTeam) -> None:
+        """Kill workers whose item takes longer than ``timeout``; the item fails, its worker is replaced."""
+        limit = team.job.timeout or 0.0
+        for worker in team.workers:
+            is_busy = team.slots.is_busy(worker.slot)
+            low, high, _ = team.slots.bounds(worker.slot)
+            if not (is_busy and low < high) or team.slots.elapsed_s(worker.slot) < limit:
+                continue
+            team.crew.kill(worker)
+            team.crew.reap(worker)
+            team.inbox.drain(worker, team.accept)
+            low, high, stop = team.slots.bounds(worker.slot)
+            team.end(worker)
+            if stop > high:
+                team.handout.backlog.append((high, stop))
+            for i in range(low, high):
+                if team.outcome.results[i] is MISSING:
+                    error = overran(team.job.base + i, limit)
+                    team.accept(i, [error], [(0, error)])
+            if not team.is_done():
+                self._replace(team, worker.slot)
+
+
+def _name_items(indices: tuple[int, ...]) -> str:
+    if not indices:
+        return "no item"
+    if len(indices) == 1:
+        return f"item {indices[0]}"
+    return f"items {indices[0]} to {indices[-1]}"

@@ -7,16 +7,14 @@ import errno
 import mmap
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _blas, _output, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._crew import Worker, result_pipe
-from amorsize._backend._home import PipeHome
-from amorsize._backend._pool import TaskPool, TaskSeat
-from amorsize._backend._ranges import RangeWorker
-from amorsize._backend._tasks import TaskWorker
+from amorsize._backend._channels import TaskSeat, Worker
+from amorsize._backend._crew import result_pipe
+from amorsize._backend._local_worker import PipeHome, RangeJob, RangeWorker, TaskWorker
+from amorsize._backend._pool import TaskPool
 from amorsize._backend._team import Team
 
 if sys.platform != "linux":
@@ -65,10 +63,11 @@ class Forks:
         others = [fd for other in team.workers for fd in other.fds()]
 
         def work() -> None:
-            job = replace(team.job, call=_worker.prepared(team.job.call, team.job.initialize))
-            home = PipeHome(write, job.base)
+            home, job = PipeHome(write, team.job.base), team.job
             _output.listen(home.words, f"amorsize-{slot + 1}")
-            RangeWorker(job, slot, team.slots.board, (team.handout.task_r, team.handout.task_w), home).serve()
+            call = _worker.prepared(job.call, job.initialize)
+            ranges = RangeJob(call, job.items, job.base, job.item_s, job.batch_size, job.keep_going, job.timeout)
+            RangeWorker(ranges, slot, team.slots.board, (team.handout.task_r, team.handout.task_w), home).serve()
 
         self._be(team.parent, [read, *others], work)
 
@@ -103,11 +102,11 @@ class Forks:
             self._task_child(pool, slot, tasks, results)
         os.close(tasks[0])
         os.close(results[1])
-        return TaskSeat(slot, pid, tasks[1], results[0], process.pidfd(pid))
+        return TaskSeat(slot, pid, results[0], process.pidfd(pid), tasks_fd=tasks[1])
 
     def _task_child(self, pool: TaskPool, slot: int, tasks: tuple[int, int], results: tuple[int, int]) -> None:
         """Be a worker of a stream; never returns."""
-        others = [fd for other in pool.workers.values() for fd in (*other.fds(), other.tasks_fd)]
+        others = [fd for other in pool.workers for fd in {*other.fds(), other.tasks_fd}]
 
         def work() -> None:
             worker = TaskWorker(slot, pool.board, results[1], keep_going=pool.job.keep_going)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
+from amorsize._backend._carrier import Unsendable
 from amorsize._backend._weights import Weights, kind_of, shared, weigh
-from amorsize._backend._work import Unsendable
 from amorsize._records import THREADS, Profile
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _loky_inside
 from amorsize._backend._blas import THREAD_VARIABLES
-from amorsize._backend._obstacles import is_ending
 from amorsize._backend._worker import NoWorkersError, end_with, no_interrupt
-from amorsize._modules import loaded
+from amorsize._modules import is_ending, loaded
 from amorsize._outside import pass_on, signals_held, suppressed
 
 if TYPE_CHECKING:

@@ -8,29 +8,37 @@ workers, and loads cloudpickle only where plain pickle does not do.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
 import io
+import linecache
+import os
 import pickle
+import sys
 import types
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from amorsize import _outside
-from amorsize._backend import _places, _reduce, _unfound
+from amorsize._backend import _unfound
 from amorsize._modules import loaded
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from types import CodeType
 
-def dumps_by_value(value: Any) -> bytes:
+
+def dumps_by_value(value: Any, stays: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     """
-    Pickle with cloudpickle.
+    Pickle with cloudpickle; *stays* says of each buffer whether it stays in the pickle, None that all do.
 
     Functions without a name of their own, classes of ``__main__``, and what belongs to modules that a worker would not
     find go by value.
     """
     buffer = io.BytesIO()
     with _unfound.by_value(cloudpickle()):
-        pickler()(buffer, protocol=5).dump(value)
+        pickler()(buffer, protocol=5, buffer_callback=stays).dump(value)
     return buffer.getvalue()
 
 
@@ -63,8 +71,8 @@ def pickler() -> Any:
             if type(obj) is types.CodeType:
                 name = obj.co_filename
                 if name not in self._lines:
-                    self._lines[name] = _places.lines_of(obj)
-                return _places.placed, (*self.dispatch_table[types.CodeType](obj)[:2], name, self._lines[name])
+                    self._lines[name] = lines_of(obj)
+                return placed, (*self.dispatch_table[types.CodeType](obj)[:2], name, self._lines[name])
             if (place := _common_generator(obj)) is not None:
                 return _own_generator, place
             if type(obj) is memoryview:  # of which cloudpickle makes bytes
@@ -75,7 +83,7 @@ def pickler() -> Any:
             how = super().reducer_override(obj)
             if how is not NotImplemented or isinstance(obj, type) or type(obj) in self.dispatch_table:
                 return how
-            return _reduce.reduced(obj, cloudpickle().list_registry_pickle_by_value())
+            return reduced(obj, cloudpickle().list_registry_pickle_by_value())
 
     return Pickler
 
@@ -104,6 +112,34 @@ def dumps(value: Any) -> bytes:
         _outside.pass_on(error)
         return dumps_by_value(value)
     return dumps_by_value(value) if is_only_here(data) else data
+
+
+def dumps_apart(value: Any, least_bytes: int | None, *, is_known: bool = False) -> tuple[bytes, list[memoryview]]:
+    """
+    Pickle as :func:`dumps` does, with buffers of *least_bytes* or more apart; None leaves all in the pickle.
+
+    What *is_known* to be found where the pickle is opened, as by a worker's caller, goes by name whatever its module.
+    """
+    buffers: list[memoryview] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes >= (least_bytes or 0):
+            buffers.append(raw)
+        return raw.nbytes < (least_bytes or 0)
+
+    callback = None if least_bytes is None else stays
+    try:
+        data = pickle.dumps(value, protocol=5, buffer_callback=callback)
+        if is_known or not is_only_here(data):
+            return data, buffers
+    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
+        _outside.pass_on(error)
+    buffers.clear()
+    return dumps_by_value(value, callback), buffers
 
 
 def _view(data: bytes | bytearray, code: str, shape: tuple[int, ...]) -> memoryview:
@@ -163,3 +199,212 @@ def _error_classes() -> set[type[BaseException]]:
         found |= kinds
         todo += kinds
     return found
+
+
+# -- where code was written --------------------------------------------------------------------------------------------
+
+
+def lines_of(code: CodeType) -> str:
+    """Return the text of a file that is in this process's memory only; empty where a worker can read it, or no one."""
+    if os.path.exists(code.co_filename):
+        return ""
+    # What was typed into Python's own shell is kept by the code that it made, from 3.14 on.
+    by_code: Callable[[CodeType], list[str]] = getattr(linecache, "_getlines_from_code", lambda _: [])
+    return "".join(linecache.getlines(code.co_filename) or by_code(code))
+
+
+def placed(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str, lines: str) -> CodeType:
+    """Make a code object with the name of its file. Runs in the worker, while a function is unpickled."""
+    # A time of None keeps linecache.checkcache, which every traceback calls, from looking for the file.
+    if lines:
+        linecache.cache[filename] = (len(lines), None, lines.splitlines(keepends=True), filename)
+    return make(*arguments).replace(co_filename=filename)
+
+
+# -- objects of decorators ---------------------------------------------------------------------------------------------
+
+
+_CACHED: Final = type(functools.cache(lambda: None))
+
+
+def reduced(obj: Any, dynamic: Collection[str]) -> Any:
+    """
+    Say how to pickle an object; NotImplemented where its own way will do.
+
+    Args:
+        obj: Neither a class nor a function.
+        dynamic: Names of modules that a worker does not import.
+    """
+    kind: Any = type(obj)
+    if kind.__reduce__ is not object.__reduce__:
+        wraps = isinstance(kind.__reduce__, types.FunctionType) or kind is _CACHED
+        if not wraps or "__wrapped__" not in getattr(obj, "__dict__", ()) or _is_found(obj, dynamic):
+            return NotImplemented
+        if kind is _CACHED:  # which go by name, and so do those of cachetools
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        is_name = isinstance(obj.__reduce__(), str)
+        return (copyreg.__newobj__, (kind,), vars(obj), None, None, _set_state) if is_name else NotImplemented  # type: ignore[attr-defined]
+    if (kind.__module__, kind.__name__) == ("pydantic._internal._namespace_utils", "NsResolver"):
+        return kind, ()  # it holds all globals of the module, and is of no use once validate_call's validator is made
+    # Without a state yet, many a __getattr__ that is asked for __setstate__ calls itself for ever (one of pydantic's).
+    if (
+        not hasattr(kind, "__getattr__")
+        or hasattr(kind, "__setstate__")
+        or kind.__reduce_ex__ is not object.__reduce_ex__
+    ):
+        return NotImplemented
+    how = obj.__reduce_ex__(2)
+    return (*how, *[None] * (5 - len(how)), _set_state)
+
+
+def _is_found(obj: Any, dynamic: Collection[str]) -> bool:
+    """Tell whether a worker finds an object by its name."""
+    module = sys.modules.get(obj.__module__)
+    if module is None or obj.__module__ in {"__main__", *dynamic}:
+        return False
+    value: Any = module
+    for part in obj.__qualname__.split("."):
+        value = getattr(value, part, None)
+    return value is obj
+
+
+def _cached(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(func)
+
+
+def _set_state(obj: Any, state: Any) -> None:
+    """Do what unpickling does, without asking the object."""
+    held, slots = state if isinstance(state, tuple) else (state, None)
+    for name, value in {**(held or {}), **(slots or {})}.items():
+        object.__setattr__(obj, name, value)
+
+
+# -- opening what does not open ----------------------------------------------------------------------------------------
+
+
+class _Unopened:
+    """Stands for an object that could not be made; whatever is to be put into it is dropped."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def _drop(self, *_: Any) -> None:
+        pass
+
+    append = extend = add = update = __setitem__ = _drop
+
+
+def _made(make: Any, arguments: Any, keywords: Any = None) -> Any:
+    if isinstance(make, _Unopened):
+        return make
+    try:
+        return make(*arguments, **(keywords or {}))
+    except Exception as error:  # noqa: BLE001 - objects raise anything when they are made
+        return _Unopened(error)
+
+
+def _new(kind: Any, arguments: Any, keywords: Any = None) -> Any:
+    return kind if isinstance(kind, _Unopened) else _made(kind.__new__, (kind, *arguments), keywords)
+
+
+# The one in Python: the documented one cannot be told what to do after a failure.
+_Unpickler: Any = vars(pickle)["_Unpickler"]
+
+
+def _filling(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """
+    Return an instruction that goes on where an object cannot be filled, as where a key's ``__hash__`` fails.
+
+    All of them take what they fill it with off the stack first. The object stays: others may hold it already.
+    """
+
+    def fill(self: _Careful) -> None:
+        try:
+            load(self)
+        except Exception as error:  # noqa: BLE001 - objects raise anything when they are filled
+            self.broken[id(self.stack[-1])] = self.stack[-1], error
+
+    return fill
+
+
+class _Careful(_Unpickler):  # type: ignore[misc]  # no stub knows it
+    """
+    An unpickler that goes on where an object cannot be made or filled.
+
+    Attributes:
+        broken: Objects that could not be filled and why, by their identity.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Unpickler.dispatch)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.broken: dict[int, tuple[Any, BaseException]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except Exception as error:  # noqa: BLE001 - modules raise anything when they are imported
+            return _Unopened(error)
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], arguments)
+
+    def _newobj(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _new(self.stack[-1], arguments)
+
+    def _newobj_ex(self) -> None:
+        keywords, arguments = self.stack.pop(), self.stack.pop()
+        self.stack[-1] = _new(self.stack[-1], arguments, keywords)
+
+    def _frozenset(self) -> None:
+        parts = self.pop_mark()  # before the stack is asked for: it is another one afterwards
+        self.append(_made(frozenset, (parts,)))
+
+    def _build(self) -> None:
+        if isinstance(self.stack[-2], _Unopened):
+            self.stack.pop()
+        else:
+            self.load_build()
+
+    dispatch[pickle.REDUCE[0]] = _reduce
+    dispatch[pickle.NEWOBJ[0]] = _newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = _newobj_ex
+    dispatch[pickle.FROZENSET[0]] = _frozenset
+    dispatch[pickle.BUILD[0]] = _filling(_build)
+    for _code in (pickle.ADDITEMS, pickle.SETITEM, pickle.SETITEMS, pickle.APPEND, pickle.APPENDS):
+        dispatch[_code[0]] = _filling(dispatch[_code[0]])
+
+
+def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callable[[Any], BaseException | None]]:
+    """
+    Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could.
+
+    Args:
+        data: The pickle.
+        buffers: Its buffers.
+        pickler: A class that pickles whatever may be in it: to look into a part is to pickle it.
+    """
+
+    class Finder(pickler):  # type: ignore[misc]  # given at run time
+        error: BaseException | None = None
+
+        def persistent_id(self, obj: Any) -> Any:
+            error = obj.error if isinstance(obj, _Unopened) else broken.get(id(obj), (obj, None))[1]
+            self.error = self.error or error
+            return None if error is None else 0
+
+    unpickler = _Careful(io.BytesIO(data), buffers=buffers)
+    whole, broken = unpickler.load(), unpickler.broken
+
+    def trouble(part: Any) -> BaseException | None:
+        finder = Finder(io.BytesIO(), protocol=5)
+        try:
+            finder.dump(part)
+        except Exception as error:  # noqa: BLE001 - what does not pickle again was not looked at to its end
+            return finder.error or error
+        return finder.error
+
+    return whole, trouble

@@ -13,21 +13,20 @@ that is writing a large result and a caller that is writing large items cannot w
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import pickle
 import select
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
+from amorsize._backend import _pickles, _worker
 from amorsize._backend import _process as process
-from amorsize._backend import _worker
-from amorsize._backend._outcome import describe_exit, overran
-from amorsize._backend._tasks import (
+from amorsize._backend._carrier import Answer, Done, Work, send_by
+from amorsize._backend._crew import Workers
+from amorsize._backend._job import describe_exit, overran
+from amorsize._backend._local_worker import (
     N_BEGUN,
     NO_MORE,
     SAID_TASK,
@@ -36,12 +35,9 @@ from amorsize._backend._tasks import (
     TASK_NUMBER,
     TASK_SLOT,
     UNOPENED_TASK,
-    dumps_plainly,
 )
-from amorsize._backend._voice import Voice
-from amorsize._backend._work import Answer, Done, Work, send_by
 from amorsize._backend._worker import NoWorkersError
-from amorsize._outside import pass_on, suppressed
+from amorsize._outside import pass_on
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
@@ -49,98 +45,17 @@ if sys.platform != "linux":
     raise ImportError(message)
 
 if TYPE_CHECKING:
+    from amorsize._backend._channels import TaskSeat
+    from amorsize._backend._crew import Crew
     from amorsize._backend._job import Job
 
-
 clock = time.perf_counter
-
-
-@dataclass(eq=False, repr=False, match_args=False)
-class TaskSeat:
-    """
-    One worker of a stream.
-
-    Attributes:
-        slot: Its place on the board.
-        pid: Its process, 0 while that is not known yet.
-        tasks_fd: Where its tasks are written.
-        results_fd: Where its results are read.
-        pid_fd: Becomes readable when it ends; -1 where there is none.
-        conn: What else it may have to say, None for a fork.
-        seat: What its crew keeps of it.
-    """
-
-    slot: int
-    pid: int
-    tasks_fd: int
-    results_fd: int
-    pid_fd: int = -1
-    conn: Any = None
-    seat: Any = None
-    has_ended: bool = False
-    unsent: deque[memoryview] = field(default_factory=deque)
-    buffer: bytearray = field(default_factory=bytearray)
-    numbers: deque[int] = field(default_factory=deque)
-    voice: Voice = field(default_factory=Voice)
-
-    def fds(self) -> list[int]:
-        """Return the descriptors to wait for."""
-        conn_fd = -1 if self.conn is None else self.conn.fileno()
-        return [fd for fd in (self.results_fd, self.pid_fd, conn_fd) if fd >= 0]
-
-    def write(self) -> bool:
-        """
-        Write what the pipe of tasks takes now; returns whether that was all.
-
-        Raises:
-            BrokenPipeError: If the worker is gone.
-        """
-        while self.unsent:
-            try:
-                written = os.write(self.tasks_fd, self.unsent[0])
-            except BlockingIOError:
-                return False
-            rest = self.unsent[0][written:]
-            if rest:
-                self.unsent[0] = rest
-            else:
-                self.unsent.popleft()
-        return True
-
-
-class TaskCrew(Protocol):
-    """How the workers of a stream are started and ended."""
-
-    def board(self, n_bytes: int) -> mmap.mmap:
-        """Return memory that is shared with the workers."""
-        ...
-
-    def start_tasks(self, pool: TaskPool, slot: int, tasks: tuple[int, int], results: tuple[int, int]) -> TaskSeat:
-        """Start a worker with these pipes and close its ends of them; raises OSError where the system refuses one."""
-        ...
-
-    def hear(self, pool: Any, worker: Any, /) -> bool:
-        """Take what a worker says beside its results; returns whether it is still there."""
-        ...
-
-    def kill(self, worker: Any) -> None:
-        """End a worker at once."""
-
-    def reap(self, worker: Any) -> int | None:
-        """Wait for the end of a worker; returns its wait status, None if nobody knows it."""
-        ...
-
-    def dismiss(self, worker: Any) -> None:
-        """Be done with a worker that has ended, or has been told that the stream is over."""
-
-    def close(self) -> None:
-        """Give back what belongs to the stream."""
 
 
 class TaskPool:
     """A carrier with workers of its own; made for one stream, closed with it."""
 
-    def __init__(self, job: Job, crew: TaskCrew, name: str) -> None:
+    def __init__(self, job: Job, crew: Crew, name: str) -> None:
         self.job = job
         self.name = name
         self.crew = crew
@@ -151,15 +66,12 @@ class TaskPool:
         self._board_map = crew.board(n_bytes)
         with memoryview(self._board_map) as whole:
             self.board = whole[:n_bytes].cast("q")
-        self._poll = select.poll()
-        self.workers: dict[int, TaskSeat] = {}
+        self.workers: Workers[TaskSeat] = Workers()
         self._tasks: dict[int, Work] = {}
         self._answers: list[Answer] = []
         self.start_each_s = 0.0
         begin = clock()
-        for stream in (sys.stdout, sys.stderr):
-            with suppressed():  # closed or odd streams are the user's business
-                stream.flush()
+        process.flush_streams()
         try:
             for slot in range(job.n_jobs):
                 self._start(slot)
@@ -170,7 +82,7 @@ class TaskPool:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _start(self, slot: int) -> TaskSeat:
+    def _start(self, slot: int) -> None:
         with process.undisturbed():
             made = list(os.pipe())
             try:
@@ -183,14 +95,7 @@ class TaskPool:
                 raise
             os.set_blocking(worker.tasks_fd, False)
             os.set_blocking(worker.results_fd, False)
-            self.workers[worker.results_fd] = worker
-            for fd in worker.fds():
-                self._poll.register(fd, select.POLLIN)
-        return worker
-
-    def watch(self, fd: int) -> None:
-        """Wait for one more descriptor of a worker."""
-        self._poll.register(fd, select.POLLIN)
+            self.workers.add(worker)
 
     def go_alone(self, why: str) -> None:
         """Let the caller do what workers cannot."""
@@ -201,7 +106,7 @@ class TaskPool:
     def _refuse(self, number: int) -> None:
         self._tasks.pop(number, None)
         self._answers.append(Answer(number, None, NoWorkersError(self._refused)))
-        for worker in self.workers.values():
+        for worker in self.workers:
             with contextlib.suppress(ValueError):
                 worker.numbers.remove(number)
 
@@ -215,7 +120,7 @@ class TaskPool:
             if os.getpid() != self.parent:
                 self._abandon()
                 return
-            for worker in list(self.workers.values()):
+            for worker in self.workers:
                 if kill or worker.numbers or not _dismiss(worker.tasks_fd):
                     self.crew.kill(worker)
                     self._end(worker)
@@ -227,19 +132,13 @@ class TaskPool:
                 self.crew.close()
 
     def _abandon(self) -> None:
-        for worker in self.workers.values():
-            for fd in (worker.tasks_fd, worker.results_fd, worker.pid_fd):
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        self.workers.clear()
+        for fd in [*(worker.tasks_fd for worker in self.workers), *self.workers.forget()]:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _forget(self, worker: TaskSeat) -> None:
-        del self.workers[worker.results_fd]
-        with contextlib.suppress(Exception):  # what the caller's streams raise must not keep descriptors open
-            worker.voice.end()
-        for fd in (*worker.fds(), worker.tasks_fd):
-            with contextlib.suppress(KeyError, OSError):
-                self._poll.unregister(fd)
+        self.workers.remove(worker)
+        worker.unsent.clear()
         os.close(worker.tasks_fd)
         self.crew.dismiss(worker)
 
@@ -255,7 +154,7 @@ class TaskPool:
     def task(self, job: Job, work: Work) -> Any:
         """Pickle the items."""
         del job
-        return work, send_by(dumps_plainly, work.items)
+        return work, send_by(_pickles.dumps, work.items)
 
     def submit(self, number: int, task: Any) -> None:
         """Queue a task for the worker with the fewest."""
@@ -271,7 +170,7 @@ class TaskPool:
         if self._refused or not self.workers:
             self._refuse(number)
             return
-        worker = min(self.workers.values(), key=lambda w: len(w.numbers))
+        worker = min(self.workers, key=lambda w: len(w.numbers))
         worker.numbers.append(number)
         worker.unsent.append(memoryview(message))
         self._flush(worker)
@@ -280,10 +179,9 @@ class TaskPool:
         """Write what the pipe takes now, and the rest when it takes more."""
         with contextlib.suppress(BrokenPipeError):  # its death is announced by its other descriptors
             if not worker.write():
-                self._poll.register(worker.tasks_fd, select.POLLOUT)
+                self.workers.watch(worker.tasks_fd, select.POLLOUT)
                 return
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(worker.tasks_fd)
+            self.workers.ignore(worker.tasks_fd)
 
     def take(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come."""
@@ -291,13 +189,9 @@ class TaskPool:
             timeout_s = 0.0
         if self.job.timeout is not None:
             timeout_s = min(timeout_s, self._next_deadline_s())
-        # See Workers.poll in _crew.py: a replacement reuses the numbers of closed descriptors.
-        owners = {fd: w for w in self.workers.values() for fd in (*w.fds(), w.tasks_fd)}
-        for fd, _ in self._poll.poll(timeout_s * 1000):
-            worker = owners.get(fd)
-            if worker is not None and self.workers.get(worker.results_fd) is worker:
-                self._handle(worker, fd)
-        for worker in self.workers.values():
+        for worker, fd in self.workers.poll(timeout_s):
+            self._handle(worker, fd)
+        for worker in self.workers:
             worker.voice.look()
         if self.job.timeout is not None:
             self._end_overrun()
@@ -313,7 +207,7 @@ class TaskPool:
                 return
             fd = worker.pid_fd  # it has ended, whichever descriptor says so first
         self._receive(worker)
-        if fd == worker.pid_fd and self.workers.get(worker.results_fd) is worker:
+        if fd == worker.pid_fd and worker in self.workers:
             self._bury(worker)
 
     def _receive(self, worker: TaskSeat) -> None:
@@ -381,11 +275,11 @@ class TaskPool:
 
     def _next_deadline_s(self) -> float:
         limit = self.job.timeout or 0.0
-        return max(0.001, min([bounds.HOUSEKEEPING_S, *(limit - self._elapsed_s(w) for w in self.workers.values())]))
+        return max(0.001, min([bounds.HOUSEKEEPING_S, *(limit - self._elapsed_s(w) for w in self.workers)]))
 
     def _end_overrun(self) -> None:
         limit = self.job.timeout or 0.0
-        for worker in list(self.workers.values()):
+        for worker in self.workers:
             if self._elapsed_s(worker) < limit:
                 continue
             self.crew.kill(worker)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _worker
 from amorsize._backend._worker import no_interrupt
-from amorsize._outside import signals_held
+from amorsize._outside import signals_held, suppressed
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -24,7 +24,10 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fork", "kill", "no_interrupt", "pidfd", "prepare", "reap", "report", "settle", "undisturbed", "write_all"]
+__all__ = [
+    "flush_streams", "fork", "kill", "no_interrupt", "pidfd", "prepare", "reap", "report", "settle", "undisturbed",
+    "write_all",
+]  # fmt: skip
 
 # From linux/prctl.h: the signal a process gets when the thread that forked it ends.
 _PR_SET_PDEATHSIG: Final = 1
@@ -35,6 +38,13 @@ def undisturbed() -> Iterator[None]:
     """Let nothing that the program raises come between a fork and the note of its process, or of its end: 20 us."""
     with no_interrupt(), signals_held():
         yield
+
+
+def flush_streams() -> None:
+    """Write out what is buffered, which each fork would write too."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppressed():  # closed or odd streams are the user's business
+            stream.flush()
 
 
 def fork() -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _local, _threads
 from amorsize._backend._blockers import if_used
-from amorsize._backend._callbacks import Callbacks
+from amorsize._backend._carrier import Callbacks
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import NoWorkersError, UnsendableFunctionError, no_interrupt
 from amorsize._outside import pass_on
@@ -22,8 +22,7 @@ from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 # first needed. Threads are started within 2 ms of the first item, which is no time to load what runs them.
 if TYPE_CHECKING:
     from amorsize._backend._chunks import Board
-    from amorsize._backend._job import Job
-    from amorsize._backend._outcome import Outcome
+    from amorsize._backend._job import Job, Outcome
     from amorsize._backend._team import Team
 
 

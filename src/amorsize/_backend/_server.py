@@ -28,8 +28,8 @@ from typing import Final
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _spawn
 from amorsize._backend import _process as process
-from amorsize._backend._home import NUMBER
-from amorsize._backend._outcome import describe_exit
+from amorsize._backend._job import describe_exit
+from amorsize._backend._local_worker import NUMBER
 from amorsize._backend._serving import ENDED, FORK, FREE, HELLO, KILL, LOAD, PAIR, READY
 from amorsize._backend._worker import no_interrupt
 

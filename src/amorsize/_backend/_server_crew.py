@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _server, _serving, _shared_items
-from amorsize._backend._crew import Worker, result_pipe
-from amorsize._backend._home import MEMORY, NUMBER
-from amorsize._backend._pool import TaskPool, TaskSeat
+from amorsize._backend._channels import TaskSeat, Worker
+from amorsize._backend._crew import result_pipe
+from amorsize._backend._local_worker import MEMORY, NUMBER
+from amorsize._backend._pool import TaskPool
 from amorsize._backend._serving import (
     BY_VALUE,
     FREE,
@@ -99,7 +100,7 @@ class ServerCrew:
         seat = self._give(TASKS, slot, [results[1], self._board_fd, tasks[0]])
         os.close(tasks[0])
         os.close(results[1])
-        return TaskSeat(slot, seat.pid, tasks[1], results[0], seat.pid_fd, seat.conn, seat)
+        return TaskSeat(slot, seat.pid, results[0], seat.pid_fd, seat.conn, seat, tasks_fd=tasks[1])
 
     def _give(self, kind: str, slot: int, fds: list[int]) -> Seat:
         if self._message is None:
@@ -164,7 +165,7 @@ class ServerCrew:
             seat.take_in(data)
             worker.pid, worker.pid_fd = seat.pid, seat.pid_fd
             if seat.pid_fd >= 0:
-                team.watch(seat.pid_fd)
+                team.workers.watch(seat.pid_fd)
             return
         if data[:1] == FREE:
             seat.take_in(data)

@@ -27,10 +27,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from amorsize._backend import _blas, _memory, _output, _ranges, _shared_items, _ship, _tasks, _worker
+from amorsize._backend import _blas, _local_worker, _memory, _output, _shared_items, _ship, _worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
-from amorsize._backend._home import NUMBER, PipeHome
+from amorsize._backend._local_worker import NUMBER, PipeHome, RangeJob, RangeWorker
 
 if sys.platform != "linux":
     raise ImportError("the fork server is for Linux; nothing imports it elsewhere")
@@ -86,16 +86,6 @@ class Assignment:
     retries: int
 
 
-class _Job:
-    """An assignment with its function and items at hand."""
-
-    def __init__(self, assignment: Assignment, call: Callable[[Any], Any], items: Any) -> None:
-        self.call, self.items = call, items
-        self.base, self.item_s = assignment.base, assignment.item_s
-        self.batch_size, self.timeout = assignment.batch_size, assignment.timeout
-        self.keep_going = assignment.keep_going
-
-
 class _Inline:
     """All items at once, unpickled when the first of them is wanted."""
 
@@ -112,7 +102,7 @@ class _Inline:
             try:
                 self._items = pickle.loads(self._data)
             except Exception as error:
-                raise _ranges.UnopenedItems from error
+                raise _local_worker.UnopenedItems from error
         return self._items[part]
 
 
@@ -317,12 +307,16 @@ class _Worker:
             runs_again = assignment.retries > 0
             items = _shared_items.MappedItems(rest[0], assignment.n_items, assignment.block, runs_again=runs_again)
         try:
-            _ranges.RangeWorker(_Job(assignment, call, items), slot, board, (fds[2], fds[3]), home).serve()
+            job = RangeJob(
+                call, items, assignment.base, assignment.item_s, assignment.batch_size, assignment.keep_going,
+                assignment.timeout,
+            )  # fmt: skip
+            RangeWorker(job, slot, board, (fds[2], fds[3]), home).serve()
         finally:
-            board[_ranges.SLOT * (slot + 1) + _ranges.STATE] = _ranges.IDLE
+            board[_local_worker.SLOT * (slot + 1) + _local_worker.STATE] = _local_worker.IDLE
 
     def _run_tasks(self, assignment: Assignment, slot: int, board: memoryview, fds: list[int]) -> None:
-        worker = _tasks.TaskWorker(slot, board, fds[0], keep_going=assignment.keep_going)
+        worker = _local_worker.TaskWorker(slot, board, fds[0], keep_going=assignment.keep_going)
         call = self._opened(assignment, worker.words, slot)
         if call is None:
             return

@@ -16,7 +16,6 @@ packed.
 from __future__ import annotations
 
 import functools
-import io
 import mmap
 import os
 import pickle
@@ -28,7 +27,7 @@ from amorsize import _outside
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _pickles, _worker
-from amorsize._backend._ranges import UnopenedItems
+from amorsize._backend._local_worker import UnopenedItems
 
 if sys.platform != "linux":
     message = "this way of running workers is for Linux; nothing imports it elsewhere"
@@ -82,7 +81,7 @@ class PackedItems:
         if isinstance(self._items, range):
             return 8
         try:
-            data, buffers = _dumps(_worker.cut(self._items, 0, 1))
+            data, buffers = _pickles.dumps_apart(_worker.cut(self._items, 0, 1), bounds.BESIDE_BYTES)
         except Exception as error:  # noqa: BLE001 - an item that cannot be pickled is found when its range is posted
             _outside.pass_on(error)
             return bounds.BLOCK_BYTES
@@ -91,7 +90,7 @@ class PackedItems:
     def _whole(self) -> bytes | None:
         """Pickle all items; None where they are too many bytes, or one cannot be pickled."""
         try:
-            data, buffers = _dumps(_worker.cut(self._items, 0, self._n_items))
+            data, buffers = _pickles.dumps_apart(_worker.cut(self._items, 0, self._n_items), bounds.BESIDE_BYTES)
         except Exception as error:  # noqa: BLE001 - as above
             _outside.pass_on(error)
             return None
@@ -109,7 +108,9 @@ class PackedItems:
     def _pack_block(self, block: int) -> bool:
         begin = block * self.block
         try:
-            data, buffers = _dumps(_worker.cut(self._items, begin, min(self._n_items, begin + self.block)))
+            data, buffers = _pickles.dumps_apart(
+                _worker.cut(self._items, begin, min(self._n_items, begin + self.block)), bounds.BESIDE_BYTES
+            )
         except RuntimeError:
             raise  # the input became shorter: not the item's fault
         except Exception as error:  # noqa: BLE001 - objects raise anything when pickled; the caller keeps such items
@@ -183,37 +184,6 @@ class MappedItems:
                 raise UnopenedItems from error
             self._number = block
         return self._opened
-
-
-def _dumps(value: Any) -> tuple[bytes, list[memoryview]]:
-    """
-    Pickle items as :func:`amorsize._backend._pickles.dumps` does, large buffers apart.
-
-    Raises:
-        Exception: What their pickling raises.
-    """
-    buffers: list[memoryview] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not contiguous
-            return True
-        if raw.nbytes >= bounds.BESIDE_BYTES:
-            buffers.append(raw)
-        return raw.nbytes < bounds.BESIDE_BYTES
-
-    try:
-        data = pickle.dumps(value, protocol=5, buffer_callback=is_small)
-    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-        _outside.pass_on(error)
-        data = b"__main__"
-    if b"__main__" in data:
-        buffers.clear()
-        stream = io.BytesIO()
-        _pickles.pickler()(stream, protocol=5, buffer_callback=is_small).dump(value)
-        data = stream.getvalue()
-    return data, buffers
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _local, _runs, _threads
-from amorsize._backend._callbacks import Callbacks, refusing
+from amorsize._backend._carrier import Callbacks, refusing
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._outside import pass_on

@@ -14,9 +14,9 @@ Why ranges in one pipe and not a queue per worker: nothing ever waits behind a l
 to find work, so the caller can compute too. Reading and writing 16 bytes of a pipe is atomic on Linux.
 
 How workers are started and ended, and how items reach them, is a :class:`Crew`'s business: forked ones inherit the
-items (_fork), those of the server find them in shared memory (_server_crew). The worker's side is in _ranges. Of the
-caller's side the pipe of ranges is in _handout, the board in _slots, what comes home in _inbox, deaths and time limits
-in _losses.
+items (_fork), those of the server find them in shared memory (_server_crew). The worker's side and the board are in
+_local_worker. Of the caller's side the pipe of ranges and what comes home are in _channels, deaths and time limits in
+_crew.
 
 Guarantees: an item is started at most once. What a dead worker had taken but not started is on the board, and is
 handed out again; what it was at is named. A worker that loses its caller ends by itself.
@@ -34,15 +34,12 @@ from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
-from amorsize._backend._crew import Workers
-from amorsize._backend._handout import Handout
-from amorsize._backend._inbox import Inbox
-from amorsize._backend._losses import Losses
-from amorsize._backend._outcome import Outcome
-from amorsize._backend._ranges import goes_on
-from amorsize._backend._slots import Slots
+from amorsize._backend._channels import Handout, Inbox
+from amorsize._backend._crew import Losses, Workers
+from amorsize._backend._job import Outcome
+from amorsize._backend._local_worker import Slots, goes_on
 from amorsize._backend._worker import NoWorkersError
-from amorsize._outside import is_outside, pass_on, suppressed
+from amorsize._outside import is_outside, pass_on
 from amorsize._records import Span
 
 if sys.platform != "linux":
@@ -63,7 +60,7 @@ class Team:
 
     def __init__(self, job: Job, crew: Crew) -> None:
         self.crew = crew
-        self.workers = Workers()
+        self.workers: Workers[Worker] = Workers()
         self.parent = os.getpid()
         self.n_slots = _n_workers(job)
         self.job = job
@@ -75,7 +72,7 @@ class Team:
         self._looked_at = clock()
         self.slots = Slots(self.n_slots)
         self.handout = Handout(job, crew, self.n_slots)
-        self.inbox = Inbox(job, crew, self.outcome, self.handout, began=self._looked_at)
+        self.inbox = Inbox(job, crew.buffers, self.outcome, self.handout, began=self._looked_at)
         self._losses = Losses()
 
     # -- setting up and tearing down ---------------------------------------------------------------------------------
@@ -100,9 +97,7 @@ class Team:
     def _fork_all(self) -> None:
         if not self.crew.reuses:
             # What waits in a stream would be in each fork too. In a notebook this waits for another thread: .8 ms.
-            for stream in (sys.stdout, sys.stderr):
-                with suppressed():  # closed or odd streams are the user's business
-                    stream.flush()
+            process.flush_streams()
         for slot in range(self.n_slots):
             try:
                 self.start_one(slot)
@@ -282,10 +277,6 @@ class Team:
                 self._losses.bury(self, worker)
         for worker in self.workers:
             worker.voice.look()
-
-    def watch(self, fd: int) -> None:
-        """Wait for one more descriptor of a worker."""
-        self.workers.watch(fd)
 
     def go_alone(self, why: str) -> None:
         """Let the caller do all that is left, where workers cannot; where it must not, that fails."""

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._callbacks import Callbacks
+from amorsize._backend._carrier import Callbacks, Done, run_quantum
 from amorsize._backend._flow import FlowTeam
-from amorsize._backend._work import Done, run_quantum
 from amorsize._outside import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._backend._job import Job
-    from amorsize._backend._outcome import Outcome
-    from amorsize._backend._work import Work
+    from amorsize._backend._carrier import Work
+    from amorsize._backend._job import Job, Outcome
 
 clock = time.perf_counter
 

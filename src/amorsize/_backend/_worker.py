@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _outside, _trace
-from amorsize._backend import _careful, _pickles
+from amorsize._backend import _pickles
 from amorsize.exceptions import RemoteError, UnpicklableResult
 
 if TYPE_CHECKING or sys.platform != "win32":
@@ -370,7 +370,7 @@ def unpack(
 
 def _unpack_others(data: Any, buffers: Sequence[Any], start: int, failures: list[Failure]) -> tuple[list[Any], Any]:
     """Open what can be opened."""
-    (results, packed), trouble = _careful.opened(data, buffers, _pickles.pickler())
+    (results, packed), trouble = _pickles.opened(data, buffers, _pickles.pickler())
     for position, result in enumerate(results):
         if (cause := trouble(result)) is not None:
             message = f"the result of item {start + position} cannot be unpickled: {type(cause).__name__}: {cause}"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from amorsize import _function, _outside
 from amorsize._backend import _unfound, _worker
+from amorsize._backend._carrier import Done, Work, send_by
 from amorsize._backend._clusters.task import Blob, Parts, Remote, Shipped, Trouble, pickled, run_remote
-from amorsize._backend._work import Done, Work, send_by
 from amorsize._warn import warn
 
 if TYPE_CHECKING:

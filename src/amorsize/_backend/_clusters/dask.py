@@ -9,9 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
+from amorsize._backend._carrier import Done
 from amorsize._backend._clusters.base import Cluster, Lost, Task
 from amorsize._backend._clusters.task import Blob, Parts, Shipped
-from amorsize._backend._work import Done
 from amorsize._backend._worker import NoWorkersError
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
-from amorsize import _outside
 from amorsize._backend import _pickles, _ship, _worker
+from amorsize._backend._carrier import Done, run_quantum
 from amorsize._backend._chunks import alarmed
-from amorsize._backend._work import Done, run_quantum
 from amorsize.exceptions import ItemTimeout
 
 if TYPE_CHECKING:
@@ -181,23 +180,8 @@ def run_remote(shipped: Shipped, remote: Remote) -> Done | Trouble:
 
 def pickled(value: Any) -> tuple[Blob, tuple[Blob, ...]]:
     """Pickle items or results with their large buffers apart, by value what has no name to be found by."""
-    buffers: list[memoryview] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < bounds.APART_BYTES:
-            return True
-        buffers.append(raw)
-        return False
-
-    try:
-        data = pickle.dumps(value, protocol=5, buffer_callback=is_small)
-    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
-        _outside.pass_on(error)
-        return Blob(_pickles.dumps_by_value(value)), ()
-    if _pickles.is_only_here(data):
-        return Blob(_pickles.dumps_by_value(value)), ()
-    return Blob(data), tuple(Blob(buffer) for buffer in buffers)
+    data, buffers = _pickles.dumps_apart(value, bounds.APART_BYTES)
+    return Blob(data), tuple(map(Blob, buffers))
 
 
 def _module_of(error: BaseException, shipped: Shipped) -> str:

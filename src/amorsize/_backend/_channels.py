@@ -1,9 +1,8 @@
 """
-The ranges of one map that nobody has begun: those in the pipe that all workers share, and those that wait for it.
+The caller's ends of what leads to the workers of a map or a stream: each worker's own, the pipe of ranges, the results.
 
-Used by Team, and by Losses for what dead workers had taken. Each position that was handed in is in one place: in the
-pipe, in the backlog, with the caller, or taken; only positions that nobody wants any more are dropped. Neither end of
-the pipe ever blocks. Where items are packed (the fork server's workers), that happens as their range is posted.
+Used by Team (_team) and TaskPool (_pool), and by Losses (_crew) for what dead workers had taken or sent. The workers'
+ends, and the board, are in _local_worker.
 """
 
 from __future__ import annotations
@@ -15,11 +14,23 @@ import os
 import select
 import sys
 import termios
-from typing import TYPE_CHECKING, Protocol
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._ranges import END, TOKEN
+from amorsize._backend import _worker
+from amorsize._backend._local_worker import (
+    END,
+    HEAD,
+    SAID,
+    TOKEN,
+    UNOPENED,
+)
+from amorsize._backend._voice import Voice
+from amorsize._records import Span
 from amorsize._warn import warn
 
 if sys.platform != "linux":
@@ -27,7 +38,90 @@ if sys.platform != "linux":
     raise ImportError(message)
 
 if TYPE_CHECKING:
-    from amorsize._backend._job import Job
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from amorsize._backend._job import Job, Outcome
+
+    Accept = Callable[[int, list[Any], Sequence[tuple[int, BaseException]]], None]
+
+
+# -- one worker -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, repr=False, match_args=False)
+class Worker:
+    """
+    A worker at a map, and the caller's ends of what leads to it.
+
+    Attributes:
+        slot: Its place on the board.
+        pid: Its process, 0 while that is not known yet.
+        results_fd: Where its results are read.
+        pid_fd: Becomes readable when it ends; -1 where there is none.
+        conn: What else it may have to say, None for a fork.
+        seat: What its crew keeps of it.
+        buffer: What has been read of messages that are not complete yet.
+        has_ended: Whether its process has been waited for.
+        voice: What its items have said and does not appear yet.
+    """
+
+    slot: int
+    pid: int
+    results_fd: int
+    pid_fd: int = -1
+    conn: socket.socket | None = None
+    seat: Any = None
+    buffer: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
+    voice: Voice = field(default_factory=Voice)
+
+    def fds(self) -> list[int]:
+        """Return the descriptors to wait for."""
+        conn_fd = -1 if self.conn is None else self.conn.fileno()
+        return [fd for fd in (self.results_fd, self.pid_fd, conn_fd) if fd >= 0]
+
+
+@dataclass(eq=False, repr=False, match_args=False)
+class TaskSeat(Worker):
+    """
+    A worker at a stream, which has a pipe of its own for tasks.
+
+    Attributes:
+        tasks_fd: Where its tasks are written.
+        unsent: What the pipe of tasks has not taken yet.
+        numbers: Its tasks, the one that it is at first.
+    """
+
+    tasks_fd: int = -1
+    unsent: deque[memoryview] = field(default_factory=deque)
+    numbers: deque[int] = field(default_factory=deque)
+
+    def fds(self) -> list[int]:
+        """Return the descriptors to wait for."""
+        return [*super().fds(), self.tasks_fd] if self.unsent else super().fds()
+
+    def write(self) -> bool:
+        """
+        Write what the pipe of tasks takes now; returns whether that was all.
+
+        Raises:
+            BrokenPipeError: If the worker is gone.
+        """
+        while self.unsent:
+            try:
+                written = os.write(self.tasks_fd, self.unsent[0])
+            except BlockingIOError:
+                return False
+            rest = self.unsent[0][written:]
+            if rest:
+                self.unsent[0] = rest
+            else:
+                self.unsent.popleft()
+        return True
+
+
+# -- ranges, from the caller to whichever worker is idle ---------------------------------------------------------------
 
 
 class Packer(Protocol):
@@ -196,3 +290,96 @@ class Handout:
 
 def _least(size: int, most: int | None) -> int:
     return size if most is None else min(size, most)
+
+
+# -- results, from each worker to the caller ---------------------------------------------------------------------------
+
+
+clock = time.perf_counter
+
+
+class Inbox:
+    """
+    What comes from the workers of one map.
+
+    Attributes:
+        first_message_s: Seconds from the beginning to the begin of the first chunk that came; None until one has.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        buffers: Callable[[Worker], memoryview],
+        outcome: Outcome,
+        handout: Handout,
+        *,
+        began: float,
+    ) -> None:
+        self._job, self._buffers, self._outcome, self._handout = job, buffers, outcome, handout
+        self._began = began
+        self.first_message_s: float | None = None
+
+    def receive(self, worker: Worker, accept: Accept) -> bool:
+        """Read all that has arrived from a worker; returns whether more may come."""
+        while True:
+            begin = clock()
+            try:
+                data = os.read(worker.results_fd, bounds.PIPE_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                self._messages(worker, accept)
+                return False
+            worker.buffer += data
+            self._outcome.read_s += clock() - begin
+            self._messages(worker, accept)
+
+    def _messages(self, worker: Worker, accept: Accept) -> None:
+        """Take whole messages off a worker's buffer."""
+        buffer, used = worker.buffer, 0
+        while len(buffer) - used >= HEAD.size:
+            start, n_items, n_bytes, n_buffers, begin, end = HEAD.unpack_from(buffer, used)
+            if len(buffer) - used - HEAD.size < n_bytes:
+                break
+            used += HEAD.size
+            if start == SAID:
+                worker.voice.hear(buffer[used : used + n_bytes])
+                used += n_bytes
+                continue
+            worker.voice.end()
+            if start == UNOPENED:
+                first, stop = TOKEN.unpack_from(buffer, used)
+                self._handout.keep_here(first, stop, "a worker cannot unpickle it")
+                used += n_bytes
+                continue
+            if self.first_message_s is None:
+                self.first_message_s = begin - self._began
+            opened = clock()
+            with memoryview(buffer) as view, view[used : used + n_bytes] as part:
+                results, failures = self._unpacked(worker, part, start, n_buffers)
+            used += n_bytes
+            lane = f"worker {worker.slot + 1}"
+            self._outcome.spans.append(
+                Span(lane=lane, begin_s=begin, end_s=end, start=self._job.base + start, n_items=n_items)
+            )
+            self._outcome.received(n_items, n_bytes, end - begin, clock() - opened)
+            accept(start, results, failures)
+        del buffer[:used]
+
+    def _unpacked(
+        self, worker: Worker, part: memoryview, start: int, n_buffers: int
+    ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+        """Open a message; large buffers of its results have come in memory of their own, and stay there."""
+        if not n_buffers:
+            return _worker.unpack(part, start=self._job.base + start)
+        memory = self._buffers(worker)
+        places = [TOKEN.unpack_from(part, i * TOKEN.size) for i in range(n_buffers)]
+        buffers = [memory[offset : offset + n_bytes] for offset, n_bytes in places]
+        return _worker.unpack(part[n_buffers * TOKEN.size :], buffers, start=self._job.base + start)
+
+    def drain(self, worker: Worker, accept: Accept) -> None:
+        """Read what a worker sent before it was killed."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(worker.results_fd, bounds.PIPE_BYTES):
+                worker.buffer += data
+        self._messages(worker, accept)
