@@ -1,25 +1,33 @@
 """
-A discrete-event simulator of runs: the policy is the real one, machines and items are made up.
+A discrete-event simulator of runs: the policy and the dispatcher are the real ones, machines and items are made up.
 
-The two engines follow what ``_backend/_team.py`` and ``_backend/_flow.py`` do between two messages, block by block,
-with the sizes, splits and promotions of ``_schedule`` and the decisions of ``_decide``; only clocks, processes and
-items are replaced by arithmetic. Items are seconds in one array of running sums, so a block costs one subtraction
-whatever is in it, and ten million items are as quick as their blocks.
+    run_flow  the real FlowTeam, its clock and its carrier made up: _Workers
+    run_team  the real ranges, and the real Stretch of each worker; the pipe they share is a deque
+    call      the real Beat, with a clock that is made up; the real decisions
+
+Only clocks, processes and items are replaced by arithmetic. Items are seconds in one array of running sums, so a block
+costs one subtraction whatever is in it, and ten million items are as quick as their blocks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
+import operator
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from amorsize import _bounds, _profile
+from amorsize import _bounds, _profile, _source
 from amorsize import _cost as cost
 from amorsize import _schedule as schedule
+from amorsize._backend import _bounds as backend_bounds
+from amorsize._backend._carrier import Answer, Done
+from amorsize._backend._flow import FlowTeam
+from amorsize._backend._job import Job
 from amorsize._decide import decide
 from amorsize._plans import Plan
 from amorsize._records import FORK, LOKY, SERIAL, Limits, Profile
@@ -258,16 +266,6 @@ class Run:
         return position == n
 
 
-# Tokens from which on ranges are of equal length, as in ``_team.py``, which is not there on every platform.
-MOST_TOKENS: Final = 3000
-
-
-def first_block(item_s: float) -> int:
-    """Return the items of a worker's first block, as both engines have it."""
-    chosen = getattr(schedule, "first_block", None)
-    return chosen(item_s) if chosen else max(1, int(schedule.CHECK_S / max(item_s, 1e-9)))
-
-
 # -- the forked team -------------------------------------------------------------------------------------------------
 
 
@@ -308,19 +306,17 @@ class _Team:
         *,
         caller_computes: bool,
     ) -> None:
-        self.items, self.machine, self.batch_size = items, machine, batch_size
+        self.items, self.machine, self.is_fixed = items, machine, batch_size is not None
         self.caller_computes = caller_computes
         chunker = schedule.Chunker(machine.n, item_s, batch_overhead_s, batch_size)
-        ranges = schedule.Ranges(first, items.n)
-        self.queue: deque[tuple[int, int]] = deque()
-        while (token := ranges.take(chunker.size(ranges.n_left))) is not None:
-            self.queue.append(token)
-            if batch_size is None and len(self.queue) >= MOST_TOKENS:
-                chunker.fixed = chunker.fixed or math.ceil(ranges.n_left / MOST_TOKENS)
-        self.block = [first_block(item_s)] * machine.n
+        tokens = schedule.cut_up(items.n - first, chunker, (), None, backend_bounds.MOST_TOKENS)
+        self.queue = deque((first + start, first + stop) for start, stop in tokens)
+        self.block = [schedule.first_block(item_s)] * machine.n
+        self.stretches: list[schedule.Stretch | None] = [None] * machine.n
         self.waiting: deque[int] = deque()
-        self.current, self.stop, self.began_at = ([0] * machine.n for _ in range(3))
-        self.sent_at, self.block_began = ([0.0] * machine.n for _ in range(2))
+        self.began_at = [0] * machine.n
+        self.block_began = [0.0] * machine.n
+        self.last_s = 0.0
         self.events: list[tuple[float, int]] = []
         self.messages: list[float] = []
         self.n_read = 0
@@ -342,44 +338,46 @@ class _Team:
             self.waiting.append(worker)
             return
         now += self.machine.hand_s
-        self.current[worker], self.stop[worker] = self.queue.popleft()
-        self.began_at[worker], self.sent_at[worker] = self.current[worker], now
+        start, stop = self.queue.popleft()
+        self.stretches[worker] = schedule.Stretch(
+            start, stop, self.block[worker], now, is_fixed=self.is_fixed, is_single=False
+        )
+        self.began_at[worker] = start
         self.begin(worker, now)
 
     def begin(self, worker: int, now: float) -> None:
         """Begin a block."""
-        current = self.current[worker]
-        high = min(self.stop[worker], current + self.block[worker])
-        prefix = self.items.prefix
+        stretch, prefix = self.stretches[worker], self.items.prefix
+        assert stretch is not None
         self.block_began[worker] = now
-        heapq.heappush(self.events, (self.machine.ends(worker, now, prefix[high] - prefix[current]), worker))
+        work_s = prefix[stretch.high] - prefix[stretch.current]
+        heapq.heappush(self.events, (self.machine.ends(worker, now, work_s), worker))
 
     def looks(self, worker: int, now: float) -> None:
         """End a block: look at the clock, send results, give half away if the queue is empty, go on."""
-        machine = self.machine
-        current, stop, block = self.current[worker], self.stop[worker], self.block[worker]
-        high = min(stop, current + block)
-        if high - current == block:
-            self.block[worker] = schedule.next_block(block, now - self.block_began[worker], schedule.CHECK_S)
-        self.current[worker] = current = high
+        machine, stretch = self.machine, self.stretches[worker]
+        assert stretch is not None
+        stretch.ran(stretch.high - stretch.current, now - self.block_began[worker])
+        self.last_s = max(self.last_s, now)
         now += machine.look_s
         is_caller = self.caller_computes and worker == 0
         if is_caller:
             now = self.reads(now)
-        elif now - self.sent_at[worker] >= cost.QUANTUM_S:
-            now = self.sent_at[worker] = self.sends(now)
-        if stop - current > 1 and self.batch_size is None and not self.queue:
-            middle = schedule.split(current, stop)
-            self.queue.append((middle, stop))
-            self.stop[worker] = stop = middle
+        elif stretch.must_send(now):
+            now = self.sends(now)
+            stretch.sent(now)
+        if stretch.may_share and not self.queue:
+            self.queue.append(stretch.half())
+            stretch.stop = stretch.half()[0]
             self.result.n_splits += 1
             now += machine.hand_s
             if self.waiting:
                 self.take(self.waiting.popleft(), now + machine.wake_s)
-        if current < stop:
+        if stretch.current < stretch.stop:
             self.begin(worker, now)
             return
-        self.result.done.append((self.began_at[worker], current))
+        self.block[worker] = stretch.block
+        self.result.done.append((self.began_at[worker], stretch.current))
         self.take(worker, now if is_caller else self.sends(now))
 
     def sends(self, now: float) -> float:
@@ -402,18 +400,10 @@ class _Team:
         place = np.arange(len(messages))
         # The time each is taken in: its arrival, or that of an earlier one and all between them.
         ends = np.maximum.accumulate(messages - home_s * place) + home_s * (place + 1)
-        last_s = max(self.block_began, default=0.0)
-        result.end_s = max(last_s, float(ends[-1])) if len(messages) else last_s
-        if self.caller_computes:
-            result.end_s = max(result.end_s, self.sent_at[0], self.last_of_caller())
+        result.end_s = max(self.last_s, float(ends[-1])) if len(messages) else self.last_s
         result.n_chunks = len(self.messages)
         result.driver_s += home_s * len(messages)
         result.n_done = sum(stop - start for start, stop in result.done)
-
-    def last_of_caller(self) -> float:
-        """Return when the caller's own last block ended."""
-        low, high = max(self.began_at[0], self.current[0] - self.block[0]), self.current[0]
-        return self.machine.ends(0, self.block_began[0], self.items.prefix[high] - self.items.prefix[low])
 
 
 # -- the flow team ---------------------------------------------------------------------------------------------------
@@ -443,37 +433,41 @@ def run_flow(
         quantum_s: Seconds after which a chunk is cut short; None for the engine's own.
         most_chunks: Chunks after which to stop looking, for runs whose middle is like their beginning.
     """
-    flow = _Flow(items, machine, item_s, batch_overhead_s, batch_size, first)
-    if quantum_s is None:
-        quantum_s = flow.chunker.quantum_s
-    flow.quantum_s = quantum_s
-    if batch_size is not None:
-        flow.quantum_s = 1e9
-    return flow.run(most_chunks)
+    workers = _Workers(items, machine, quantum_s, most_chunks)
+    job = Job(
+        func=abs,
+        call=abs,
+        handlers={},
+        items=range(items.n - first),
+        base=first,
+        n_jobs=machine.n,
+        item_s=item_s,
+        batch_overhead_s=batch_overhead_s,
+        batch_size=batch_size,
+    )
+    with contextlib.suppress(_EnoughError):
+        FlowTeam(job, workers, workers.clock).run()
+    workers.result.n_done = sum(stop - start for start, stop in workers.result.done)
+    return workers.result
 
 
-_ANSWER, _TASK, _READY, _BEGUN = range(4)
+class _EnoughError(Exception):
+    """Ends a run whose middle is like its beginning."""
 
 
-class _Flow:
-    def __init__(  # noqa: PLR0917 - the arguments of run_flow, in its order
-        self,
-        items: Items,
-        machine: Machine,
-        item_s: float,
-        batch_overhead_s: float,
-        batch_size: int | None,
-        first: int,
-    ) -> None:
-        self.items, self.machine = items, machine
-        self.ranges = schedule.Ranges(first, items.n)
-        self.chunker = schedule.Chunker(machine.n, item_s, batch_overhead_s, batch_size)
-        self.quantum_s = 0.0
-        self.n_in_flight = 0
-        self.driver_free_s = 0.0
-        self.queues: list[deque[tuple[int, int, int]]] = [
-            deque() for _ in range(machine.n if machine.is_private else 1)
-        ]
+_ANSWER, _TASK, _READY = range(3)
+
+
+class _Workers:
+    """A carrier of tasks over workers that are made up: what it is asked for, and waiting, moves its clock."""
+
+    name = "simulated"
+
+    def __init__(self, items: Items, machine: Machine, quantum_s: float | None, most_chunks: int | None) -> None:
+        self.items, self.machine, self.quantum_s, self.most_chunks = items, machine, quantum_s, most_chunks
+        self.ahead = machine.ahead
+        self.now_s = 0.0
+        self.queues: list[deque[tuple[int, Any]]] = [deque() for _ in range(machine.n if machine.is_private else 1)]
         self.loads = [(0, worker) for worker in range(machine.n)]
         self.load = [0] * machine.n
         self.is_idle = [False] * machine.n
@@ -481,47 +475,62 @@ class _Flow:
         self.events: list[tuple[float, int, int, tuple[Any, ...]]] = []
         self.n_events = 0
         self.result = Run()
+        for worker in range(machine.n):
+            self.post(machine.begins_s(worker), _READY, worker)
 
-    def run(self, most_chunks: int | None) -> Run:
-        """Go from event to event: a task reaches the workers, an answer reaches the caller, a worker is free."""
-        for worker in range(self.machine.n):
-            self.post(self.machine.begins_s(worker), _READY, worker)
-        self.top_up(0.0)
-        result = self.result
-        while self.events:
-            now, _, kind, rest = heapq.heappop(self.events)
-            if kind == _ANSWER:
-                self.answer(now, *rest)
-                if most_chunks is not None and result.n_chunks >= most_chunks:
-                    break
-            elif kind == _TASK:
-                self.arrive(now, *rest)
-            else:
-                self.free(now, *rest)
-        result.n_done = sum(stop - start for start, stop in result.done)
-        return result
+    def clock(self) -> float:
+        """Return the caller's time."""
+        return self.now_s
 
     def post(self, at_s: float, kind: int, *rest: Any) -> None:
         """Have something happen."""
         self.n_events += 1
         heapq.heappush(self.events, (at_s, self.n_events, kind, rest))
 
-    # -- the caller
+    # -- what the dispatcher asks for
 
-    def top_up(self, now: float) -> None:
-        """Hand chunks out, one after the other."""
-        machine = self.machine
-        now = max(now, self.driver_free_s)
-        while self.n_in_flight < (1 + machine.ahead) * machine.n:
-            taken = self.ranges.take(self.chunker.size(self.ranges.n_left))
-            if taken is None:
-                break
-            now += machine.out_s
-            self.result.driver_s += machine.out_s
-            self.n_in_flight += 1
-            block = first_block(self.chunker.item_s)
-            self.post(now + machine.way_s, _TASK, self.least_loaded(), *taken, block)
-        self.driver_free_s = now
+    def task(self, job: Job, work: Any) -> Any:
+        """Return the work as it is."""
+        del job
+        return work
+
+    def submit(self, number: int, task: Any) -> None:
+        """Send a chunk to the workers."""
+        self.now_s += self.machine.out_s
+        self.result.driver_s += self.machine.out_s
+        self.post(self.now_s + self.machine.way_s, _TASK, self.least_loaded(), number, task)
+
+    def take(self, timeout_s: float) -> list[Answer]:
+        """Let time pass until an answer has come."""
+        del timeout_s
+        machine, result = self.machine, self.result
+        if self.most_chunks is not None and result.n_chunks >= self.most_chunks:
+            raise _EnoughError
+        while self.events:
+            now, _, kind, rest = heapq.heappop(self.events)
+            if kind == _TASK:
+                self.arrive(now, *rest)
+            elif kind == _READY:
+                self.free(now, *rest)
+            else:
+                worker, number, done = rest
+                self.now_s = max(now, self.now_s) + machine.home_s
+                result.driver_s += machine.home_s
+                result.end_s = self.now_s
+                result.n_chunks += 1
+                if machine.is_private:
+                    self.load[worker] -= 1
+                    heapq.heappush(self.loads, (self.load[worker], worker))
+                return [Answer(number, done, None)]
+        return []
+
+    def broken(self, error: BaseException) -> str:
+        """Return an empty string: these workers do not die."""
+        del error
+        return ""
+
+    def renew(self) -> None:
+        """Do nothing."""
 
     def least_loaded(self) -> int:
         """Choose the worker that a chunk waits for; 0 where it waits for any."""
@@ -535,28 +544,12 @@ class _Flow:
         heapq.heappush(self.loads, (load + 1, worker))
         return worker
 
-    def answer(self, now: float, worker: int, taken: tuple[int, int, int], elapsed_s: float) -> None:
-        """Take an answer in and hand out what that allows."""
-        machine, result = self.machine, self.result
-        start, middle, stop = taken
-        now = max(now, self.driver_free_s) + machine.home_s
-        result.driver_s += machine.home_s
-        result.end_s = self.driver_free_s = now
-        result.n_chunks += 1
-        self.n_in_flight -= 1
-        if machine.is_private:
-            self.load[worker] -= 1
-            heapq.heappush(self.loads, (self.load[worker], worker))
-        self.chunker.observe(middle - start, elapsed_s)
-        self.ranges.give_back(middle, stop)
-        self.top_up(now)
-
     # -- the workers
 
-    def arrive(self, now: float, worker: int, start: int, stop: int, block: int) -> None:
+    def arrive(self, now: float, worker: int, number: int, work: Any) -> None:
         """Let a task reach its queue, and a worker that waits for one."""
         machine = self.machine
-        self.queues[worker].append((start, stop, block))
+        self.queues[worker].append((number, work))
         if machine.is_private:
             if self.is_idle[worker]:
                 self.is_idle[worker] = False
@@ -574,25 +567,28 @@ class _Flow:
             return
         machine = self.machine
         begin = now + machine.hand_s
-        start, stop, block = queue.popleft()
-        middle, end = self.quantum(worker, begin, start, stop, block)
-        self.result.done.append((start, middle))
+        number, work = queue.popleft()
+        n_items, end = self.run_quantum(worker, begin, work)
+        self.result.done.append((work.start, work.start + n_items))
         self.result.chunk_s.append(end - begin)
         end_s = end + machine.send_s
-        self.post(end_s + machine.way_s, _ANSWER, worker, (start, middle, stop), end - begin)
+        done = Done(([None] * n_items, []), n_items, begin, end, f"worker {worker}")
+        self.post(end_s + machine.way_s, _ANSWER, worker, number, done)
         self.post(end_s, _READY, worker)
 
-    def quantum(self, worker: int, begin: float, start: int, stop: int, block: int) -> tuple[int, float]:
-        """Run a chunk like ``run_quantum``: until it is done or the quantum is over."""
-        machine, prefix, now, current = self.machine, self.items.prefix, begin, start
-        look_s = min(self.quantum_s / 4, 2 * schedule.CHECK_S)
-        while current < stop and (now - begin < self.quantum_s - look_s or current == start):
-            high = min(stop, current + block)
+    def run_quantum(self, worker: int, begin: float, work: Any) -> tuple[int, float]:
+        """Run a chunk like the function of that name: until it is done or the quantum is over."""
+        machine, prefix, now, n_done = self.machine, self.items.prefix, begin, 0
+        quantum_s = work.quantum_s if self.quantum_s is None else self.quantum_s
+        quantum = schedule.Quantum(quantum_s, work.block, 2 * cost.CHECK_S)
+        while n_done < len(work.items) and quantum.goes_on(n_done, now - begin):
+            high = min(len(work.items), n_done + quantum.block)
             before = now
-            now = machine.ends(worker, now, prefix[high] - prefix[current]) + machine.look_s
-            block = schedule.next_block(block, now - before, look_s)
-            current = high
-        return current, now
+            work_s = prefix[work.start + high] - prefix[work.start + n_done]
+            now = machine.ends(worker, now, work_s) + machine.look_s
+            quantum.ran(now - before)
+            n_done = high
+        return n_done, now
 
 
 # -- whole calls -----------------------------------------------------------------------------------------------------
@@ -657,6 +653,7 @@ class _Caller:
     def __init__(self, items: Items, host: Host, limits: Limits, profile: Profile) -> None:
         self.items, self.host, self.limits, self.profile = items, host, limits, profile
         self.plans: list[Plan] = []
+        self.now_s = 0.0
 
     def run(self) -> Called:
         items = self.items
@@ -687,35 +684,39 @@ class _Caller:
         return Called(seconds, tuple(self.plans), n_head)
 
     def loop(self, position: int) -> Called:
-        """Loop like ``_call.Beat``: blocks, with a thought when one is due."""
-        items, prefix = self.items, self.items.prefix
-        item_s = self.profile.item_s
-        block_s = getattr(schedule, "BEAT_S", schedule.LOOK_S)
-        block = int(max(1, min(256, block_s / item_s if item_s > 0 else 1)))
-        due_s = prefix[position] + schedule.LOOK_S
-        while position < items.n:
-            stop = min(items.n, position + block)
-            taken_s = prefix[stop] - prefix[position]
-            block = schedule.next_block(block, taken_s, block_s)
-            item_s, position = taken_s / (stop - position), stop
-            now = prefix[position]
-            if now < due_s or position == items.n:
-                continue
-            if self.should_promote(item_s, items.n - position, now):
-                plan = self.decide(position, item_s)
+        """Loop in the blocks of the real Beat, with a thought when one is due."""
+        prefix, n = self.items.prefix, self.items.n
+        self.now_s = prefix[position]
+        source = _source.Source((range(n),), star=False)
+        due_s = self.now_s + cost.LOOK_S
+        beat = _source.Beat(
+            source, position, self.profile.item_s, due_s, self.think, is_first=True, clock=lambda: self.now_s
+        )
+        while beat.position < n:
+            for part in beat.blocks():
+                stop = position + operator.length_hint(part)
+                self.now_s += prefix[stop] - prefix[position]
+                position = stop
+            if beat.position < n:
+                plan = self.decide(position, beat.item_s)
                 if plan.is_parallel:
                     return self.parallel(plan, position)
-            due_s = now + max(schedule.LOOK_S, now / 8)
-        return Called(items.total_s, tuple(self.plans), None)
+                beat.due = self.now_s + self.next_look_s(beat)
+        return Called(self.items.total_s, tuple(self.plans), None)
 
-    def should_promote(self, item_s: float, n_left: int, now: float) -> bool:
+    def think(self, beat: _source.Beat) -> float | None:
+        """Return the seconds until the next look, None where the evidence speaks for workers."""
         usable = [self.host.costs[name] for name in (FORK, LOKY) if name in self.host.costs]
-        if not usable:
-            return False
-        costs = min(usable, key=lambda c: c.start_s)
-        start_s = costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
-        gain_moved = 0.5 * cost.transfer_item_s(self.profile, costs) / max(item_s, 1e-9)
-        return schedule.should_promote(item_s, n_left, now, start_s, 0.5 * costs.efficiency - gain_moved)
+        if usable:
+            costs = min(usable, key=lambda c: c.start_s)
+            gain, start_s = cost.gain_of_two(self.profile, costs, beat.item_s), cost.start_of_two_s(costs)
+            n_left = beat.n_items - beat.position
+            if schedule.should_promote(beat.item_s, n_left, self.now_s, start_s, gain):
+                return None
+        return self.next_look_s(beat)
+
+    def next_look_s(self, beat: _source.Beat) -> float:
+        return schedule.next_look_s(beat.item_s * (beat.n_items - beat.position), self.now_s, is_never_worth=False)
 
 
 def best_in_hindsight(items: Items, host: Host, limits: Limits | None = None) -> tuple[float, str]:

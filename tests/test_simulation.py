@@ -269,7 +269,7 @@ def test_the_steady_state_of_a_cluster_is_what_the_simulation_shows(
     cluster = Cluster(n, round_trip_s, driver_s=1e-3)
     load = steady(cluster, 1e-3, chunk_items)
     result = run_flow(
-        equal_items(10**9, 1e-3),
+        equal_items(10**7, 1e-3),
         cluster_machine(cluster),
         item_s=1e-3,
         batch_size=chunk_items,
@@ -278,8 +278,8 @@ def test_the_steady_state_of_a_cluster_is_what_the_simulation_shows(
     assert result.n_chunks / result.end_s == pytest.approx(load.chunks_per_s, rel=0.15)
 
 
-def test_streams_of_a_billion_items_need_no_memory() -> None:
-    """The simulated driver works on equal items by arithmetic alone."""
-    result = run_flow(equal_items(10**9, 1e-6), replace(LOKY_LIKE, n=8), item_s=1e-6, most_chunks=500)
-    assert result.n_done < 10**9
-    assert result.n_chunks == 500
+def test_a_run_that_is_left_in_its_middle_has_done_no_more() -> None:
+    """What the simulation of a cluster stops at is what the dispatcher has taken in by then."""
+    result = run_flow(equal_items(10**7, 1e-6), replace(LOKY_LIKE, n=8), item_s=1e-6, most_chunks=100)
+    assert 0 < result.n_done < 10**7
+    assert result.n_chunks == 100

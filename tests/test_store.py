@@ -110,7 +110,7 @@ class TestKept:
         assert found is not None
         assert found.profile == PROFILE
         assert (found.arg_size, found.n_seen) == (60, 500)
-        assert _store.type_name(found.arg_type) == "builtins.str"
+        assert found.arg_type == "builtins.str"
 
     def test_what_was_measured_here_stays(self, folder: Path) -> None:
         """A profile of this process is newer than any kept one."""

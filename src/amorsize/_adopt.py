@@ -12,7 +12,7 @@ from typing import Any
 
 from amorsize import _backend, _host
 from amorsize._decide import decide
-from amorsize._here import local_costs
+from amorsize._gate import local_costs
 from amorsize._plans import Plan
 from amorsize._records import FORKSERVER, THREADS, Costs, Limits, Profile
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amorsize import _function, _options
-from amorsize._warn import warn
+from amorsize._trace import warn
 
 WRONG_ORDER = (
     "{0}: @amorsize.parallel must be outermost; write it above {1}, not below it, "

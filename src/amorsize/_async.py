@@ -42,8 +42,7 @@ class _Signal:
         if self._trio is not None:
             self._event, self._call = self._trio.Event(), self._trio.lowlevel.current_trio_token().run_sync_soon
         else:
-            import asyncio  # noqa: PLC0415 - 70 ms, where no task of it runs
-
+            asyncio = _asyncio()
             self._event, self._call = asyncio.Event(), asyncio.get_running_loop().call_soon_threadsafe
 
     def set(self) -> None:
@@ -64,10 +63,15 @@ class _Signal:
             with scopes.CancelScope(shield=True), scopes.move_on_after(bounds.END_S):
                 await self._event.wait()
             return
-        import asyncio  # noqa: PLC0415 - as above
-
+        asyncio = _asyncio()
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._event.wait(), bounds.END_S)
+
+
+def _asyncio() -> Any:
+    import asyncio  # noqa: PLC0415 - 70 ms, where no task of it runs
+
+    return asyncio
 
 
 def _running_trio() -> Any:

@@ -6,6 +6,8 @@ import functools
 import types
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from amorsize import _bounds as bounds
+
 __all__ = [
     "attribute_of", "attributes", "bases_of", "hides_names", "is_of", "module_of", "name_of", "namespace_of",
     "once_per_class", "path_of", "qualname_of", "wrapped_function", "wrapper_function",
@@ -68,9 +70,6 @@ def path_of(kind: type) -> str:
     return f"{_MODULE(kind)}.{_QUALNAME(kind)}"
 
 
-_MOST_CLASSES: Final = 4096
-
-
 def once_per_class(tell: Callable[[type], T]) -> Callable[[type], T]:
     """Remember what is told of classes, by their identity: a metaclass may have an equality and a hash of its own."""
     told: dict[int, tuple[type, T]] = {}
@@ -79,7 +78,7 @@ def once_per_class(tell: Callable[[type], T]) -> Callable[[type], T]:
     def remembered(kind: type) -> T:
         known = told.get(id(kind))
         if known is None or known[0] is not kind:
-            if len(told) >= _MOST_CLASSES:
+            if len(told) >= bounds.MOST_CLASSES:
                 told.clear()
             known = told[id(kind)] = kind, tell(kind)
         return known[1]

@@ -23,6 +23,16 @@ UNKNOWN_MEMORY_BYTES: Final = 1 << 30
 # workers may be killed first. Twice: small containers use fewer workers than they could.
 TIGHT_BYTES: Final = 200 << 20
 
+# -- the program's own objects -----------------------------------------------------------------------------------------
+
+# Classes of which it is remembered how their objects are looked at: 100 bytes each. Half or twice: as much memory in
+# programs that make classes without end.
+MOST_CLASSES: Final = 4096
+
+# Exceptions that led to one another and are looked into. Half: a handler's exception behind ten others is taken for an
+# item's. Twice: 20 us more for such a chain.
+MOST_CAUSES: Final = 20
+
 # -- files that keep something -----------------------------------------------------------------------------------------
 
 # Seconds a call must have taken for its profile to be saved at once. Opening the file and one transaction, without
@@ -55,6 +65,33 @@ SHOW_AFTER_S: Final = 1.0
 # Seconds between two reports. Ten a second read as continuous, and cost 0.1 % at 100 us for one redrawn bar. Half:
 # 0.2 %. Twice: it stutters.
 INTERVAL_S: Final = 0.1
+
+# -- words and pictures ------------------------------------------------------------------------------------------------
+
+# How much the upper end of a forecast must be above the lower one for the interval to be worth telling. Half would be
+# always. Twice: a forecast that may be wrong by a factor of two reads like a certain one.
+CERTAIN: Final = 1.1
+
+# Seconds of a loop from which it is worth a word that its function waits. Half or twice: as many calls that say it.
+WORTH_A_WORD_S: Final = 0.05
+
+# Seconds below which a forecast is not compared with what was measured: it leaves out the 0.1 to 0.3 ms of deciding.
+# Half: calls of 0.5 ms are "60 % more". Twice: calls of 1 to 2 ms are not compared.
+NEGLIGIBLE_S: Final = 1e-3
+
+# Names of outside state in a note: more of them tell nobody more. Half or twice: that many.
+MOST_NAMES: Final = 4
+
+# Bars in a picture, one per number of workers: more do not fit. Half or twice: as many. And items that a plan of
+# unknown length is drawn for; only the shape counts, so that no factor shows.
+MOST_BARS: Final = 32
+MANY_ITEMS: Final = 1_000_000
+
+# Bytes of source in a parcel of the command line's demo. Of single modules the first few say little about the others,
+# whatever their order: some take a hundred times as long as most, and a forecast from five was half of the truth.
+# Parcels are alike: with each of five shuffles the mean of the first five was within 17 % of that of all (2-core
+# reference host). Half: forecasts scatter more. Twice: too few parcels for many cores.
+DEMO_BYTES: Final = 100_000
 
 # -- clusters --------------------------------------------------------------------------------------------------------
 
@@ -147,6 +184,11 @@ BIG_SHARE: Final = 0.1
 
 # Items whose sizes are looked at in one call, at most: 0.1 us each. Half: of longer inputs less is known. Twice: 2 ms.
 MOST_SIZED: Final = 20_000
+
+# How many times the steady seconds of an item the first must have taken to be a warm-up (an import, a cache being
+# filled), which a profile leaves out. Half: an item that is half as long again is left out. Twice: a first item that
+# loads something for five times an item's seconds is a fifth of the mean of five.
+WARM_UP: Final = 3.0
 
 # Ratio of sizes or of seconds beyond which data is said to have changed character. Half would be none. Twice: data
 # that has become three times as heavy is planned by the old profile.
@@ -259,6 +301,16 @@ BUFFER_BYTES: Final = 8 << 20
 # Bytes that an item in the buffer takes beside itself: two places in dictionaries, one in a list, and a number. Half or
 # twice: buffers of tiny items are 5 % too large or too small.
 PLACE_BYTES: Final = 256
+
+# Seconds of reading input after which what has been read is handed out and what has come home is looked at; and of one
+# item from which its source counts as slow: a result that is there is not kept back for it. With a source of 5 ms per
+# item a result came 0.24 s after its item was read, the time to read a whole buffer. Half: twice the looks.
+# Twice: results come so much later.
+READ_S: Final = 0.002
+
+# Seconds that a consumer of a stream waits in one go for what its workers send. Half or twice: as many looks at what no
+# message announces.
+STEP_S: Final = 0.5
 
 # -- maps under asyncio ------------------------------------------------------------------------------------------------
 

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _backend, _dispatch, _known
 from amorsize import _bounds as bounds
 from amorsize._evidence import Evidence
-from amorsize._gate import Gate, warn_of
-from amorsize._here import is_never_worth
+from amorsize._gate import Gate, is_never_worth, warn_of
 from amorsize._learn import finish
 from amorsize._plans import Plan
 from amorsize._records import Revision
 from amorsize._request import Keeper, Ledger, Request
 from amorsize._serial import SerialLoop, Stopped
 from amorsize._source import begins_like
-from amorsize._warn import warn
+from amorsize._trace import warn
 from amorsize._window import take_over
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from amorsize import _call, _database, _function, _profile, _trace
 from amorsize._outside import pass_on, suppressed
 from amorsize._records import Revision
 from amorsize._source import Source
-from amorsize._warn import warn
+from amorsize._trace import warn
 from amorsize.exceptions import CheckpointError, ItemError, WorkerDied
 
 if TYPE_CHECKING or sys.platform != "win32":

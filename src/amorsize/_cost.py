@@ -1,5 +1,5 @@
 """
-The equations, and every constant they need with its unit, value, reason and source.
+The equations, and every constant they need: unit, value, reason, source, and what comes of it if it is wrong by two.
 
 Pure arithmetic: nothing here chooses. The derivations are in ``docs/explanation/cost-model.md``.
 """
@@ -18,118 +18,135 @@ if TYPE_CHECKING:
 
     from amorsize._records import Profile
 
-# Seconds of work below which nothing is even considered. One wake-up of a worker and one of the caller took 50 us
-# on a warm forked worker and 250 us through loky (tests/benchmarks/probes.py, 2 cores, Linux); no start method can
-# gain anything on less work than that.
+# Seconds of work below which nothing is even considered. One wake-up of a worker and one of the caller took 50 us on a
+# warm forked worker and 250 us through loky (tests/benchmarks/probes.py, 2 cores, Linux); no start method can gain
+# anything on less work than that. Half: decisions of 50 us that never pay. Twice: 0.1 ms of a map is not saved.
 FLOOR_S: Final = 200e-6
 
-# Share of the loop's time that parallel must be predicted to save. A sample of five items knows its mean to a few
-# per cent at best, and staying serial can still be revised in flight; a start cannot be taken back.
+# Share of the loop's time that parallel must be predicted to save. A sample of five items knows its mean to a few per
+# cent at best, and staying serial can still be revised in flight; a start cannot be taken back. Half: some starts lose
+# what they should gain. Twice: gains of 5 to 10 % are left.
 MARGIN: Final = 0.05
 
 # The same where nothing has been measured here yet: priors may be off by a factor of two, and the first items come with
-# cold caches. (Summing 24 arrays of 8 MB: predicted to gain 10 % in the first call, it lost 60 %.)
+# cold caches. (Summing 24 arrays of 8 MB: predicted to gain 10 % in the first call, it lost 60 %.) Half: such calls
+# lose again. Twice: first calls leave gains of up to 30 %.
 FIRST_MARGIN: Final = 0.15
 
 # Seconds that the first forked workers of a process take longer than the others (measured: 1.5 ms of modules to load, 1
-# of libraries and system functions to look up).
+# of libraries and system functions to look up). Half or twice: first calls of 3 to 6 ms go the other way.
 LOADING_RUNS_S: Final = 3e-3
 
 # Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
 # (measured: 1.5 to 2 ms), and imports psutil where that is needed and has not been done (12 ms more). Shorter work is
-# not worth it.
+# not worth it. Half or twice: first calls of 2 to 4 ms go the other way.
 READING_S: Final = 2e-3
 PSUTIL_S: Final = 15e-3
 
-# Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a
-# dying worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us.
+# Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a dying
+# worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us. Half:
+# twice the messages. Twice: up to 0.1 s is lost with a worker, and progress is reported half as often.
 QUANTUM_S: Final = 0.05
 
 # Share of the quantum that a chunk is sized for. At the whole of it the usual scatter of 5 % would cut every other
-# chunk just before its end, and each cut costs a dispatch; a smaller chunk costs only a fourth of one.
+# chunk just before its end, and each cut costs a dispatch; a smaller chunk costs only a fourth of one. Half: twice the
+# chunks. Twice: nearly every chunk is cut.
 SIZED: Final = 0.8
 
-# Share of a chunk's time that its dispatch may cost. The optimum is flat ("bathtub", oneTBB's documentation), so
-# two per cent is a choice, not a fit.
+# Share of a chunk's time that its dispatch may cost. The optimum is flat ("bathtub", oneTBB's documentation), so two
+# per cent is a choice, not a fit. Half: tails twice as long on clusters. Twice: 2 % more for dispatch.
 DISPATCH_SHARE: Final = 0.02
 
-# The same for the last chunks of a run: two of them and not one bound by half what uneven items cost at the end.
+# The same for the last chunks of a run: two of them and not one bound by half what uneven items cost at the end. Half:
+# fewer runs have them. Twice: the last chunks cost 10 % for their dispatch.
 LAST_DISPATCH_SHARE: Final = 0.05
 
 # The name under which the costs of the fork server's idle workers are filed; in a plan their backend is "forkserver".
 SERVED: Final = "served"
 
 # Share of a start of the fork server that the caller itself pays, loading what it needs and spawning a process: 10 to
-# 20 ms of 80. The rest passes on another core while the caller goes on, so calls that miss workers need not have
-# missed all of it.
+# 20 ms of 80. The rest passes on another core while the caller goes on, so calls that miss workers need not have missed
+# all of it. Half or twice: the server is started for calls that have missed 10 or 40 ms instead of 20.
 SERVER_SHARE: Final = 0.25
 
-# Seconds that a server which is there takes to fork a worker and to have it ready (measured: 2 ms, on 60 runs).
+# Seconds that a server which is there takes to fork a worker and to have it ready (measured: 2 ms, on 60 runs). Half or
+# twice: maps of 2 to 5 ms go the other way.
 SERVER_FORK_S: Final = 2.5e-3
 
-# Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only.
+# Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only. Half or twice: that
+# number.
 FOUNDING_CHUNK_S: Final = 0.2
 
 # Caller's speed while spawned workers start on the same cores: two interpreters importing on two cores left it 60 %.
-# Prototype of the design brief, repeated in tests/benchmarks/probes.py.
+# Prototype of the design brief, repeated in tests/benchmarks/probes.py. Half or twice: cold starts are predicted too
+# late or too early by a quarter of theirs.
 STARTING_SPEED: Final = 0.6
 
-# Most computing processes beside which the caller computes too. Past it, the caller's time is better spent on
-# feeding: with p workers it must answer p times as often as it can compute.
+# Most computing processes beside which the caller computes too. Past it, the caller's time is better spent on feeding:
+# with p workers it must answer p times as often as it can compute. Half: a quarter of four cores idles. Twice: seven
+# workers wait for a caller that computes.
 MAX_CALLER_JOBS: Final = 4
 
-# Share of the caller's time that handling results may take before it stops computing itself.
+# Share of the caller's time that handling results may take before it stops computing itself. Half: a core idles with
+# results of 1 kB and items of 0.1 ms. Twice: workers wait for the caller to read.
 MAX_CALLER_TRAFFIC: Final = 0.1
 
-# Share of what moving an item and its result takes that falls to the calling process, when a worker does the item.
+# Share of what moving an item and its result takes that falls to the calling process, when a worker does the item. Half
+# or twice: many workers with large results are predicted that much too fast or too slow.
 CALLER_SHARE: Final = 0.5
 
 # Bytes per second that all cores together read from memory: a function that only streams through its input gains
 # nothing from more cores beyond that. Summing 8 MB arrays on the 2-core reference host: 12 GB/s on one core, 24 on both
-# (tests/benchmarks/probes.py); less is assumed, since the caller's other memory traffic counts too.
+# (tests/benchmarks/probes.py); less is assumed, since the caller's other memory traffic counts too. Half: sums over
+# arrays stay loops. Twice: they go parallel for nothing.
 MEMORY_BYTES_PER_S: Final = 20e9
 
-# Seconds of forking per byte of resident memory: the kernel copies page tables, and tears them down at the end. For
-# 400 MB more, 2.2 ms in the caller and 5.9 ms until the worker has ended (tests/benchmarks/probes.py); the design brief
-# measured 10 ms for 800 MB.
+# Seconds of forking per byte of resident memory: the kernel copies page tables, and tears them down at the end. For 400
+# MB more, 2.2 ms in the caller and 5.9 ms until the worker has ended (tests/benchmarks/probes.py); the design brief
+# measured 10 ms for 800 MB. Half or twice: in a process of 1 GB, maps of 10 to 20 ms go the other way.
 FORK_S_PER_BYTE: Final = 13e-12
 FORK_CALLER_S_PER_BYTE: Final = 5e-12
 
 # Share of the seconds of pickling and unpickling a result that keeping it costs beside: weighing uses the same memory
 # again and again, a run needs fresh pages for each (measured: 0.2 to 0.25 for dictionaries, integers, rows of text).
+# Half or twice: an eighth or a quarter of the transfer is missed, or counted too much.
 KEPT_SHARE: Final = 0.25
 
 # Share of the seconds of pickling and unpickling an item that a forked process loses on touching it: it counts
 # references, and so copies the page of every object it looks at. On the reference host 0.15 of them for dictionaries,
 # 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). The caller loses as much on a result: the
 # memory that it is unpickled into is shared, too. Flat buffers are not touched that way: what their bytes take is left
-# out.
+# out. Half or twice: functions that only look at their items go parallel where they lose up to 10 %, or stay loops where
+# they would gain it.
 TOUCH_SHARE: Final = 0.25
 FLAT_S_PER_BYTE: Final = 2e-9
 
-# Windows waits on at most 64 handles at once, which leaves 61 workers
-# (concurrent.futures.process and loky apply the same limit).
+# Windows waits on at most 64 handles at once, which leaves 61 workers (concurrent.futures.process and loky apply the
+# same limit). A limit of the system: half of it would leave workers out, and more hang.
 MAX_WINDOWS_JOBS: Final = 61
 
-# Share of the available memory that workers may be given; the rest is for what grows beside them.
+# Share of the available memory that workers may be given; the rest is for what grows beside them. Half: half the
+# workers where memory is short. Twice would be more than there is.
 MEMORY_SHARE: Final = 0.8
 
-# Threads at most when they only wait; the default ceiling of concurrent.futures.ThreadPoolExecutor.
+# Threads at most when they only wait; the default ceiling of concurrent.futures.ThreadPoolExecutor. Half or twice: that
+# many requests wait at once.
 MAX_THREADS: Final = 32
 
-# CPU share of the wall time under which a thread mostly waits, so that more threads than cores help.
+# CPU share of the wall time under which a thread mostly waits, so that more threads than cores help. Half: functions
+# that wait for half of their time get one thread per core. Twice would be all functions.
 WAITING_FRACTION: Final = 0.8
 
-# CPU seconds per wall second above which a function is taken to run on several cores by itself. A busy single
-# thread measures 0.98 to 1.02, and up to 1.3 in the milliseconds after NumPy was imported, while OpenBLAS's threads
-# still spin.
+# CPU seconds per wall second above which a function is taken to run on several cores by itself. A busy single thread
+# measures 0.98 to 1.02, and up to 1.3 in the milliseconds after NumPy was imported, while OpenBLAS's threads still
+# spin. Half: functions that compute look parallel. Twice: those that use two cores get workers that fight for them.
 SEVERAL_CORES: Final = 1.5
 
 # Priors, by start method, until the first measurement here. Seconds: fork and the pipes measured with
 # tests/benchmarks/probes.py on Linux (0.9 ms until a forked child answers, 0.4 ms of it in the caller; 1.3 ms with its
 # end); loky from a fresh start of two workers on Linux (0.35 to 0.6 s), macOS and Windows taken as twice that, since
-# both must start interpreters with slower process creation and file systems. Bytes per second: pickled bytes through
-# a pipe and through loky's queue.
+# both must start interpreters with slower process creation and file systems. Bytes per second: pickled bytes through a
+# pipe and through loky's queue. Half or twice: maps of 1 to 3 ms go the other way, until the first run has measured it.
 _FORK = Costs(
     start_s=1.3e-3,
     start_each_s=0.45e-3,
@@ -142,6 +159,7 @@ _FORK = Costs(
 )
 # The fork server and its first worker: 60 to 90 ms on the reference host, an interpreter and the modules that a worker
 # needs; items in memory that is mapped, results in the pipe or in memory of their own (tests/benchmarks/probes.py).
+# Half or twice: first calls of 0.1 to 0.3 s go the other way.
 _FORKSERVER = Costs(
     start_s=0.08,
     start_each_s=1.0e-3,
@@ -152,7 +170,8 @@ _FORKSERVER = Costs(
     efficiency=0.96,
     worker_bytes=12 << 20,
 )
-# Its idle workers: until one has begun, 0.3 ms, and 60 us of the caller for each further one.
+# Its idle workers: until one has begun, 0.3 ms, and 60 us of the caller for each further one. Half or twice: nothing
+# shows; a run has measured it.
 _SERVED = replace(_FORKSERVER, start_s=0.3e-3, start_each_s=60e-6)
 _LOKY = Costs(
     start_s=0.5,
@@ -198,8 +217,9 @@ LOCAL: Final = frozenset({FORK, FORKSERVER, SERVED, LOKY, THREADS})
 # Those among them whose workers are processes.
 PROCESSES: Final = LOCAL - {THREADS}
 
-# A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler
-# (dask's documentation), 100 MB/s each way.
+# A cluster over a network, before its round trip has been measured: about 1 ms per task through a scheduler (dask's
+# documentation), 100 MB/s each way. Half or twice: work of some milliseconds per item is sent or stays, until the
+# cluster has been measured.
 EXTERNAL_PRIOR: Final = Costs(
     start_s=2e-3,
     batch_overhead_s=2e-3,
@@ -212,49 +232,93 @@ EXTERNAL_PRIOR: Final = Costs(
 # Times what a dispatch costs on a cluster where chunks carry much data, and bytes from which that is much. Such
 # messages go through the engine's store, with a round trip more for each, and copying them delays the next ones. On two
 # workers of the reference host one more chunk of 1 MB arrays takes 8 ms of a worker on Ray and 14 ms on Dask, an empty
-# one 2 and 4 (tests/benchmarks/clusters.py, hand-written ways with 2, 8 and 25 chunks).
+# one 2 and 4 (tests/benchmarks/clusters.py, hand-written ways with 2, 8 and 25 chunks). Half or twice: chunks of arrays
+# are half or twice as large.
 DATA_DISPATCH: Final = 3.0
 DATA_BYTES: Final = 1 << 20
 
+
+# -- in flight ---------------------------------------------------------------------------------------------------------
+
+# Seconds of work between two looks at the clock and at the pipe of tasks. A look costs about 1 us, so it takes 0.1 %;
+# it bounds how long a worker without work waits for a share of another worker's chunk. Half: 0.2 %. Twice: 2 ms.
+CHECK_S: Final = 0.001
+
+# Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
+# short against the 2 ms from which a forked worker pays. Half: 0.5 % of a loop. Twice: workers start 2 ms later.
+LOOK_S: Final = 0.002
+
+# Seconds of one block of a loop: a block sized before items became fifty times as long must not hide them for long.
+# Half: twice the looks at the clock, 0.1 us each. Twice: such a block takes 50 ms.
+BEAT_S: Final = LOOK_S / 4
+
+# Items in a worker's first block at most. A sample of nothing says nothing, and doubling reaches 1,000 in six looks.
+# Half or twice: one look more or less.
+FIRST_BLOCK: Final = 16
+
+# Items in one block at most, so that a block of nothing measurable still ends. Half or twice: as soon or late.
+MOST_BLOCK: Final = 1 << 16
 
 # -- what runs teach ---------------------------------------------------------------------------------------------------
 
 # Weight of a new observation of a cost against what was known: the first replaces the prior, later ones count a third,
 # so that three runs after a change the estimate has moved 70 % of the way. And how many times what was known one
 # observation may say at most: a start on a machine that was busy with something else took ten times the usual one.
+# Half: a change is followed after six runs. Twice: one disturbed run moves the figure by two thirds of the difference.
 NEW_WEIGHT: Final = 1 / 3
 MOST_CHANGE: Final = 3.0
 
-# Share of an item's seconds from which its transfer is worth learning from runs.
+# Share of an item's seconds from which its transfer is worth learning from runs. Half or twice: as much less or more
+# has to be moved before runs correct what weighing said.
 LARGE_TRANSFER: Final = 0.2
 
 # Seconds per item, and items timed alone in the same call, from which the speed of workers beside each other is
-# compared with that of the caller alone: below, the difference is the clock's.
+# compared with that of the caller alone: below, the difference is the clock's. Half: noise is learned. Twice: fewer
+# functions have a speed of their own.
 COMPARABLE_S: Final = 200e-6
 COMPARABLE_ITEMS: Final = 3
 
-# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike.
+# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike. Half would
+# be none. Twice: uneven items are taken for a slow machine.
 ALIKE: Final = 1.25
 
+# Standard deviation of an item's seconds, as a share of them, up to which the sample's items are alike. Half: fewer
+# functions have a speed of their own. Twice: it is that of the items.
+STEADY: Final = 0.05
+
+# Times the predicted seconds of moving an item from which runs correct them. Half would be always. Twice: data that is
+# twice as dear as weighed stays so.
+DEARER: Final = 1.2
+
+# Seconds of a fork's start, and of each further one, at least: what is left once the process's size is taken off may be
+# nothing. Half or twice: maps of 1 ms go the other way.
+LEAST_START_S: Final = 3e-4
+LEAST_EACH_S: Final = 1e-4
+
 # Between which an efficiency is believed: below, something else had the cores or the items are others; above, they are.
+# Half or twice: disturbed runs are believed, or slow machines are not.
 LEAST_EFFICIENCY: Final = 0.3
 MOST_EFFICIENCY: Final = 1.1
 
 # Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
-# run said is tried again after some forty calls, at half a per cent of their time.
+# run said is tried again after some forty calls, at half a per cent of their time. Half: after eighty. Twice: after
+# twenty, at one per cent.
 FORGET: Final = 0.005
 
 # How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
+# Half: slow machines are taken for faster ones. Twice: a busy moment closes a way for some runs.
 PLAUSIBLE: Final = 5.0
 
-# Bytes received from which their rate can be told: what takes a tenth of a millisecond.
+# Bytes received from which their rate can be told: what takes a tenth of a millisecond. Half: the clock's noise is
+# learned. Twice: fewer runs tell.
 TELLING_BYTES: Final = 1 << 20
 
-# Bytes per second that a fast cluster moves: Ray's object store on the reference host.
+# Bytes per second that a fast cluster moves: Ray's object store on the reference host. Half or twice: a cluster is
+# measured after twice or half as many calls that it might have served.
 FAST_BYTES_PER_S: Final = 1e9
 
 # Bytes moved between two chunks of a worker up to which the gap is dispatch: 0.3 ms at the 200 MB/s of a slow cluster,
-# a few per cent of what a dispatch costs there.
+# a few per cent of what a dispatch costs there. Half: fewer gaps tell. Twice: transfer is taken for dispatch.
 MOST_GAP_BYTES: Final = 64 << 10
 
 # -- the equations -----------------------------------------------------------------------------------------------------
@@ -322,6 +386,17 @@ def touch_item_s(profile: Profile, costs: Costs) -> float:
     if not math.isinf(costs.send_bytes_per_s) or math.isinf(costs.receive_bytes_per_s) or profile.efficiency > 0:
         return 0.0  # items are unpickled there; or all is in one process; or it is in the speed that has been measured
     return TOUCH_SHARE * (_objects_s(profile.arg_pickle_s, profile.arg_bytes) + _results_s(profile))
+
+
+def gain_of_two(profile: Profile, costs: Costs, item_s: float) -> float:
+    """Return the share of an item's seconds that a second worker saves."""
+    moved_s = transfer_item_s(profile, costs) + touch_item_s(profile, costs)
+    return 0.5 * costs.efficiency - 0.5 * moved_s / max(item_s, 1e-9)
+
+
+def start_of_two_s(costs: Costs) -> float:
+    """Return the seconds until two workers are at work."""
+    return costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
 
 
 def _results_s(profile: Profile) -> float:

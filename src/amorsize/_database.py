@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sqlite3
@@ -39,6 +39,12 @@ class Kind:
     synchronous: str
 
 
+def _sqlite() -> Any:
+    import sqlite3  # noqa: PLC0415 - 5 ms that only those pay who keep something
+
+    return sqlite3
+
+
 def errors() -> type[Exception]:
     """
     Return what SQLite raises.
@@ -46,9 +52,8 @@ def errors() -> type[Exception]:
     Raises:
         ImportError: In a Python that has been built without it.
     """
-    import sqlite3  # noqa: PLC0415 - 5 ms that only those pay who keep something
-
-    return sqlite3.Error
+    found: type[Exception] = _sqlite().Error
+    return found
 
 
 @contextlib.contextmanager
@@ -60,9 +65,7 @@ def transaction(path: str, kind: Kind) -> Iterator[sqlite3.Connection]:
         ForeignDatabase: If the file holds something else.
         sqlite3.Error: If it cannot be used.
     """
-    import sqlite3  # noqa: PLC0415 - as above
-
-    with contextlib.closing(sqlite3.connect(path, timeout=kind.busy_s, isolation_level=None)) as db:
+    with contextlib.closing(_sqlite().connect(path, timeout=kind.busy_s, isolation_level=None)) as db:
         db.execute(f"PRAGMA synchronous = {kind.synchronous}")
         db.execute("BEGIN IMMEDIATE")
         mark, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))

@@ -7,7 +7,7 @@ This room never imports joblib, psutil or wrapt, never logs, and never looks at 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from amorsize import _bounds as bounds
 from amorsize import _cost as cost
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from amorsize._records import Costs, Host, Limits, Profile
 
 
-# Names of outside state in a note: more of them tell nobody more.
-_MOST_NAMES: Final = 4
-
-
 def _listed(names: tuple[str, ...]) -> str:
-    more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
-    return ", ".join([*names[:_MOST_NAMES], *more])
+    more = [f"{len(names) - bounds.MOST_NAMES} more"] if len(names) > bounds.MOST_NAMES else []
+    return ", ".join([*names[: bounds.MOST_NAMES], *more])
 
 
 class _Candidate(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import amorsize
+from amorsize import _bounds as bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 # Folders beneath the standard library that are not part of it, or hold files that are wrong on purpose.
 _OTHERS = frozenset({"__pycache__", "dist-packages", "idle_test", "lib2to3", "site-packages", "test", "tests"})
-
-
-# Bytes of source in a parcel. Of single modules the first few say little about the others, whatever their order: some
-# take a hundred times as long as most, and a forecast from five was half of the truth. Parcels are alike: with each of
-# five shuffles the mean of the first five was within 17 % of that of all (2-core reference host).
-PARCEL_BYTES = 100_000
 
 
 @amorsize.parallel
@@ -47,7 +42,7 @@ def parcels() -> list[list[str]]:
     for path in modules():
         if room <= 0:
             made.append([])
-            room = PARCEL_BYTES
+            room = bounds.DEMO_BYTES
         made[-1].append(path)
         room -= Path(path).stat().st_size
     return made

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _bounds as bounds
 from amorsize import _known
 from amorsize._evidence import Evidence
-from amorsize._here import decide_here
+from amorsize._gate import decide_here
 from amorsize._plans import Plan
 from amorsize._request import Ledger, Request
 from amorsize._source import SLICED, is_array

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
 from amorsize import _function
+from amorsize._attribute import path_of
 from amorsize._weigh import shallow_bytes
 
 if TYPE_CHECKING:
     from amorsize._records import Profile
-
-
-def type_name(kind: type) -> str:
-    """Spell a type as ``module.qualname``, which means the same in the next process."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @dataclass(frozen=True, eq=False, repr=False, match_args=False)
@@ -48,7 +44,7 @@ class Known:
 
     def is_like(self, item: object) -> bool:
         """Tell whether an item is of the kind this was measured on."""
-        if type_name(type(item)) != self.arg_type:
+        if path_of(type(item)) != self.arg_type:
             return False
         size = shallow_bytes(item)
         return size <= bounds.CHANGED * self.arg_size + 64 and self.arg_size <= bounds.CHANGED * size + 64
@@ -112,7 +108,7 @@ if hasattr(os, "register_at_fork"):
 def remember(key: str, profile: Profile, item: object, n_seen: int, s_per_byte: float = 0.0) -> None:
     """Keep a profile measured on items like *item*."""
     kept = replace(profile, n_head=0, head_s=0.0)
-    CACHE.put(key, Known(kept, type_name(type(item)), shallow_bytes(item), n_seen, s_per_byte))
+    CACHE.put(key, Known(kept, path_of(type(item)), shallow_bytes(item), n_seen, s_per_byte))
 
 
 def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = None) -> None:

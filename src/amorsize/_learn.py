@@ -128,7 +128,7 @@ def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
 
     Only where items are alike, in the sample and from chunk to chunk: else the difference is that of the items.
     """
-    is_steady = profile.item_s_std < 0.05 * profile.item_s
+    is_steady = profile.item_s_std < cost.STEADY * profile.item_s
     if profile.n_sampled < cost.COMPARABLE_ITEMS or not is_steady or profile.item_s <= cost.COMPARABLE_S:
         return 0.0
     rates = sorted((span.end_s - span.begin_s) / span.n_items for span in work if span.n_items)
@@ -152,8 +152,8 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
     if plan.backend == FORK and outcome.start_s > 0:
         # Kept without what this process's size adds, which is added again as of the next decision.
         resident = _host.resident_bytes()
-        seen["start_s"] = max(3e-4, outcome.start_s - resident * cost.FORK_S_PER_BYTE)
-        seen["start_each_s"] = max(1e-4, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
+        seen["start_s"] = max(cost.LEAST_START_S, outcome.start_s - resident * cost.FORK_S_PER_BYTE)
+        seen["start_each_s"] = max(cost.LEAST_EACH_S, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
     elif outcome.start_s > 0:
         seen["start_s"] = outcome.start_s
     if (gap_s := _usual_gap_s(outcome.spans, plan)) > 0:
@@ -245,7 +245,7 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
     if expected_s < cost.LARGE_TRANSFER * plan.profile.item_s:
         return
     seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
-    if seen_s > 1.2 * expected_s:
+    if seen_s > cost.DEARER * expected_s:
         _known.remember_transfer(key, (seen_s - expected_s) / 2)
 
 

@@ -21,13 +21,13 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _bounds as bounds
+from amorsize import _function
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Handlers = dict[types.CodeType, Any]
-
-# How many wrappers around a handler are looked into, and exceptions that led to one another.
-_MOST: Final = 20
 
 # Instructions at which asynchronous exceptions and nothing else are raised; RESUME only where a function begins, since
 # after a yield it is where ``throw`` raises.
@@ -58,7 +58,7 @@ def handlers() -> Handlers:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    functions = ((handler, _function_of(handler)) for _, handler in _installed())
+    functions = ((handler, _function.bare(handler)[0]) for _, handler in _installed())
     return {function.__code__: handler for handler, function in functions if function is not None}
 
 
@@ -198,22 +198,6 @@ def _act(number: int, action: Any) -> None:
         _sigaction()(number, action, None)
 
 
-def _function_of(called: Any) -> types.FunctionType | None:
-    """Return the function whose code runs first when something is called, None where that is native."""
-    for _ in range(_MOST):
-        if isinstance(called, types.FunctionType):
-            return called
-        if isinstance(called, functools.partial):
-            called = called.func
-        elif isinstance(called, types.MethodType):
-            called = called.__func__
-        elif isinstance(called, types.BuiltinFunctionType | type):
-            return None
-        else:
-            called = getattr(called, "__wrapped__", None) or getattr(type(called), "__call__", None)  # noqa: B004 - it is looked at, not asked for
-    return None
-
-
 def is_outside(error: BaseException, known: Handlers | None = None, func: Callable[..., Any] | None = None) -> bool:
     """
     Tell whether the program has raised *error*, or what led to it, in the middle of what ran here.
@@ -227,7 +211,7 @@ def is_outside(error: BaseException, known: Handlers | None = None, func: Callab
         return True
     frames = {entry.tb_frame for entry in _entries(error)}
     todo, n_seen = [error], 0
-    while todo and n_seen < _MOST:
+    while todo and n_seen < bounds.MOST_CAUSES:
         n_seen += 1
         link = todo.pop()
         entries = list(_entries(link))
@@ -283,30 +267,19 @@ def _is_given(frame: types.FrameType, interrupted: types.FrameType) -> bool:
 
 def _names(func: Callable[..., Any] | None, handler: Any) -> bool:
     """Tell whether the function of an item, or a helper of its module, names a handler: it installs it for itself."""
-    found, wanted = _function_of(func), _function_of(handler)
+    wanted, _ = _function.bare(handler)
+    found = None if func is None else _function.bare(func)[0]
     if found is None or wanted is None:
         return False
     seen, todo = {found}, [found]
     while todo:
-        for value in _named(todo.pop()):
-            inner = _function_of(value) if callable(value) else None
+        for value in _function.named_values(todo.pop()).values():
+            inner = _function.bare(value)[0] if callable(value) else None
             if inner is None or inner in seen or inner.__module__ != found.__module__:
                 continue
             seen.add(inner)
             todo.append(inner)
     return wanted.__code__ in {function.__code__ for function in seen - {found}}
-
-
-def _named(function: types.FunctionType) -> Iterator[Any]:
-    """Yield the values that a function and those inside it name."""
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            yield cell.cell_contents
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        yield from (function.__globals__[name] for name in code.co_names if name in function.__globals__)
 
 
 def _is_asynchronous(error: BaseException, innermost: types.TracebackType) -> bool:

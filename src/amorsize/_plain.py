@@ -35,15 +35,3 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one line per kind
     if callable(tolist := getattr(value, "tolist", None)):  # NumPy's
         return plain(tolist())
     return repr(value)
-
-
-def to_json(value: Any) -> str:
-    """Write any value as one line of JSON."""
-    import json  # noqa: PLC0415 - 3 ms that only those pay who write
-
-    for turned in (lambda: value, lambda: plain(value), lambda: repr(value)):
-        try:
-            return json.dumps(turned(), ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):
-            pass
-    return json.dumps(f"<{type(value).__name__}>")  # its own repr fails

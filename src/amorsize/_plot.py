@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _bounds as bounds
 from amorsize import _decide
 from amorsize._records import FORK, FORKSERVER, LOKY, SERIAL, THREADS, Span
 from amorsize._render import seconds
@@ -30,12 +31,6 @@ _LOOP: Final = "#d04f4f"
 _CHOICE: Final = "#3fa66b"
 _LOOPING: Final = "#5bb5b0"
 _QUIET: Final = "#8c8c8c"
-
-# Most numbers of workers that are drawn as bars of their own; beyond it, steps of a quarter.
-_MOST_BARS: Final = 32
-
-# Items a work of unknown length is drawn for: enough that only the steady cost of one counts.
-_MANY_ITEMS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +63,8 @@ def plot_plan(plan: Plan, ax: Any = None) -> Any:
     ax = _axes(ax)
     scale = 1.0
     if plan.n_items is None:
-        scale = 1.0 / _MANY_ITEMS
-        plan = replace(plan, n_items=_MANY_ITEMS + plan.profile.n_head)
+        scale = 1.0 / bounds.MANY_ITEMS
+        plan = replace(plan, n_items=bounds.MANY_ITEMS + plan.profile.n_head)
     profile, host, limits = plan.profile, plan.host, plan.limits
     backend = _backend_drawn(plan)
     loop_s = _decide.decide(profile, host, plan.n_items, replace(limits, n_jobs=1)).serial_s
@@ -152,7 +147,7 @@ def _most_jobs(plan: Plan) -> int:
 
 def _counts(most: int) -> list[int]:
     """Return the numbers of workers to draw: each one, or a ladder where there are many."""
-    if most <= _MOST_BARS:
+    if most <= bounds.MOST_BARS:
         return list(range(2, most + 1))
     counts, n_jobs = [], 2
     while n_jobs < most:

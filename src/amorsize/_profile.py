@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _bounds as bounds
 from amorsize import _trace
-from amorsize._records import WARM_UP, Profile
+from amorsize._records import Profile
 from amorsize._weigh import shallow_bytes
 
 if TYPE_CHECKING:
@@ -214,10 +214,10 @@ def steady(times: Sequence[float]) -> tuple[float, float]:
     """
     Return mean and standard deviation of the steady cost.
 
-    The first item is left out where it is beyond :data:`amorsize._records.WARM_UP` times the median of the others.
+    The first item is left out where it is beyond :data:`amorsize._bounds.WARM_UP` times the median of the others.
     """
     rest = times[1:]
-    if rest and times[0] > WARM_UP * _median(rest):
+    if rest and times[0] > bounds.WARM_UP * _median(rest):
         times = rest
     mean = sum(times) / len(times)
     return mean, math.sqrt(sum((t - mean) ** 2 for t in times) / len(times))

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 def store() -> Any:
     """Return the room that keeps profiles beyond the process, None while nothing is kept (most programs)."""
-    if "amorsize._store" not in sys.modules and "AMORSIZE_CACHE_DIR" not in os.environ:
-        return None
-    from amorsize import _store  # noqa: PLC0415 - 3 ms; see above
+    return opened_store() if "amorsize._store" in sys.modules or "AMORSIZE_CACHE_DIR" in os.environ else None
+
+
+def opened_store() -> Any:
+    """Return that room, which few programs need."""
+    from amorsize import _store  # noqa: PLC0415 - 3 ms
 
     return _store
 

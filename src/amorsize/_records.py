@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from amorsize import _bounds as bounds
 from amorsize._plain import plain
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ FORK = "fork"
 FORKSERVER = "forkserver"
 LOKY = "loky"
 THREADS = "threading"
-
-
-# How many times the steady seconds of an item the first must have taken to be a warm-up (an import, a cache being
-# filled), which a profile leaves out.
-WARM_UP = 3.0
 
 
 class Record:
@@ -141,7 +137,7 @@ class Profile(Shown):
     @property
     def n_steady(self) -> int:
         """Sampled items that ``item_s`` is the mean of: all of them, but for a first one that was a warm-up."""
-        is_warm_up = self.n_sampled > 1 and self.first_s > WARM_UP * max(self.item_s, 1e-9)
+        is_warm_up = self.n_sampled > 1 and self.first_s > bounds.WARM_UP * max(self.item_s, 1e-9)
         return self.n_sampled - is_warm_up
 
 

@@ -10,6 +10,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _bounds as bounds
 from amorsize._plans import SENTENCES, Reason
 from amorsize._records import SERIAL, THREADS
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 # Columns of an explanation, and of the labels on its left.
 WIDTH: Final = 96
 _LABEL: Final = 11
-
-# How much the upper end of a forecast must be above the lower one for the interval to be worth telling.
-_CERTAIN: Final = 1.1
 
 # What keeps n_jobs from being larger, by Plan.limited_by.
 _LIMITS: Final = {
@@ -149,9 +147,6 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     return lines
 
 
-# Seconds of a loop from which it is worth a word that its function waits.
-_WORTH_A_WORD_S: Final = 0.05
-
 # Reasons for which threads would not be used either, or should not.
 _NO_THREADS: Final = frozenset(
     {Reason.NESTED, Reason.DISABLED, Reason.SHARED_STATE, Reason.ISOLATED, Reason.ONE_ITEM, Reason.ONE_JOB}
@@ -168,7 +163,7 @@ def _threads(plan: Plan) -> str:
         return ""
     # With the GIL, at most 1 / cpu_fraction items overlap in threads: worth it where this plan's workers overlap fewer.
     overlaps_more = profile.n_sampled > 0 and profile.cpu_fraction * max(2, plan.n_jobs) < 1
-    if not overlaps_more or not _WORTH_A_WORD_S <= plan.serial_s < math.inf:
+    if not overlaps_more or not bounds.WORTH_A_WORD_S <= plan.serial_s < math.inf:
         return ""
     fixed = "" if plan.limits.n_jobs is None else f" without n_jobs={plan.limits.n_jobs}"
     return (
@@ -273,16 +268,12 @@ def _forecast(plan: Plan) -> str:
     profile, predicted = plan.profile, seconds(plan.predicted_s)
     if _is_remembered(plan) or plan.n_items is None or not profile.n_steady or plan.n_items <= profile.n_sampled:
         return predicted
-    bounds = plan.predicted_range_s
-    if bounds is None:
+    interval = plan.predicted_range_s
+    if interval is None:
         return f"{predicted} from {count(profile.n_steady)}"
-    if bounds[1] < _CERTAIN * bounds[0]:
+    if interval[1] < bounds.CERTAIN * interval[0]:
         return predicted
-    return f"{span(*bounds)} from {count(profile.n_steady)}, {predicted} by their mean"
-
-
-# Seconds below which a forecast is not compared with what was measured: it leaves out the 0.1 to 0.3 ms of deciding.
-_NEGLIGIBLE_S: Final = 1e-3
+    return f"{span(*interval)} from {count(profile.n_steady)}, {predicted} by their mean"
 
 
 def span(low_s: float, high_s: float) -> str:
@@ -295,7 +286,7 @@ def span(low_s: float, high_s: float) -> str:
 def _difference(actual_s: float, predicted_s: float) -> str:
     if not (math.isfinite(predicted_s) and predicted_s > 0):
         return ""
-    if max(actual_s, predicted_s) < _NEGLIGIBLE_S:
+    if max(actual_s, predicted_s) < bounds.NEGLIGIBLE_S:
         return ""
     ratio = actual_s / predicted_s
     if ratio >= 2:

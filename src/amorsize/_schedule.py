@@ -9,29 +9,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from amorsize import _cost as cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# Seconds of work between two looks at the clock and at the pipe of tasks. A look costs about 1 us, so it takes 0.1 %;
-# it bounds how long a worker without work waits for a share of another worker's chunk.
-CHECK_S: Final = 0.001
-
-# Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
-# short against the 2 ms from which a forked worker pays.
-LOOK_S: Final = 0.002
-
-# Seconds of one block of a loop: a block sized before items became fifty times as long must not hide them for long.
-BEAT_S: Final = LOOK_S / 4
-
-# Items in a worker's first block at most. A sample of nothing says nothing, and doubling reaches 1,000 in six looks.
-_FIRST_BLOCK: Final = 16
-
-# Items in one block at most, so that a block of nothing measurable still ends.
-_MOST_BLOCK: Final = 1 << 16
 
 
 @dataclass(slots=True, eq=False, repr=False, match_args=False)
@@ -93,8 +76,8 @@ def split(current: int, stop: int) -> int:
 
 
 def first_block(item_s: float) -> int:
-    """Return the items of a worker's first block: :data:`CHECK_S` of work, few while none has been timed."""
-    return max(1, min(_FIRST_BLOCK, int(CHECK_S / max(item_s, 1e-9))))
+    """Return the items of a worker's first block: :data:`amorsize._cost.CHECK_S` of work, few at first."""
+    return max(1, min(cost.FIRST_BLOCK, int(cost.CHECK_S / max(item_s, 1e-9))))
 
 
 def next_block(block: int, elapsed_s: float, look_s: float) -> int:
@@ -103,10 +86,94 @@ def next_block(block: int, elapsed_s: float, look_s: float) -> int:
 
     At most doubles, so that a fast start does not run far into slow items.
     """
-    most = min(2 * block, _MOST_BLOCK)
+    most = min(2 * block, cost.MOST_BLOCK)
     if elapsed_s * most <= block * look_s:
         return most
     return max(1, min(most, int(block * look_s / elapsed_s)))
+
+
+def next_look_s(rest_s: float, elapsed_s: float, *, is_never_worth: bool) -> float:
+    """
+    Return the seconds until a loop looks again at whether to go parallel.
+
+    If no workers can shorten the rest, only its growing is news.
+    """
+    usual_s = max(cost.LOOK_S, elapsed_s / 8)
+    return max(usual_s, 1.5 * rest_s) if is_never_worth else usual_s
+
+
+class Stretch:
+    """
+    A process's way through one range of items: how far before the next look, when to send, what to give away.
+
+    Attributes:
+        current: The next item.
+        stop: Where the range ends, nearer once a part of it has been given away.
+        block: Items before the next look at the clock.
+    """
+
+    __slots__ = ("_is_fixed", "_is_single", "_sent_at", "block", "current", "stop")
+
+    def __init__(self, start: int, stop: int, block: int, now: float, *, is_fixed: bool, is_single: bool) -> None:
+        """
+        Begin.
+
+        Args:
+            start: The first item.
+            stop: The one behind the last.
+            block: Items before the first look.
+            now: Seconds on the clock.
+            is_fixed: Whether the caller asked for ranges of this size: nothing is given away.
+            is_single: Whether each item goes home by itself, since its time is limited.
+        """
+        self.current, self.stop, self.block, self._sent_at = start, stop, block, now
+        self._is_fixed, self._is_single = is_fixed, is_single
+
+    @property
+    def high(self) -> int:
+        """Where the next block ends."""
+        return min(self.stop, self.current + self.block)
+
+    def ran(self, n_items: int, took_s: float) -> None:
+        """Take in a block."""
+        self.current += n_items
+        if n_items == self.block and not self._is_single:
+            self.block = next_block(self.block, took_s, cost.CHECK_S)
+
+    def must_send(self, now: float) -> bool:
+        """Tell whether what there is goes home now."""
+        return self._is_single or now - self._sent_at >= cost.QUANTUM_S
+
+    def sent(self, now: float) -> None:
+        """Take note that it has gone."""
+        self._sent_at = now
+
+    @property
+    def may_share(self) -> bool:
+        """Whether a part of it can be given to another process that has nothing."""
+        return self.stop - self.current > 1 and not self._is_fixed
+
+    def half(self) -> tuple[int, int]:
+        """Return the part to give away."""
+        return split(self.current, self.stop), self.stop
+
+
+class Quantum:
+    """How far a worker goes in one chunk: until the chunk is done, or its quantum nearly over."""
+
+    __slots__ = ("_look_s", "_quantum_s", "block")
+
+    def __init__(self, quantum_s: float, block: int, look_s: float) -> None:
+        """Begin; looks at the clock every *look_s*, four times in a quantum at least."""
+        self.block, self._quantum_s, self._look_s = block, quantum_s, min(quantum_s / 4, look_s)
+
+    def goes_on(self, n_done: int, elapsed_s: float) -> bool:
+        """Tell whether there is time for another block; for one there is always."""
+        return not n_done or elapsed_s < self._quantum_s - self._look_s
+
+    def ran(self, took_s: float) -> None:
+        """Take in a block."""
+        self.block = next_block(self.block, took_s, self._look_s)
 
 
 class Ranges:
@@ -152,6 +219,31 @@ class Ranges:
         kept = [(start, min(stop, index)) for start, stop in self._ranges if start < index]
         self._ranges = deque(kept)
         self.n_left = sum(stop - start for start, stop in kept)
+
+
+def cut_up(
+    n_items: int, chunker: Chunker, first: Sequence[int], most_items: int | None, most_tokens: int
+) -> list[tuple[int, int]]:
+    """
+    Cut a map into ranges, the first of them first.
+
+    Args:
+        n_items: All items.
+        chunker: Says their sizes.
+        first: Positions to begin with, each alone.
+        most_items: Items in one range at most, None where that does not matter.
+        most_tokens: Ranges from which on the others are as long as it takes for no more than as many again.
+    """
+    is_fixed = chunker.fixed is not None
+    found = [(i, i + 1) for i in first]
+    ranges = Ranges(0, n_items, without=first)
+    most = None if is_fixed else most_items
+    while (token := ranges.take(min(chunker.size(ranges.n_left), most or n_items))) is not None:
+        found.append(token)
+        if not is_fixed and len(found) >= most_tokens:
+            chunker.fixed = chunker.fixed or math.ceil(ranges.n_left / most_tokens)
+            most = None
+    return found
 
 
 def should_promote(item_s: float, n_left: int | None, elapsed_s: float, costs_s: float, gain: float) -> bool:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
+from amorsize import _cost as cost
 from amorsize import _known
 from amorsize import _schedule as schedule
 from amorsize._outside import pass_on
@@ -122,6 +123,7 @@ class Beat:
 
     __slots__ = (
         "_block",
+        "_clock",
         "_most",
         "_part",
         "_source",
@@ -143,13 +145,15 @@ class Beat:
         think: Callable[[Beat], float | None] | None = None,
         *,
         is_first: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
-        Begin at *position*, with a first thought *due* on the clock; *is_first* is a function's first call.
+        Begin at *position*, with a first thought *due* on the *clock*; *is_first* is a function's first call.
 
         *think* returns the seconds until the next one, None to end; without it, the first one ends.
         """
         self._source = source
+        self._clock = clock
         self._think = think
         self._part: Iterator[Any] = source.iterator
         self.position = self._stop = position
@@ -163,13 +167,14 @@ class Beat:
             (bounds.FIRST_LOOKS, bounds.FIRST_LEAST_BLOCK) if is_first else (bounds.LOOKS, bounds.LEAST_BLOCK)
         )
         self._most = max(least, min(bounds.MOST_BLOCK, self.n_items // looks))
-        self._block = int(max(1, min(bounds.FIRST_BLOCK, self._most, schedule.BEAT_S / item_s if item_s > 0 else 1)))
+        self._block = int(max(1, min(bounds.FIRST_BLOCK, self._most, cost.BEAT_S / item_s if item_s > 0 else 1)))
 
     def blocks(self) -> Iterator[Iterator[Any]]:
         """Yield the items in blocks until a thought ends it."""
         source, position, n_items = self._source, self.position, self.n_items
-        block, most, due, beat_s = self._block, self._most, self.due, schedule.BEAT_S
+        block, most, due, beat_s = self._block, self._most, self.due, cost.BEAT_S
         data = source.data if type(source.data) in SLICED else None
+        clock = self._clock
         before, last_s = clock(), math.inf
         while position < n_items:
             stop = self._stop = min(n_items, position + block)

@@ -26,12 +26,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from amorsize import _bounds as bounds
 from amorsize import _database, _host, _known
 from amorsize._records import Costs, Profile
-from amorsize._warn import warn
+from amorsize._trace import warn
 from amorsize.exceptions import AmorsizeError
 
 if TYPE_CHECKING:
@@ -355,19 +355,12 @@ def machine() -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def type_name(kind: type | str | None) -> str:
-    """Spell a type as ``module.qualname``, which means the same in the next process."""
-    if kind is None or isinstance(kind, str):
-        return kind or ""
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _known_text(known: Known, name: str = "") -> str:
     return json.dumps(
         {
             "name": name,
             "profile": dataclasses.asdict(known.profile),
-            "arg_type": type_name(known.arg_type),
+            "arg_type": known.arg_type,
             "arg_size": known.arg_size,
             "n_seen": known.n_seen,
         }
@@ -414,8 +407,7 @@ def _known_from(given: dict[str, Any]) -> Known:
     arg_type = given["arg_type"]
     if not (isinstance(arg_type, str) and all(type(size) is int and size >= 0 for size in sizes)):
         raise ValueError("not what is known of a function")
-    # Any: the name of the type, where the process that has seen the items knows the type itself.
-    return _known.Known(profile, cast("Any", arg_type), *sizes)
+    return _known.Known(profile, arg_type, *sizes)
 
 
 def _costs_from(given: dict[str, Any]) -> Costs:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack, cast, overload
 
-from amorsize import _arguments, _here, _host, _options, _wrapper
+from amorsize import _arguments, _gate, _host, _options, _record, _wrapper
 from amorsize._decorator import ParallelFunction, decorate
 from amorsize._options import MapOptions, Options, OtherOptions
 from amorsize._plans import Plan
@@ -147,7 +147,7 @@ def _decorated(func: Any) -> Any:
 def host() -> Host:
     """Read this machine as this process may use it now: CPUs, memory, and what workers cost here."""
     _host.forget_snapshot()
-    return _here.current_host(len)[0]
+    return _gate.current_host(len)[0]
 
 
 def configure(
@@ -170,9 +170,7 @@ def configure(
     """
     _options.configure(options)
     if cache_dir is not False:
-        from amorsize import _store  # noqa: PLC0415 - 3 ms; most programs keep nothing
-
-        _store.configure(cache_dir=cache_dir)
+        _record.opened_store().configure(cache_dir=cache_dir)
 
 
 map_.__name__ = map_.__qualname__ = "map"

@@ -1,5 +1,5 @@
 """
-Which frames of a traceback the user sees: their own, and the one of amorsize that they called.
+What the user sees of where something went wrong: their own frames and the one of amorsize that they called; their line.
 
 Imports nothing of amorsize but its exceptions: workers use it too.
 """
@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import opcode
 import os
+import sys
+import types
+import warnings
 from typing import TYPE_CHECKING, Final
 
-from amorsize.exceptions import AmorsizeError
+from amorsize.exceptions import AmorsizeError, AmorsizeWarning
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,3 +78,21 @@ def _is_for_user(error: BaseException, inner: TracebackType | None) -> bool:
         if any(type(note) is str and note.startswith(ITEM_NOTE) for note in getattr(error, "__notes__", ())):
             return True
     return inner is not None and not inner.tb_frame.f_code.co_filename.startswith(_LIBRARY)
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+def warn(message: str) -> None:
+    """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
+    level = 2  # of the frame that called warn, to warnings.warn
+    frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to find a stack level on 3.11
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level += 1
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    warnings.warn(message, AmorsizeWarning, stacklevel=level)

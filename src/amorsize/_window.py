@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from amorsize import _backend, _dispatch, _learn, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize import _cost as cost
-from amorsize import _schedule as schedule
 from amorsize._backend import MISSING
 from amorsize.exceptions import AmorsizeError, WorkerDied
 
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
-
-# Seconds of reading input after which what has been read is handed out and what has come home is looked at; and of one
-# item from which its source counts as slow: a result that is there is not kept back for it. With a source of 5 ms per
-# item a result came 0.24 s after its item was read, the time to read a whole buffer.
-READ_S: Final = schedule.LOOK_S
 
 
 def take_over(request: Request, ledger: Ledger, plan: Plan, backend: Any) -> None:
@@ -114,8 +108,8 @@ class Window:
                 buffer.weigh(item)
                 team.feed(item)
             now = clock()
-            self._is_slow = now - before > READ_S
-            if now - handed_out > READ_S:
+            self._is_slow = now - before > bounds.READ_S
+            if now - handed_out > bounds.READ_S:
                 self._step(0)
                 handed_out = now
         team.top_up_from(buffer.size, is_last=self._is_exhausted)
@@ -140,7 +134,7 @@ class Window:
             while not is_ready():
                 if self._is_exhausted and position >= team.window.n_fed:
                     return
-                self._step(0.5)
+                self._step(bounds.STEP_S)
             yield self._hand_out(position)
             position += 1
 
@@ -151,7 +145,7 @@ class Window:
             while not team.order:
                 if self._is_exhausted and n_out >= team.window.n_fed:
                     return
-                self._step(0.5)
+                self._step(bounds.STEP_S)
             ready, team.order = team.order, []
             for place, position in enumerate(ready):
                 if place + 1 == len(ready):

@@ -55,13 +55,13 @@ class Mechanism:
 ALL = (
     Mechanism(
         name="short maps to idle workers of the fork server: 40 items of 0.1 ms, again and again",
-        where="`_server`, `_here`",
+        where="`_server`, `_gate`",
         off="f = amorsize.parallel(spin, start_method='fork')",
         program="items = [MS // 10] * 40\ntook = median(lambda: f.map(items), 200)",
     ),
     Mechanism(
         name="the same: 40 items of 1 ms",
-        where="`_server`, `_here`",
+        where="`_server`, `_gate`",
         off="f = amorsize.parallel(spin, start_method='fork')",
         program="items = [MS] * 40\ntook = median(lambda: f.map(items), 30)",
     ),

@@ -14,13 +14,13 @@ forbids one in _blockers; a stream is in _streaming.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amorsize import _cost as cost
 from amorsize._backend import _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
 from amorsize._backend._job import Job
-from amorsize._backend._runs import fork_team, run, server_pool
+from amorsize._backend._runs import run, server_pool
 from amorsize._backend._worker import (
     MISSING,
     NoWorkersError,
@@ -32,11 +32,6 @@ from amorsize._backend._worker import (
 )
 from amorsize._outside import forget_held, handlers, is_outside
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from amorsize._backend._streaming import Streaming
-
 __all__ = [
     "MISSING",
     "Job",
@@ -46,7 +41,6 @@ __all__ = [
     "carried_context",
     "context",
     "dumps_by_value",
-    "fork_team",
     "function_blocker",
     "handlers",
     "in_worker",
@@ -72,22 +66,15 @@ __all__ = [
 context = _local.context
 carried_context = _local.carried_context
 leave = _threads.leave
-
-
-def dumps_by_value(value: Any) -> bytes:
-    """Pickle with cloudpickle, by value what has no name to be found by."""
-    return _pickles.dumps_by_value(value)
+dumps_by_value = _pickles.dumps_by_value
+settings_problem = _settings.problem
+stream = _streaming.Streaming
 
 
 def probe(backend: Any, name: str) -> dict[str, float]:
     """Measure what a cluster costs, at its first use; empty afterwards."""
     found: dict[str, float] = _local.clusters().probe(backend, name)
     return found
-
-
-def settings_problem(func: Callable[..., Any]) -> str:
-    """Return what the caller has set in a module, the function reads, and cannot be sent along; or ""."""
-    return _settings.problem(func)
 
 
 def unloaded_s() -> float:
@@ -111,11 +98,6 @@ def server_state() -> tuple[int, float] | None:
     server = if_used("_server")
     state: tuple[int, float] | None = None if server is None else server.SERVER.state()
     return state
-
-
-def stream(backend: str, job: Job) -> Streaming:
-    """Have workers for a stream, until it is closed; where the system refuses them, the caller does the items."""
-    return _streaming.Streaming(backend, job)
 
 
 def shutdown() -> None:

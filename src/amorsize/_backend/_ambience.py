@@ -104,9 +104,7 @@ def enter(state: Ambience) -> None:
 def _enter_formats(state: Ambience) -> None:
     """Give a worker the caller's ways to compute with and to write numbers."""
     if state.decimal:
-        import decimal  # noqa: PLC0415 - 3 ms; only where the caller uses it
-
-        decimal.setcontext(pickle.loads(state.decimal))
+        importlib.import_module("decimal").setcontext(pickle.loads(state.decimal))
     if state.numpy_errors is not None:
         importlib.import_module("numpy").seterr(**state.numpy_errors)
     if state.numpy_print:

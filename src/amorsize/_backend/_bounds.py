@@ -170,6 +170,17 @@ WORD_S: Final = 10.0
 
 # -- loky --------------------------------------------------------------------------------------------------------------
 
+# Slots of the board of a pool: tasks that may be out at once. Half: enough for 1,000 workers. Twice: 64 kB more.
+BOARD_SLOTS: Final = 4096
+
+# Seconds after which a worker that has not seen that its chunk is closed has told that it began: a store reaches the
+# other core in well under a microsecond. Half or twice: as much longer or shorter after a death.
+SETTLED_S: Final = 0.5e-3
+
+# Seconds that a stream which is given up waits for the chunks that run, each of which ends within its quantum. Half:
+# the pool is ended where it need not be. Twice: a second longer.
+STREAM_END_S: Final = 1.0
+
 # Pools that may be ended by other runs while one task is handed over. Half or twice: nothing shows; more than two have
 # not been seen.
 MOST_POOLS: Final = 20

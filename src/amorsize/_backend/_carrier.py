@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from amorsize import _cost as cost
 from amorsize import _outside
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
@@ -93,16 +94,16 @@ def run_quantum(
     block: int,
     *,
     keep_going: bool,
-    look_s: float = 2 * schedule.CHECK_S,
+    look_s: float = 2 * cost.CHECK_S,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
     """Run items, at least one, until they are done or *quantum_s* is nearly over; every *look_s* looks at the clock."""
-    look_s = min(quantum_s / 4, look_s)
+    quantum = schedule.Quantum(quantum_s, block, look_s)
     results: list[Any] = []
     failures: list[tuple[int, BaseException]] = []
     begin = now = clock()
-    while len(results) < len(items) and (now - begin < quantum_s - look_s or not results):
-        part = items[len(results) : len(results) + block]
+    while len(results) < len(items) and quantum.goes_on(len(results), now - begin):
+        part = items[len(results) : len(results) + quantum.block]
         if tell is not None:
             tell(len(results) + len(part))
         done, failed = _worker.run_block(call, part, keep_going=keep_going)
@@ -111,7 +112,7 @@ def run_quantum(
         if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
             break
         before, now = now, clock()
-        block = schedule.next_block(block, now - before, look_s)
+        quantum.ran(now - before)
     return results, failures
 
 
@@ -259,31 +260,32 @@ class Callbacks:
 class Refused:
     """Carries nothing, since the system refused workers: the caller is told so task by task, and does them itself."""
 
-    def __init__(self, name: str, refusal: OSError) -> None:
+    ahead = 0
+
+    def __init__(self, name: str, refusal: OSError, before: Carrier | None = None) -> None:
+        """Make one; what has been handed to the carrier *before* it still comes home."""
         self.name = name
-        self.refusal = refusal
+        self._refusal = refusal
+        self._before = before
+        self._numbers: list[int] = []
 
     def task(self, job: Job, work: Work) -> None:
         """Make nothing of it."""
 
-    def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def submit(self, number: int, task: Any) -> None:
         """Answer at once."""
         del task
-        done(None, _worker.NoWorkersError(*self.refusal.args))
+        self._numbers.append(number)
+
+    def take(self, timeout_s: float) -> list[Answer]:
+        """Return the refusal of each task, and what has come of those that were carried before."""
+        numbers, self._numbers = self._numbers, []
+        answers = [Answer(number, None, _worker.NoWorkersError(*self._refusal.args)) for number in numbers]
+        return answers if self._before is None else answers + self._before.take(0.0 if answers else timeout_s)
 
     def broken(self, error: BaseException) -> str:
-        """Return an empty string: nobody died."""
-        del error
-        return ""
+        """Return what killed a worker of the carrier before."""
+        return "" if self._before is None else self._before.broken(error)
 
     def renew(self) -> None:
         """Do nothing."""
-
-    def fault(self) -> BaseException | None:
-        """Return None: each task is answered at once."""
-        return None
-
-
-def refusing(name: str, refusal: OSError) -> Callbacks:
-    """Return a carrier that carries nothing, since the system refused workers."""
-    return Callbacks(Refused(name, refusal), ahead=0)

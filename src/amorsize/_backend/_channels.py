@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import select
 import sys
@@ -31,7 +30,6 @@ from amorsize._backend._local_worker import (
 )
 from amorsize._backend._voice import Voice
 from amorsize._records import Span
-from amorsize._warn import warn
 
 if sys.platform != "linux":
     message = "this way of starting workers is for Linux; nothing imports it elsewhere"
@@ -152,9 +150,8 @@ class Handout:
         is_alone: Whether the caller does all that is left, and nothing goes to workers any more.
     """
 
-    def __init__(self, job: Job, crew: Packer, n_slots: int) -> None:
-        self._job, self._crew, self._n_slots = job, crew, n_slots
-        self._told = False
+    def __init__(self, job: Job, crew: Packer, n_slots: int, tell: Callable[[str], None]) -> None:
+        self._job, self._crew, self._n_slots, self._tell = job, crew, n_slots, tell
         self._empty = select.poll()
         self.fds: list[int] = []
         self.backlog: list[tuple[int, int]] = []
@@ -182,15 +179,9 @@ class Handout:
 
     def post_all(self) -> None:
         """Cut the work into tokens and write as many as the pipe holds."""
-        chunker = schedule.Chunker(self._job.n_jobs, self._job.item_s, self._job.batch_overhead_s, self._job.batch_size)
-        most = self._crew.most_items if self._job.batch_size is None else None
-        self.backlog = [(i, i + 1) for i in self._job.first]
-        ranges = schedule.Ranges(0, len(self._job.items), without=self._job.first)
-        while (token := ranges.take(_least(chunker.size(ranges.n_left), most))) is not None:
-            self.backlog.append(token)
-            if self._job.batch_size is None and len(self.backlog) >= bounds.MOST_TOKENS:
-                chunker.fixed = chunker.fixed or math.ceil(ranges.n_left / bounds.MOST_TOKENS)
-                most = None
+        job = self._job
+        chunker = schedule.Chunker(job.n_jobs, job.item_s, job.batch_overhead_s, job.batch_size)
+        self.backlog = schedule.cut_up(len(job.items), chunker, job.first, self._crew.most_items, bounds.MOST_TOKENS)
         self.backlog.reverse()
         self.post_backlog()
 
@@ -231,13 +222,7 @@ class Handout:
         """Leave items to the caller that workers cannot have."""
         self.mine.append((start, stop))
         if not self._job.caller_may_compute:
-            self.tell(f"item {self._job.base + start} runs in this process, without timeout and retries: {why}")
-
-    def tell(self, message: str) -> None:
-        """Warn, once in a run."""
-        if not self._told:
-            self._told = True
-            warn(message)
+            self._tell(f"item {self._job.base + start} runs in this process, without timeout and retries: {why}")
 
     def n_posted(self) -> int:
         """Return the ranges that wait in the pipe."""
@@ -286,10 +271,6 @@ class Handout:
         with contextlib.suppress(OSError):
             while left > 0:
                 left -= os.write(self.task_w, END * min(left, bounds.PART_TOKENS)) // len(END)
-
-
-def _least(size: int, most: int | None) -> int:
-    return size if most is None else min(size, most)
 
 
 # -- results, from each worker to the caller ---------------------------------------------------------------------------

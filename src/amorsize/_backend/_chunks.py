@@ -150,14 +150,8 @@ class Board:
     of results.
     """
 
-    N_SLOTS: Final = 4096
-
     # Of a slot: how many items have been begun, and whether no more may be.
     SLOT_BYTES: Final = 16
-
-    # Seconds after which a worker that has not seen that its chunk is closed has told that it began: a store reaches
-    # the other core in well under a microsecond.
-    SETTLED_S: Final = 0.5e-3
 
     def __init__(self) -> None:
         with _worker.no_interrupt():
@@ -183,17 +177,17 @@ class Board:
 
     def take(self, number: int) -> int:
         """Return the slot of a task, set to nothing begun."""
-        slot = number % self.N_SLOTS
+        slot = number % bounds.BOARD_SLOTS
         at = self.SLOT_BYTES * slot
         self._map[at : at + self.SLOT_BYTES] = bytes(self.SLOT_BYTES)
         return slot
 
     def end(self, number: int) -> int | None:
         """Let a task begin no more items; returns how many it has begun, None if the board is gone."""
-        at = self.SLOT_BYTES * (number % self.N_SLOTS)
+        at = self.SLOT_BYTES * (number % bounds.BOARD_SLOTS)
         try:
             self._map[at + 8] = 1
-            time.sleep(self.SETTLED_S)
+            time.sleep(bounds.SETTLED_S)
             return int.from_bytes(self._map[at : at + 8], "little")
         except ValueError:
             return None
@@ -224,7 +218,7 @@ class Board:
 
 
 # Bytes of the board that tell of items begun.
-_BEGUN_BYTES: Final = Board.SLOT_BYTES * Board.N_SLOTS
+_BEGUN_BYTES: Final = Board.SLOT_BYTES * bounds.BOARD_SLOTS
 
 # What stands before something said: the worker's number, and the bytes that follow.
 _MESSAGE: Final = struct.Struct("=qq")

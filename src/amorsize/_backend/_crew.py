@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from amorsize._backend._channels import Handout, Inbox, TaskSeat
-    from amorsize._backend._job import Job, Outcome
+    from amorsize._backend._job import Job, Once, Outcome
     from amorsize._backend._local_worker import Slots
 
 W = TypeVar("W", bound=Worker)
@@ -116,6 +116,7 @@ class CrewedTeam(Protocol):
     outcome: Outcome
     limit: int
     block: int
+    tell: Once
 
     def is_done(self) -> bool:
         """Tell whether everything that is wanted is known."""
@@ -232,7 +233,7 @@ class Losses:
         if not team.job.caller_may_compute:
             self._give_up(team, WorkerDied(why, {}, (), why))
             return
-        team.handout.tell(f"items run in this process: {why}")
+        team.tell(f"items run in this process: {why}")
         team.handout.is_alone = True
 
     def is_stalled(self, team: CrewedTeam) -> bool:

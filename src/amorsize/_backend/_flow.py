@@ -18,51 +18,44 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._carrier import Refused, Unsendable, Work, refusing
-from amorsize._backend._job import Outcome, died_idle
+from amorsize._backend._carrier import Refused, Unsendable, Work
+from amorsize._backend._job import Engine, died_idle
 from amorsize._records import Span
-from amorsize._warn import warn
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from amorsize._backend._carrier import Answer, Carrier
-    from amorsize._backend._job import Job
-
-clock = time.perf_counter
+    from amorsize._backend._job import Job, Outcome
 
 # The number of the task that only tells that a worker is up.
 _HELLO: Final = -1
 
 
-class FlowTeam:
+class FlowTeam(Engine):
     """The caller's side of a run through a carrier."""
 
     # Whether results share no memory: of a map all are kept anyway.
     apart = False
 
-    def __init__(self, job: Job, carrier: Carrier) -> None:
-        self.job = job
+    def __init__(self, job: Job, carrier: Carrier, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(job, clock)
         self.carrier = carrier
-        self.n_items = len(job.items)
-        self.outcome = Outcome(job.base, self.n_items, job.sink)
-        self.limit = self.n_items
         self.ranges = schedule.Ranges(0, self.n_items, without=job.first)
         for i in reversed(job.first):
             self.ranges.give_back(i, i + 1)
         self.chunker = schedule.Chunker(job.n_jobs, job.item_s, job.batch_overhead_s, job.batch_size)
         self.in_flight: dict[int, tuple[int, int]] = {}
         self.ready = not job.is_cold
-        self.began = self._looked_at = clock()
         # Chunks that run at once now, fewer while memory is short, and the most that may.
         self.n_jobs = self.most_jobs = job.n_jobs
         self.deaths = Deaths(job.n_jobs, carrier.ahead)
         self._serial = 0
-        self._told = False
 
     def run(self) -> Outcome:
         """
@@ -89,14 +82,10 @@ class FlowTeam:
         if self.job.parcel is not None:
             self.job.parcel.close()
 
-    def is_done(self) -> bool:
-        """Tell whether everything that is still wanted is known."""
-        return self.outcome.is_done(self.limit, ends_with_a_death=self.job.ends_with_a_death)
-
     def hear_out(self) -> None:
         """After a death that ends the run, take in what went down with it: whose item it was, nobody knows yet."""
-        deadline = clock() + bounds.LAST_WORDS_S
-        while self.outcome.died is not None and self.in_flight and (left_s := deadline - clock()) > 0:
+        deadline = self.clock() + bounds.LAST_WORDS_S
+        while self.outcome.died is not None and self.in_flight and (left_s := deadline - self.clock()) > 0:
             self.take(left_s)
 
     def _start_while_working(self) -> None:
@@ -118,21 +107,21 @@ class FlowTeam:
                     return
                 self.take(bounds.HOUSEKEEPING_S)
                 continue
-            begin = clock()
+            begin = self.clock()
             start, stop = taken
             done, failed = self.job.run_here(_worker.cut(self.job.items, start, stop))
-            end = clock()
+            end = self.clock()
             self.ranges.give_back(start + len(done), stop)
             self.accept(start, done, failed)
             self._note("caller", begin, end, start, len(done))
-            block = schedule.next_block(block, end - begin, 2 * schedule.CHECK_S)
+            block = schedule.next_block(block, end - begin, 2 * cost.CHECK_S)
             self.chunker.observe(len(done), end - begin)
             self.take(0)
 
     def _note(self, lane: str, begin: float, end: float, start: int, n_items: int) -> None:
         spans = self.outcome.spans
         last = spans[-1] if spans else None
-        if last is not None and last.lane == lane and begin - last.end_s < schedule.CHECK_S:
+        if last is not None and last.lane == lane and begin - last.end_s < cost.CHECK_S:
             begin, start, n_items = last.begin_s, last.start - self.job.base, last.n_items + n_items
             spans.pop()
         spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.job.base + start, n_items=n_items))
@@ -183,14 +172,8 @@ class FlowTeam:
         job = self.job
         if job.timeout is not None or job.retries:
             why = f"it cannot be sent: {error}"
-            self._tell(f"item {job.base + start} runs in this process, without timeout and retries: {why}")
+            self.tell(f"item {job.base + start} runs in this process, without timeout and retries: {why}")
         self._do_here(start, stop)
-
-    def _tell(self, message: str) -> None:
-        """Warn, once in a run."""
-        if not self._told:
-            self._told = True
-            warn(message)
 
     def _do_here(self, start: int, stop: int) -> None:
         """Run items that cannot be sent in the caller."""
@@ -203,12 +186,8 @@ class FlowTeam:
         job = self.job
         if job.check is not None:
             job.check()
-        if job.is_tight is not None and clock() - self._looked_at > bounds.HOUSEKEEPING_S:
-            self._looked_at = clock()
-            # One chunk fewer in flight at each look while memory is short, one more while it is not; never none.
-            self.n_jobs = max(1, min(self.most_jobs, self.n_jobs + (-1 if job.is_tight() else 1)))
-        if job.progress is not None:
-            job.progress(self.outcome.n_done)  # what came too soon after a report is reported now
+        self.n_jobs = self.n_wanted(self.n_jobs, self.most_jobs)
+        self.report()
         for answer in self.carrier.take(timeout_s):
             self._answer(answer)
         self.deaths.settle(self)
@@ -221,7 +200,7 @@ class FlowTeam:
         if answer.error is not None:
             self._failed_chunk(start, stop, answer)
             return
-        result, opened = answer.result, clock()
+        result, opened = answer.result, self.clock()
         if isinstance(result.results, bytes | bytearray | memoryview):
             n_bytes = len(result.results) + sum(len(buffer) for buffer in result.buffers)
             results, failures = _worker.unpack(
@@ -230,7 +209,7 @@ class FlowTeam:
         else:
             n_bytes = 0
             results, failures = result.results
-        self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, clock() - opened)
+        self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, self.clock() - opened)
         self.deaths.has_begun = True
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)
@@ -242,23 +221,21 @@ class FlowTeam:
         """Take note of a worker that is up; a cold one's first answer is what a start costs."""
         if not self.ready:
             self.ready = True
-            self.outcome.start_s = clock() - self.began
+            self.outcome.start_s = self.clock() - self.began
         if answer.error is None or isinstance(answer.error, _worker.StaleCode | _worker.NoWorkersError):
             return  # other code in the worker: the first chunk will say so too, and the function then goes by value
         if not self.outcome.deaths:
             self.deaths.lost(self, range(0), answer.error)
 
     def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
-        """Take in the results of neighbours; a failure that ends the run takes back what is behind it."""
-        self.outcome.put(start, results, failures)
+        """Take in the results of neighbours."""
         self.deaths.accepted(start, len(results))
-        fatal = [position for position, error in failures if not self.job.goes_on(error)]
-        if fatal:
-            self.limit = min(self.limit, start + fatal[0])
-            self.ranges.drop_from(self.limit)
-            self.deaths.drop_from(self.limit)
-        if self.job.progress is not None:
-            self.job.progress(self.outcome.n_done)
+        super().accept(start, results, failures)
+
+    def drop_from(self, position: int) -> None:
+        """Forget the work at and after a position."""
+        self.ranges.drop_from(position)
+        self.deaths.drop_from(position)
 
     def _failed_chunk(self, start: int, stop: int, answer: Answer) -> None:
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
@@ -266,9 +243,9 @@ class FlowTeam:
         assert error is not None  # noqa: S101 - for the type checker
         if isinstance(error, _worker.NoWorkersError):
             self.outcome.is_refused = True
-            self._tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
+            self.tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
             if not self.in_flight:  # the next chunk would be refused too, after an attempt that takes time
-                self.carrier = refusing(self.carrier.name, error)
+                self.carrier = Refused(self.carrier.name, error)
             self._do_here(start, min(stop, self.limit))
         elif isinstance(error, _worker.StaleCode) and self._use_value():
             self.ranges.give_back(start, min(stop, self.limit))
@@ -295,8 +272,8 @@ class FlowTeam:
                 self.job = replace(job, parcel=job.repack())
             except _worker.UnsendableFunctionError as error:
                 why = f"the workers have other code, and the function cannot be pickled: {error}"
-                self._tell(f"items run in this process: {why}")
-                self.carrier = refusing(self.carrier.name, error)
+                self.tell(f"items run in this process: {why}")
+                self.carrier = Refused(self.carrier.name, error, before=self.carrier)
         return True
 
 
@@ -382,7 +359,7 @@ class Deaths:
         try:
             flow.carrier.renew()
         except _worker.NoWorkersError as error:
-            flow.carrier = refusing(flow.carrier.name, error)
+            flow.carrier = Refused(flow.carrier.name, error)
 
     def _give_up(self, flow: FlowTeam, error: WorkerDied) -> None:
         """Fail what is left: workers die before they begin anything."""
@@ -412,7 +389,7 @@ class Deaths:
         self._is_one_by_one = False
         flow.n_jobs = flow.most_jobs = self._n_jobs
         flow.chunker = schedule.Chunker(flow.n_jobs, flow.chunker.item_s, job.batch_overhead_s, job.batch_size)
-        if not isinstance(getattr(flow.carrier, "way", None), Refused):
+        if not isinstance(flow.carrier, Refused):
             flow.carrier.ahead = self._ahead
 
 

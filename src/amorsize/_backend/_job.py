@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from amorsize import _outside
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._worker import MISSING
+from amorsize._trace import warn
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
 if TYPE_CHECKING:
@@ -239,6 +241,71 @@ class Outcome:
             for i, result in enumerate(self.results)
             if result is not MISSING and i not in self.failures
         }
+
+
+class Once:
+    """Warns of the first message that it is given, and of no other."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, message: str) -> None:
+        if not self._told:
+            self._told = True
+            warn(message)
+
+
+class Engine:
+    """
+    What both engines do in the caller: take in results and failures, tell of progress, look at the memory.
+
+    Attributes:
+        job: The run.
+        n_items: Its items.
+        outcome: What has come home.
+        limit: The position behind the last item that is wanted.
+        began: When it was made, on its clock.
+        tell: Warns, once in a run.
+    """
+
+    def __init__(self, job: Job, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.job = job
+        self.n_items = len(job.items)
+        self.outcome = Outcome(job.base, self.n_items, job.sink)
+        self.limit = self.n_items
+        self.clock = clock
+        self.began = self._looked_at = clock()
+        self.tell = Once()
+
+    def is_done(self) -> bool:
+        """Tell whether everything that is still wanted is known."""
+        return self.outcome.is_done(self.limit, ends_with_a_death=self.job.ends_with_a_death)
+
+    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
+        """Take in the results of neighbours; a failure that ends the run takes back what is behind it."""
+        self.outcome.put(start, results, failures)
+        fatal = [position for position, error in failures if not self.job.goes_on(error)]
+        if fatal and start + fatal[0] < self.limit:
+            self.limit = start + fatal[0]
+            self.drop_from(self.limit)
+        self.report()
+
+    def drop_from(self, position: int) -> None:
+        """Forget the work at and after a position; what is before it must still be done."""
+        raise NotImplementedError
+
+    def report(self) -> None:
+        """Tell how many items are done; what comes too soon after a report is reported at the next look."""
+        if self.job.progress is not None:
+            self.job.progress(self.outcome.n_done)
+
+    def n_wanted(self, n_now: int, most: int) -> int:
+        """Return how many jobs may run: at each look one fewer while memory is short, else one more; never none."""
+        job = self.job
+        if job.is_tight is None or self.clock() - self._looked_at <= bounds.HOUSEKEEPING_S:
+            return n_now
+        self._looked_at = self.clock()
+        return max(1, min(most, n_now + (-1 if job.is_tight() else 1)))
 
 
 def overran(index: int, limit_s: float) -> ItemTimeout:

@@ -63,6 +63,13 @@ def context() -> tuple[str | None, int | None, Any]:
     return name, _jobs_meant(n_jobs, clusters().size_of(backend)), backend
 
 
+def chunks() -> Any:
+    """Return what travels to loky's workers, which is loaded for them only: 9 ms with _ship."""
+    from amorsize._backend import _chunks  # noqa: PLC0415 - as said
+
+    return _chunks
+
+
 def clusters() -> Any:
     """Return the part for Dask, Ray and other backends of joblib, which is loaded for the first cluster: 10 ms."""
     from amorsize._backend import _clusters  # noqa: PLC0415 - as said
@@ -187,9 +194,9 @@ class Loky:
     def _ensure(self, n_jobs: int, n_threads: int) -> None:
         with self._lock:
             # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
-            import multiprocessing.util  # noqa: PLC0415 - part of loky, too
-
             from joblib.externals import loky  # noqa: PLC0415 - 30 to 250 ms, with joblib
+
+            multiprocessing: Any = sys.modules["multiprocessing"]  # with what loky has loaded of it
 
             executor: Any = self._executor if self._pid == os.getpid() else None
             flags = None if executor is None else executor._flags  # noqa: SLF001 - no public way to ask
@@ -205,8 +212,6 @@ class Loky:
                 with signals_held():
                     executor.shutdown(wait=False)
             if sys.platform != "win32":
-                import multiprocessing.resource_tracker  # noqa: PLC0415 - part of loky, too
-
                 # Now, since starting it lets Ctrl-C through again: workers that start right behind it would get it.
                 multiprocessing.resource_tracker.ensure_running()
             self._share, share = n_threads, str(n_threads)
@@ -228,9 +233,7 @@ class Loky:
 
     def task(self, job: Any, work: Any) -> Any:
         """Make what :meth:`submit` takes."""
-        from amorsize._backend._chunks import chunk  # noqa: PLC0415 - 9 ms with _ship; only loky needs it
-
-        return chunk(job, work)
+        return chunks().chunk(job, work)
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* in a worker, then call *done* from the executor's thread."""

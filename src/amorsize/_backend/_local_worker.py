@@ -228,46 +228,48 @@ class RangeWorker:
         board[slot + STOP], board[slot + LO], board[slot + HI], board[slot + STATE] = stop, start, start, BUSY
         results: list[Any] = []
         failures: list[tuple[int, BaseException]] = []
-        current, sent_at = start, clock()
-        begin = sent_at
-        while current < stop and current < board[LIMIT]:
-            high = min(stop, current + self.block)
+        begin = clock()
+        stretch = schedule.Stretch(
+            start, stop, self.block, begin, is_fixed=job.batch_size is not None, is_single=job.timeout is not None
+        )
+        while stretch.current < min(stretch.stop, board[LIMIT]):
             try:
-                part = _worker.cut(job.items, current, high)
+                part = _worker.cut(job.items, stretch.current, stretch.high)
             except UnopenedItems:
-                self.home.unopened(current, stop)
+                self.home.unopened(stretch.current, stretch.stop)
                 break
             board[slot + SINCE_NS] = time.monotonic_ns()
-            board[slot + HI] = high
+            board[slot + HI] = stretch.high
             before = clock()
             done, failed = _worker.run_block(job.call, part, keep_going=job.keep_going)
             now = clock()
             del part
             failures += [(len(results) + position, error) for position, error in failed]
             results += done
-            current += len(done)
+            stretch.ran(len(done), now - before)
             if failed and not goes_on(failed, keep_going=job.keep_going):
                 break
-            if job.timeout is None and len(done) == self.block:
-                self.block = schedule.next_block(self.block, now - before, schedule.CHECK_S)
-            if now - sent_at >= cost.QUANTUM_S or job.timeout is not None:
-                self._send(current - len(results), results, failures, begin)
-                begin = sent_at = clock()
+            if stretch.must_send(now):
+                self._send(stretch.current - len(results), results, failures, begin)
+                begin = clock()
+                stretch.sent(begin)
                 results, failures = [], []
-            if stop - current > 1 and job.batch_size is None and not self._empty.poll(0):
-                stop = self._share(slot, current, stop)
+            if stretch.may_share and not self._empty.poll(0):
+                self._share(slot, stretch)
+        self.block = stretch.block
         if results:
-            self._send(current - len(results), results, failures, begin)
+            self._send(stretch.current - len(results), results, failures, begin)
 
-    def _share(self, slot: int, current: int, stop: int) -> int:
-        """Put the second half of a range back for a colleague who has nothing; returns where this worker's ends."""
-        middle = schedule.split(current, stop)
+    def _share(self, slot: int, stretch: schedule.Stretch) -> None:
+        """Put the second half of a range back for a colleague who has nothing."""
+        middle, stop = stretch.half()
         self.board[slot + STOP] = middle
         try:
             os.write(self.task_w, TOKEN.pack(middle, stop))
         except BlockingIOError:  # it has been filled meanwhile
-            self.board[slot + STOP] = middle = stop
-        return middle
+            self.board[slot + STOP] = stop
+        else:
+            stretch.stop = middle
 
     def _send(self, start: int, results: list[Any], failures: list[tuple[int, BaseException]], begin: float) -> None:
         n_results = len(results)
@@ -418,5 +420,5 @@ class TaskWorker:
             board[place + N_BEGUN] = n_begun
 
         return run_quantum(
-            self.call, items, quantum_s, int(block), keep_going=self._keep_going, look_s=schedule.CHECK_S, tell=tell
+            self.call, items, quantum_s, int(block), keep_going=self._keep_going, look_s=cost.CHECK_S, tell=tell
         )

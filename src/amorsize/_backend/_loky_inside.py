@@ -123,7 +123,7 @@ def end_feeder(tasks: Any) -> None:
     if thread is not None and thread.is_alive():
         with contextlib.suppress(OSError):
             tasks.close()
-        thread.join(5)
+        thread.join(bounds.POOL_END_S)
 
 
 def end_unserved(executor: Any) -> None:
@@ -136,7 +136,7 @@ def end_unserved(executor: Any) -> None:
     if thread is None or not thread.is_alive():
         for process in list((executor._processes or {}).values()):  # noqa: SLF001 - as above
             process.terminate()
-            process.join(10)
+            process.join(bounds.POOL_END_S)
 
 
 def refusal(error: BaseException) -> OSError | None:

@@ -35,17 +35,18 @@ def run(backend: str, job: Job) -> Outcome:
         BaseException: What interrupts the caller.
     """
     if backend == FORK:
-        return fork_team(job).finish()
+        made: Outcome = forks().fork_team(job).finish()
+        return made
     if backend == THREADS:
-        return thread_team(job).finish()
+        return _run_threads(job)
     if backend == FORKSERVER:
-        return server_team(job).finish()
+        return _server_team(job).finish()
     if backend == LOKY:
         return _run_loky(job)
     return _run_external(job, backend)
 
 
-def server_team(job: Job) -> Team:
+def _server_team(job: Job) -> Team:
     """
     Make a team of the fork server's workers for a job; nothing is started yet.
 
@@ -54,18 +55,15 @@ def server_team(job: Job) -> Team:
     """
     try:
         crew, state = _open_server(job.threads)
-    except OSError as error:
-        pass_on(error)
-        raise NoWorkersError(*error.args) from error
-    job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
-    try:
-        team = crew.server_team(job)
+        job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
+        team: Team = crew.server_team(job)
+    except UnsendableFunctionError:
+        raise
     except OSError as error:
         pass_on(error)
         raise NoWorkersError(*error.args) from error
     team.outcome.is_warm, team.outcome.is_cold = not job.is_cold, state is None
-    made: Team = team
-    return made
+    return team
 
 
 def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
@@ -93,27 +91,11 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     return crew, state
 
 
-def _forks() -> Any:
+def forks() -> Any:
     """Return the module of forked workers, which does not exist on Windows and is loaded by the first run: 8 ms."""
     from amorsize._backend import _fork  # noqa: PLC0415 - as said
 
     return _fork
-
-
-def fork_team(job: Job) -> Team:
-    """Make a team of forked workers for a job; nothing is started yet."""
-    made: Team = _forks().fork_team(job)
-    return made
-
-
-def fork_pool(job: Job) -> Any:
-    """
-    Have forked workers that are sent their items.
-
-    Raises:
-        OSError: If the system refuses them.
-    """
-    return _forks().fork_pool(job)
 
 
 def server_pool(job: Job) -> Any:
@@ -125,11 +107,6 @@ def server_pool(job: Job) -> Any:
     """
     crew, _ = _open_server(job.threads)
     return crew.server_pool(packed(job, is_cold=False, ambient=True, inline=True))
-
-
-def thread_team(job: Job) -> _threads.ThreadTeam:
-    """Make a team of threads for a job; nothing is started yet."""
-    return _threads.ThreadTeam(job)
 
 
 def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> Job:
@@ -158,6 +135,19 @@ def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> J
             raise UnsendableFunctionError(f"{type(error).__name__}: {error}") from error
 
     return replace(job, parcel=pack(by_value=False), repack=lambda: pack(by_value=True), is_cold=is_cold)
+
+
+def _run_threads(job: Job) -> Outcome:
+    """Run on threads of this process, which wait for the next run unless one of them is still at work."""
+    threads = _threads.Threads.take(job.n_jobs)
+    team = FlowTeam(job, Callbacks(threads, ahead=1))
+    try:
+        return team.run()
+    finally:
+        if team.in_flight:
+            threads.close()
+        else:
+            threads.keep()
 
 
 def _run_loky(job: Job) -> Outcome:
@@ -192,12 +182,11 @@ def _run_loky(job: Job) -> Outcome:
 
 def make_board() -> Board | None:
     """Return a board, None where there is no room for a small file: begun items are then not told from waiting ones."""
-    from amorsize._backend._chunks import Board  # noqa: PLC0415 - 9 ms with _ship; only loky needs it
-
     try:
-        return Board()
+        board: Board = _local.chunks().Board()
     except OSError:
         return None
+    return board
 
 
 def _run_external(job: Job, name: str) -> Outcome:

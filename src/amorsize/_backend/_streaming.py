@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _local, _runs, _threads
-from amorsize._backend._carrier import Callbacks, refusing
+from amorsize._backend._carrier import Callbacks, Refused
 from amorsize._backend._flow import FlowTeam
 from amorsize._backend._worker import MISSING, NoWorkersError
 from amorsize._outside import pass_on
@@ -134,7 +134,7 @@ class StreamTeam(FlowTeam):
 
 
 class Streaming:
-    """Workers for a stream, open until closed."""
+    """Workers for a stream, open until closed; where the system refuses them, the caller does the items."""
 
     def __init__(self, backend: str, job: Job) -> None:
         self._backend = backend
@@ -146,7 +146,7 @@ class Streaming:
         carrier: Any
         job, refusal = self._start(backend, job)
         if refusal is not None:
-            carrier = refusing(backend, refusal)
+            carrier = Refused(backend, refusal)
         elif backend in {FORK, FORKSERVER}:
             carrier = self._pool
         elif backend == THREADS:
@@ -161,7 +161,7 @@ class Streaming:
                 cluster = _local.clusters().carrier(job.backend, job.n_jobs, backend).__enter__()
                 self._cluster, carrier = cluster, Callbacks(cluster, ahead=1)
             except NoWorkersError as error:
-                carrier = refusing(backend, error)
+                carrier = Refused(backend, error)
         self._carrier = carrier if self._board is not None else None
         self.team = StreamTeam(job, carrier)
         if backend == LOKY:  # last: until here it could fail, and nobody would close it
@@ -177,7 +177,7 @@ class Streaming:
             elif backend == FORKSERVER:
                 self._pool = _runs.server_pool(job)
             elif backend == FORK:
-                self._pool = _runs.fork_pool(job)
+                self._pool = _runs.forks().fork_pool(job)
         except OSError as error:
             pass_on(error)
             return job, error
@@ -211,7 +211,7 @@ class Streaming:
 
     def _settled(self) -> bool:
         """Let chunks that are running end, each within its quantum; returns whether they have."""
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + bounds.STREAM_END_S
         while self.team.in_flight and time.monotonic() < deadline:
             self.team.ranges.drop_from(0)
             self.team.take(0.1)

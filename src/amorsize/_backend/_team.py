@@ -28,7 +28,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from amorsize import _schedule as schedule
 from amorsize._backend import _blas, _worker
@@ -36,7 +36,7 @@ from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
 from amorsize._backend._channels import Handout, Inbox
 from amorsize._backend._crew import Losses, Workers
-from amorsize._backend._job import Outcome
+from amorsize._backend._job import Engine
 from amorsize._backend._local_worker import Slots, goes_on
 from amorsize._backend._worker import NoWorkersError
 from amorsize._outside import is_outside, pass_on
@@ -47,32 +47,26 @@ if sys.platform != "linux":
     raise ImportError(message)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from amorsize._backend._crew import Crew, Worker
-    from amorsize._backend._job import Job
+    from amorsize._backend._job import Job, Outcome
 
 clock = time.perf_counter
 
 
-class Team:
+class Team(Engine):
     """Workers at one job, and the caller's side of it."""
 
     def __init__(self, job: Job, crew: Crew) -> None:
+        super().__init__(job)
         self.crew = crew
         self.workers: Workers[Worker] = Workers()
         self.parent = os.getpid()
         self.n_slots = _n_workers(job)
-        self.job = job
-        self.n_items = len(job.items)
-        self.outcome = Outcome(job.base, self.n_items, job.sink)
-        self.limit = self.n_items
         self.block = schedule.first_block(job.item_s) if job.timeout is None else 1
         self._fork_s = 0.0
-        self._looked_at = clock()
         self.slots = Slots(self.n_slots)
-        self.handout = Handout(job, crew, self.n_slots)
-        self.inbox = Inbox(job, crew.buffers, self.outcome, self.handout, began=self._looked_at)
+        self.handout = Handout(job, crew, self.n_slots, self.tell)
+        self.inbox = Inbox(job, crew.buffers, self.outcome, self.handout, began=self.began)
         self._losses = Losses()
 
     # -- setting up and tearing down ---------------------------------------------------------------------------------
@@ -199,10 +193,6 @@ class Team:
             self.outcome.close_s = clock() - closing
         return self._measured()
 
-    def is_done(self) -> bool:
-        """Tell whether everything that is still wanted is known."""
-        return self.outcome.is_done(self.limit, ends_with_a_death=self.job.ends_with_a_death)
-
     def _compute(self) -> None:
         """
         Work on ranges like a worker does, looking at the others' results in between.
@@ -218,47 +208,34 @@ class Team:
             if not (job.caller_computes or self.handout.is_alone) and self.inbox.first_message_s is not None:
                 return
 
-    def _compute_range(self, current: int, stop: int) -> None:
-        job, block = self.job, self.block
-        begin, first = clock(), current
-        while current < min(stop, self.limit):
-            high = min(stop, self.limit, current + block)
+    def _compute_range(self, start: int, stop: int) -> None:
+        job, begin = self.job, clock()
+        stretch = schedule.Stretch(
+            start, stop, self.block, begin, is_fixed=job.batch_size is not None, is_single=job.timeout is not None
+        )
+        while stretch.current < min(stretch.stop, self.limit):
             before = clock()
-            done, failed = job.run_here(_worker.cut(job.items, current, high))
-            now = clock()
-            self.accept(current, done, failed)
-            current += len(done)
+            done, failed = job.run_here(_worker.cut(job.items, stretch.current, min(stretch.high, self.limit)))
+            took_s = clock() - before
+            self.accept(stretch.current, done, failed)
+            stretch.ran(len(done), took_s)
             if failed and not goes_on(failed, keep_going=job.keep_going):
                 break
-            block = schedule.next_block(block, now - before, schedule.CHECK_S)
             self.wait(0)
             if self.crew.packs and self.handout.backlog:
                 self.handout.post_backlog()
-            if stop - current > 1 and job.batch_size is None and self.workers and self.handout.is_dry():
-                middle = schedule.split(current, stop)
-                self.handout.post_some([(middle, stop)])
-                stop = middle
-        end = clock()
+            if stretch.may_share and self.workers and self.handout.is_dry():
+                self.handout.post_some([stretch.half()])
+                stretch.stop = stretch.half()[0]
+        n_items = stretch.current - start
         self.outcome.spans.append(
-            Span(lane="caller", begin_s=begin, end_s=end, start=job.base + first, n_items=current - first)
+            Span(lane="caller", begin_s=begin, end_s=clock(), start=job.base + start, n_items=n_items)
         )
 
-    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
-        """Take in the results of neighbours; a failure that ends the run takes back what is behind it."""
-        self.outcome.put(start, results, failures)
-        fatal = [p for p, error in failures if not self.job.goes_on(error)]
-        if fatal:
-            self._stop_at(start + fatal[0])
-        if self.job.progress is not None:
-            self.job.progress(self.outcome.n_done)
-
-    def _stop_at(self, index: int) -> None:
-        """Forget the work at and after a failed item; what is before it must still be done."""
-        if index >= self.limit:
-            return
-        self.limit = index
-        self.slots.set_limit(index)
-        self.handout.drop_from(index)
+    def drop_from(self, position: int) -> None:
+        """Forget the work at and after a position; what is before it must still be done."""
+        self.slots.set_limit(position)
+        self.handout.drop_from(position)
 
     def wait(self, timeout_s: float) -> None:
         """Take in what workers have sent; waits at most *timeout_s* for the first of it."""
@@ -290,15 +267,11 @@ class Team:
             self._compute_range(*self.handout.mine.pop())
         if self.handout.is_alone:
             self._compute()
-        if self.job.progress is not None:
-            self.job.progress(self.outcome.n_done)  # what came too soon after a report is reported now
+        self.report()
         if self.job.timeout is not None:
             self._losses.end_overrun(self)
-        if self.job.is_tight is not None and clock() - self._looked_at > bounds.HOUSEKEEPING_S:
-            self._looked_at = clock()
-            # One worker fewer at each look while memory is short, one more while it is not; never none.
-            active = self.slots.n_active() + (-1 if self.job.is_tight() else 1)
-            self.slots.activate(max(1, min(_n_workers(self.job), active)))
+        if self.job.is_tight is not None:
+            self.slots.activate(self.n_wanted(self.slots.n_active(), self.n_slots))
         if not self.workers and not self.is_done() and not self.handout.is_alone:
             self._losses.start_last(self)
         if self._losses.is_stalled(self):

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._carrier import Callbacks, Done, run_quantum
-from amorsize._backend._flow import FlowTeam
+from amorsize._backend._carrier import Done, run_quantum
 from amorsize._outside import signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from amorsize._backend._carrier import Work
-    from amorsize._backend._job import Job, Outcome
+    from amorsize._backend._job import Job
 
 clock = time.perf_counter
 
@@ -155,7 +154,7 @@ class Threads:
         """Return None: threads do not die."""
         return None
 
-    def close(self, timeout_s: float = 0.9) -> None:
+    def close(self, timeout_s: float = bounds.THREADS_END_S) -> None:
         """Let the threads end after the item they are at; those that are stuck in one are left behind."""
         self.is_closing = True
         with self._lock:
@@ -223,31 +222,3 @@ def forget_waiting() -> None:
 
 
 _worker.BEFORE_FORK.append(end_waiting)
-
-
-class ThreadTeam(FlowTeam):
-    """Threads of this process for one run; they may begin before the caller has time for them."""
-
-    def __init__(self, job: Job) -> None:
-        self._threads = Threads.take(job.n_jobs)
-        super().__init__(job, Callbacks(self._threads, ahead=1))
-
-    def start(self) -> None:
-        """Let the threads begin."""
-        self.top_up()
-
-    def finish(self) -> Outcome:
-        """Hand out the rest and take in the results; the threads wait for the next run unless one is still at work."""
-        try:
-            return self.run()
-        finally:
-            if self.in_flight:
-                self._threads.close()
-            else:
-                self._threads.keep()
-
-    def close(self, *, kill: bool = False) -> None:
-        """Give back what the run holds; *kill* ends the threads too, each after the item it is at."""
-        super().close()
-        if kill:
-            self._threads.close()

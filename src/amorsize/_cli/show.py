@@ -108,7 +108,7 @@ def cache(args: argparse.Namespace) -> int:
     for entry in entries:
         saved = datetime.fromtimestamp(entry.saved_at, UTC).strftime("%Y-%m-%d %H:%M")
         item = _render.seconds(entry.known.profile.item_s)
-        kind = _store.type_name(entry.known.arg_type)
+        kind = entry.known.arg_type
         print(f"  {_shorten(entry.name or entry.key, 34):<34} {_shorten(kind, 16):<16} {item:>9}  {saved}")
     return 0
 
@@ -121,7 +121,7 @@ def _measured(costs: Iterable[str]) -> str:
 
 def _entry(entry: _store.Entry) -> dict[str, Any]:
     known = entry.known
-    kept = {"name": entry.name, "key": entry.key, "arg_type": _store.type_name(known.arg_type), "n_seen": known.n_seen}
+    kept = {"name": entry.name, "key": entry.key, "arg_type": known.arg_type, "n_seen": known.n_seen}
     return kept | {"saved_at": entry.saved_at, "profile": known.profile.to_dict()}
 
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from amorsize import _render
 from amorsize._cli import words
-from amorsize._plain import to_json
+from amorsize._plain import plain
 from amorsize._progress import require_tqdm
 
 if TYPE_CHECKING:
@@ -126,3 +126,13 @@ def _write_array(results: Iterable[Any], file: IO[str] | None) -> None:
     finally:  # what there was before a failure is an array too
         with contextlib.suppress(OSError):
             print("[]" if opening == "[" else "\n]", file=file)
+
+
+def to_json(value: Any) -> str:
+    """Write any value as one line of JSON."""
+    for turned in (lambda: value, lambda: plain(value), lambda: repr(value)):
+        try:
+            return json.dumps(turned(), ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return json.dumps(f"<{type(value).__name__}>")  # its own repr fails

@@ -19,7 +19,7 @@ from amorsize import _function, _outside
 from amorsize._backend import _unfound, _worker
 from amorsize._backend._carrier import Done, Work, send_by
 from amorsize._backend._clusters.task import Blob, Parts, Remote, Shipped, Trouble, pickled, run_remote
-from amorsize._warn import warn
+from amorsize._trace import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
