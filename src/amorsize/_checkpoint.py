@@ -24,7 +24,6 @@ import os
 import pickle
 import stat
 import sys
-import sysconfig
 import time
 import types
 from typing import TYPE_CHECKING, Any, Final
@@ -142,28 +141,17 @@ def _parts(func: Any, seen: set[int]) -> Iterator[bytes]:
 
 
 def _values(func: types.FunctionType) -> Iterator[Any]:
-    """Yield the values of the globals and closure variables that a function names, in the order of their names."""
-    for name in sorted(_names(func.__code__)):
-        if name in func.__globals__:
-            yield func.__globals__[name]
-    for cell in func.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not set yet
-            yield cell.cell_contents
-
-
-def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
+    """Yield the values of the globals that a function names, in the order of their names, and of its closure."""
+    named, closed = _function.named_values(func), func.__code__.co_freevars
+    yield from (named[name] for name in sorted(named.keys() - set(closed)))
+    yield from (named[name] for name in closed if name in named)
 
 
 def _value_parts(value: Any, seen: set[int]) -> Iterator[bytes]:
     unwrapped = value._amorsize_unwrap() if hasattr(type(value), "_amorsize_unwrap") else value  # noqa: SLF001 - ours
     if isinstance(unwrapped, types.FunctionType | types.MethodType | functools.partial):
         found, _ = _function.bare(unwrapped)
-        if found is not None and not _is_installed(found.__code__.co_filename):
+        if found is not None and not _function.is_installed(found.__code__.co_filename):
             yield from _parts(unwrapped, seen)
     elif type(value) in {*_PLAIN, tuple} and (not hasattr(value, "__len__") or len(value) < bounds.MOST_CONSTANT):
         yield _value_key(value)
@@ -175,16 +163,6 @@ def _value_key(value: Any) -> bytes:
         return item_key(value)
     except TypeError:
         return _function.full_name(type(value)).encode()
-
-
-@functools.cache
-def _installed() -> tuple[str, ...]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple(path + os.sep for name in names if (path := sysconfig.get_paths().get(name)))
-
-
-def _is_installed(filename: str) -> bool:
-    return filename.startswith((*_installed(), "<frozen"))
 
 
 # -- the file --------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ Looks at code objects and values only; never calls the function, never imports a
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import types
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._attribute import attribute_of, is_of, path_of
 
@@ -160,3 +161,13 @@ def is_importable(found: types.FunctionType) -> bool:
             return False
     value = getattr(value, "__func__", value)
     return value is found or getattr(value, "__wrapped__", None) is found
+
+
+# Folders of what is installed, and of the standard library: nobody edits it while a program runs.
+_INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen")
+
+
+def is_installed(filename: str) -> bool:
+    """Tell whether a file of code is an installed package's or the interpreter's own, and not the program's."""
+    return filename.startswith(_LIBRARY) or any(folder in filename for folder in _INSTALLED)

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _cost as cost
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend._carrier import Unsendable
@@ -259,7 +260,7 @@ class Run:
         self.next_look_s = 1.25 * evidence.spent_s
         way = workers.way(evidence.weights)
         costs = workers.engine.costs(way, warm=workers.is_warm(way))
-        start_s = costs.start_s + costs.start_each_s + 2 * evidence.with_batch(costs, way).batch_overhead_s
+        start_s = cost.start_of_two_s(evidence.with_batch(costs, way))
         n_left, item_s = self.n_left(), evidence.item_s()
         if n_left is None:
             start_s = min(start_s, bounds.COLD_S * 0.5 * costs.efficiency)

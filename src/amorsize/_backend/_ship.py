@@ -50,16 +50,12 @@ def _with_module(func: Callable[..., Any]) -> bytes:
             registry.unregister_pickle_by_value(sys.modules[name])
 
 
-# Folders of what is installed: it is not edited while a program runs.
-_INSTALLED: Final = ("site-packages", "dist-packages")
-
-
 def _helpers(func: Callable[..., Any]) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return the code hashes of the functions that a function can reach, by module and name: a worker has the same."""
     return {
         (helper.__module__, helper.__qualname__): _hashes_at(helper.__module__, helper.__qualname__)
         for helper in known_dependencies(func).functions
-        if _function.is_importable(helper) and not any(part in helper.__code__.co_filename for part in _INSTALLED)
+        if _function.is_importable(helper) and not _function.is_installed(helper.__code__.co_filename)
     }
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import pickle
 import platform
 import queue
 import sys
-import sysconfig
 import threading
 import time
 from dataclasses import dataclass
@@ -239,11 +237,11 @@ class Cluster:
         return error if isinstance(error, _worker.StaleCode) else _worker.StaleCode(str(error))
 
     def _tell_by_value(self, parcel: Shipped) -> None:
-        """Warn, once per run and in the caller's thread, that a named function goes by value, and what with it."""
+        """Warn, once per run and in the caller's thread, that a named function goes by value."""
         if not self._stale or not parcel.is_by_value or parcel.digest == self._warned:
             return
         self._warned = parcel.digest
-        warn(f"{self._stale}; it is sent by value to the {self.name} workers: {_travels(parcel)}")
+        warn(f"{self._stale}; it is sent by value to the {self.name} workers: {len(parcel.data):,} bytes")
 
 
 def _lacks_us(error: BaseException | None) -> bool:
@@ -257,19 +255,4 @@ def _lacks_us(error: BaseException | None) -> bool:
 def _is_users(module: Any) -> bool:
     """Tell whether a module is the user's own source, not an installed package: only such can go by value."""
     path = os.path.abspath(getattr(module, "__file__", None) or "")
-    if not path.endswith((".py", ".pyc")):
-        return False
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return not any(root and path.startswith(os.path.join(root, "")) for root in installed)
-
-
-def _travels(parcel: Shipped) -> str:
-    """Say what a function takes along when it goes by value."""
-    held: list[str] = []
-    with contextlib.suppress(Exception):  # words for a warning: whatever cannot be read is left out
-        contents = pickle.loads(parcel.data.data)
-        found, _ = _function.bare(pickle.loads(contents.function))
-        if found is not None:
-            held = sorted(_function.named_values(found))
-    names = f", with {', '.join(held[:8])}{' and more' if len(held) > 8 else ''}" if held else ""
-    return f"{len(parcel.data):,} bytes{names}"
+    return path.endswith((".py", ".pyc")) and not _function.is_installed(path)
