@@ -259,68 +259,6 @@ FIRST_BLOCK: Final = 16
 # Items in one block at most, so that a block of nothing measurable still ends. Half or twice: as soon or late.
 MOST_BLOCK: Final = 1 << 16
 
-# -- what runs teach ---------------------------------------------------------------------------------------------------
-
-# Weight of a new observation of a cost against what was known: the first replaces the prior, later ones count a third,
-# so that three runs after a change the estimate has moved 70 % of the way. And how many times what was known one
-# observation may say at most: a start on a machine that was busy with something else took ten times the usual one.
-# Half: a change is followed after six runs. Twice: one disturbed run moves the figure by two thirds of the difference.
-NEW_WEIGHT: Final = 1 / 3
-MOST_CHANGE: Final = 3.0
-
-# Share of an item's seconds from which its transfer is worth learning from runs. Half or twice: as much less or more
-# has to be moved before runs correct what weighing said.
-LARGE_TRANSFER: Final = 0.2
-
-# Seconds per item, and items timed alone in the same call, from which the speed of workers beside each other is
-# compared with that of the caller alone: below, the difference is the clock's. Half: noise is learned. Twice: fewer
-# functions have a speed of their own.
-COMPARABLE_S: Final = 200e-6
-COMPARABLE_ITEMS: Final = 3
-
-# Ratio between the slow and the fast chunks of a run (9th and 1st decile) up to which its items are alike. Half would
-# be none. Twice: uneven items are taken for a slow machine.
-ALIKE: Final = 1.25
-
-# Standard deviation of an item's seconds, as a share of them, up to which the sample's items are alike. Half: fewer
-# functions have a speed of their own. Twice: it is that of the items.
-STEADY: Final = 0.05
-
-# Times the predicted seconds of moving an item from which runs correct them. Half would be always. Twice: data that is
-# twice as dear as weighed stays so.
-DEARER: Final = 1.2
-
-# Seconds of a fork's start, and of each further one, at least: what is left once the process's size is taken off may be
-# nothing. Half or twice: maps of 1 ms go the other way.
-LEAST_START_S: Final = 3e-4
-LEAST_EACH_S: Final = 1e-4
-
-# Between which an efficiency is believed: below, something else had the cores or the items are others; above, they are.
-# Half or twice: disturbed runs are believed, or slow machines are not.
-LEAST_EFFICIENCY: Final = 0.3
-MOST_EFFICIENCY: Final = 1.1
-
-# Share by which a function's own efficiency returns to the host's with each call that ran as a loop: what one disturbed
-# run said is tried again after some forty calls, at half a per cent of their time. Half: after eighty. Twice: after
-# twenty, at one per cent.
-FORGET: Final = 0.005
-
-# How many times the prior a measured cost may be. A slower machine is slower by less; a busy one by more, for a moment.
-# Half: slow machines are taken for faster ones. Twice: a busy moment closes a way for some runs.
-PLAUSIBLE: Final = 5.0
-
-# Bytes received from which their rate can be told: what takes a tenth of a millisecond. Half: the clock's noise is
-# learned. Twice: fewer runs tell.
-TELLING_BYTES: Final = 1 << 20
-
-# Bytes per second that a fast cluster moves: Ray's object store on the reference host. Half or twice: a cluster is
-# measured after twice or half as many calls that it might have served.
-FAST_BYTES_PER_S: Final = 1e9
-
-# Bytes moved between two chunks of a worker up to which the gap is dispatch: 0.3 ms at the 200 MB/s of a slow cluster,
-# a few per cent of what a dispatch costs there. Half: fewer gaps tell. Twice: transfer is taken for dispatch.
-MOST_GAP_BYTES: Final = 64 << 10
-
 # -- the equations -----------------------------------------------------------------------------------------------------
 
 

@@ -283,8 +283,8 @@ class CostBook:
                 is_first = (backend, name) not in self._measured or not math.isfinite(before) or before <= 0
                 self._measured.add((backend, name))
                 if not is_first:
-                    value = min(value, cost.MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
-                fields[name] = value if is_first else before + cost.NEW_WEIGHT * (value - before)
+                    value = min(value, bounds.MOST_CHANGE * before)  # noqa: PLW2901 - one disturbed run must not set the figure
+                fields[name] = value if is_first else before + bounds.NEW_WEIGHT * (value - before)
             if fields:
                 self.known = {**self.known, backend: replace(known, **fields, is_measured=True)}
                 self.cheapest_start_s = self._cheapest()

@@ -128,17 +128,17 @@ def _seen_efficiency(profile: Profile, work: list[Span]) -> float:
 
     Only where items are alike, in the sample and from chunk to chunk: else the difference is that of the items.
     """
-    is_steady = profile.item_s_std < cost.STEADY * profile.item_s
-    if profile.n_sampled < cost.COMPARABLE_ITEMS or not is_steady or profile.item_s <= cost.COMPARABLE_S:
+    is_steady = profile.item_s_std < bounds.STEADY * profile.item_s
+    if profile.n_sampled < bounds.COMPARABLE_ITEMS or not is_steady or profile.item_s <= bounds.COMPARABLE_S:
         return 0.0
     rates = sorted((span.end_s - span.begin_s) / span.n_items for span in work if span.n_items)
     middle = rates[len(rates) // 2]
-    if len(rates) < cost.COMPARABLE_ITEMS or middle <= 0:
+    if len(rates) < bounds.COMPARABLE_ITEMS or middle <= 0:
         return 0.0
-    if rates[len(rates) * 9 // 10] > cost.ALIKE * rates[len(rates) // 10]:
+    if rates[len(rates) * 9 // 10] > bounds.ALIKE * rates[len(rates) // 10]:
         return 0.0
     seen = profile.item_s / middle
-    return min(1.0, seen) if cost.LEAST_EFFICIENCY < seen < cost.MOST_EFFICIENCY else 0.0
+    return min(1.0, seen) if bounds.LEAST_EFFICIENCY < seen < bounds.MOST_EFFICIENCY else 0.0
 
 
 def _costs(plan: Plan, outcome: Outcome) -> None:
@@ -152,13 +152,13 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
     if plan.backend == FORK and outcome.start_s > 0:
         # Kept without what this process's size adds, which is added again as of the next decision.
         resident = _host.resident_bytes()
-        seen["start_s"] = max(cost.LEAST_START_S, outcome.start_s - resident * cost.FORK_S_PER_BYTE)
-        seen["start_each_s"] = max(cost.LEAST_EACH_S, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
+        seen["start_s"] = max(bounds.LEAST_START_S, outcome.start_s - resident * cost.FORK_S_PER_BYTE)
+        seen["start_each_s"] = max(bounds.LEAST_EACH_S, outcome.start_each_s - resident * cost.FORK_CALLER_S_PER_BYTE)
     elif outcome.start_s > 0:
         seen["start_s"] = outcome.start_s
     if (gap_s := _usual_gap_s(outcome.spans, plan)) > 0:
         seen["batch_overhead_s"] = gap_s
-    if outcome.n_bytes > cost.TELLING_BYTES and outcome.read_s > 0:
+    if outcome.n_bytes > bounds.TELLING_BYTES and outcome.read_s > 0:
         seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
     if seen:
         prior = _prior(plan)
@@ -187,8 +187,8 @@ def _prior(plan: Plan) -> Costs:
 
 
 def _plausible(value: float, prior: float) -> float:
-    """Keep a measurement within :data:`amorsize._cost.PLAUSIBLE` times the prior: beyond, the machine was busy."""
-    return min(value, cost.PLAUSIBLE * prior) if 0 < prior < math.inf else value
+    """Keep a measurement within :data:`amorsize._bounds.PLAUSIBLE` times the prior: beyond, the machine was busy."""
+    return min(value, bounds.PLAUSIBLE * prior) if 0 < prior < math.inf else value
 
 
 def _usual_gap_s(spans: list[Span], plan: Plan) -> float:
@@ -210,9 +210,9 @@ def _usual_gap_s(spans: list[Span], plan: Plan) -> float:
         for lane in lanes.values()
         for before, after in itertools.pairwise(sorted(lane, key=lambda s: s.begin_s))
         if after.begin_s > before.end_s
-        and before.n_items * profile.result_bytes + after.n_items * arg_bytes <= cost.MOST_GAP_BYTES
+        and before.n_items * profile.result_bytes + after.n_items * arg_bytes <= bounds.MOST_GAP_BYTES
     )
-    return gaps[len(gaps) // 4] if len(gaps) >= cost.COMPARABLE_ITEMS else 0.0
+    return gaps[len(gaps) // 4] if len(gaps) >= bounds.COMPARABLE_ITEMS else 0.0
 
 
 def _learn_efficiency(key: str, plan: Plan, seen: float) -> None:
@@ -242,10 +242,10 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
     if costs is None or outcome.n_items < plan.n_jobs:
         return
     expected_s = cost.transfer_item_s(plan.profile, costs)
-    if expected_s < cost.LARGE_TRANSFER * plan.profile.item_s:
+    if expected_s < bounds.LARGE_TRANSFER * plan.profile.item_s:
         return
     seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
-    if seen_s > cost.DEARER * expected_s:
+    if seen_s > bounds.DEARER * expected_s:
         _known.remember_transfer(key, (seen_s - expected_s) / 2)
 
 
@@ -254,7 +254,7 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
     _miss_cluster(plan, actual_s)
     if 0 < plan.profile.efficiency < 1:
         seen = plan.profile.efficiency
-        _known.remember_efficiency(key, efficiency=seen + cost.FORGET * (1 - seen))
+        _known.remember_efficiency(key, efficiency=seen + bounds.FORGET * (1 - seen))
     name = FORKSERVER if FORKSERVER in plan.host.costs else LOKY
     costs = plan.host.costs.get(name)
     if costs is None or costs.start_s == 0 or FORK in plan.host.costs or plan.n_items is None:
@@ -279,7 +279,7 @@ def _miss_cluster(plan: Plan, actual_s: float) -> None:
         return
     if plan.reason is Reason.TRANSFER_BOUND:
         n_jobs = min(plan.host.context_n_jobs or 1, n_items)
-        quick = replace(costs, send_bytes_per_s=cost.FAST_BYTES_PER_S, receive_bytes_per_s=cost.FAST_BYTES_PER_S)
+        quick = replace(costs, send_bytes_per_s=bounds.FAST_BYTES_PER_S, receive_bytes_per_s=bounds.FAST_BYTES_PER_S)
         _host.BOOK.miss(name, actual_s - _could_s(plan.profile, quick, n_items, n_jobs, plan.host.n_cpus))
 
 
