@@ -154,3 +154,30 @@ def test_what_changes_in_place_between_two_maps_is_seen(
     after = [module.by_helper(x) for x in range(40)]
     assert after != before
     assert f.map(range(40)) == after
+
+
+OTHER_CODE = """
+import threading
+
+LOCK = threading.Lock()
+
+
+def work(x):
+    with LOCK:
+        return 2 * x
+"""
+
+
+def test_a_function_of_other_code_that_cannot_be_sent_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where workers import another version and the caller's cannot be pickled, what is out comes home first."""
+    path = tmp_path / "other_code.py"
+    path.write_text(OTHER_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("other_code")
+    path.write_text(OTHER_CODE.replace("2 * x", "'another'"))
+    f = amorsize.parallel(module.work, n_jobs=2, start_method="loky", batch_size=3)
+    with pytest.warns(AmorsizeWarning, match="cannot be pickled"):
+        assert f.map(range(60)) == [2 * x for x in range(60)]
+    del sys.modules["other_code"]

@@ -83,9 +83,6 @@ def _is_for_user(error: BaseException, inner: TracebackType | None) -> bool:
 # -- warnings ----------------------------------------------------------------------------------------------------------
 
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
-
-
 def warn(message: str) -> None:
     """Give an :class:`AmorsizeWarning` at the caller's line: the first frame outside this package."""
     level = 2  # of the frame that called warn, to warnings.warn

@@ -365,7 +365,7 @@ UNOPENED_TASK: Final = -1
 
 # Fields of a worker's slot on the board, 8 bytes each: its task, how many items of that it has begun, and since when it
 # is at one of them; 0 while it opens what it is sent, and while it sends results.
-TASK_NUMBER, N_BEGUN, SINCE_NS, TASK_SLOT = 0, 1, 2, 3
+TASK_NUMBER, N_BEGUN, TASK_SINCE_NS, TASK_SLOT = 0, 1, 2, 3
 
 
 class TaskWorker:
@@ -400,7 +400,7 @@ class TaskWorker:
             done, failures = self._run(items, quantum_s, block)
             end = clock()
             data = _worker.pack(done, failures, start, _pickles.dumps)
-            self._board[place + SINCE_NS] = 0
+            self._board[place + TASK_SINCE_NS] = 0
             _output.flush()
             with _output.sending():
                 process.write_all(self._results_fd, TASK.pack(number, len(data), len(done), begin, end), data)
@@ -416,7 +416,7 @@ class TaskWorker:
         board, place = self._board, TASK_SLOT * self._slot
 
         def tell(n_begun: int) -> None:
-            board[place + SINCE_NS] = time.monotonic_ns()
+            board[place + TASK_SINCE_NS] = time.monotonic_ns()
             board[place + N_BEGUN] = n_begun
 
         return run_quantum(

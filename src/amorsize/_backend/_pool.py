@@ -30,9 +30,9 @@ from amorsize._backend._local_worker import (
     N_BEGUN,
     NO_MORE,
     SAID_TASK,
-    SINCE_NS,
     TASK,
     TASK_NUMBER,
+    TASK_SINCE_NS,
     TASK_SLOT,
     UNOPENED_TASK,
 )
@@ -270,7 +270,7 @@ class TaskPool:
 
     def _elapsed_s(self, worker: TaskSeat) -> float:
         """Return the seconds for which a worker has been at an item: not those of its imports and its initializer."""
-        since_ns = self.board[TASK_SLOT * worker.slot + SINCE_NS]
+        since_ns = self.board[TASK_SLOT * worker.slot + TASK_SINCE_NS]
         return (time.monotonic_ns() - since_ns) / 1e9 if since_ns and self._is_taken(worker) else 0.0
 
     def _next_deadline_s(self) -> float:
