@@ -47,7 +47,8 @@ if sys.platform != "linux":
     raise ImportError(message)
 
 if TYPE_CHECKING:
-    from amorsize._backend._crew import Crew, Worker
+    from amorsize._backend._channels import Worker
+    from amorsize._backend._crew import Crew
     from amorsize._backend._job import Job, Outcome
 
 clock = time.perf_counter
