@@ -116,8 +116,8 @@ KEPT_SHARE: Final = 0.25
 # references, and so copies the page of every object it looks at. On the reference host 0.15 of them for dictionaries,
 # 0.25 for integers, 0.4 for floats and strings (tests/benchmarks/probes.py). The caller loses as much on a result: the
 # memory that it is unpickled into is shared, too. Flat buffers are not touched that way: what their bytes take is left
-# out. Half or twice: functions that only look at their items go parallel where they lose up to 10 %, or stay loops where
-# they would gain it.
+# out. Half or twice: functions that only look at their items go parallel where they lose up to 10 %, or stay loops
+# where they would gain it.
 TOUCH_SHARE: Final = 0.25
 FLAT_S_PER_BYTE: Final = 2e-9
 
