@@ -341,7 +341,7 @@ def test_the_shallow_size_never_raises(value: Any) -> None:
 def test_the_least_recently_kept_profile_leaves_first() -> None:
     """The cache is bounded."""
     cache = ProfileCache(most=2)
-    known = Known(make_profile(), int, 28, 5)
+    known = Known(make_profile(), "builtins.int", 28, 5)
     cache.put("a", known)
     cache.put("b", known)
     cache.put("a", known)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROFILE = Profile(n_sampled=5, item_s=0.01, arg_bytes=100, problem="", mutates=("a", "b"), cpu_fraction=0.5)
-KNOWN = Known(PROFILE, str, 60, 500)
+KNOWN = Known(PROFILE, "builtins.str", 60, 500)
 COSTS = Costs(start_s=0.004, start_each_s=0.001, is_measured=True)
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="modes and owners are POSIX's")
 
@@ -180,7 +180,7 @@ class TestKept:
         code = (
             "from amorsize import _known, _store, Profile\n"
             "_store.load()\n"
-            "_known.CACHE.put('key', _known.Known(Profile(n_sampled=1, item_s=0.5), int, 28, 1))\n"
+            "_known.CACHE.put('key', _known.Known(Profile(n_sampled=1, item_s=0.5), \"builtins.int\", 28, 1))\n"
         )
         done = run(code, tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -357,7 +357,7 @@ _store._KIND = dataclasses.replace(_store._KIND, busy_s=50)
 who = int(sys.argv[1])
 _store.load()
 for i in range(15):
-    known = _known.Known(Profile(n_sampled=1, item_s=who + i / 100), int, 28, 1)
+    known = _known.Known(Profile(n_sampled=1, item_s=who + i / 100), "builtins.int", 28, 1)
     _store.save(f"{who}-{i}", known)
     _store.save("shared", known)
     _store.save_costs({"fork": Costs(start_s=who + 1.0 + i, is_measured=True)})
