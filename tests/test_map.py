@@ -1067,6 +1067,54 @@ def test_an_item_that_hangs_does_not_take_the_others_along(options: dict[str, An
     assert results[:5] + results[6:] == [x for x in range(12) if x != 5]
 
 
+# -- the plan of a call of which nothing is known --------------------------------------------------------------------
+
+
+def test_the_plan_while_the_first_item_runs_is_a_lower_bound() -> None:
+    """It was predicted to take 0 ns, for being shorter than waking a worker."""
+    plans: list[Any] = []
+
+    def asks(n: int) -> int:
+        plans.append(work.last_plan)
+        return n
+
+    work = amorsize.parallel(asks)
+    work.map(range(4))
+    assert [plan.is_lower_bound for plan in plans] == [True, False, False, False]
+    assert plans[0].reason is Reason.UNTIMED
+    assert plans[0].predicted_s > 0
+    assert [plan.profile.n_sampled for plan in plans] == [0, 1, 2, 3]
+    assert work.last_plan is not None
+    assert not work.last_plan.is_lower_bound
+
+
+def test_the_plan_of_a_stream_that_runs_tells_of_the_items_so_far() -> None:
+    """It said that nothing had been sampled until the first decision."""
+
+    def double(n: int) -> int:
+        return 2 * n
+
+    work = amorsize.parallel(double)
+    plans = [work.last_plan for _ in work.imap(range(4))]
+    assert [plan and plan.profile.n_sampled for plan in plans] == [1, 2, 3, 4]
+
+
+def test_the_forecast_of_items_that_all_run_in_workers_is_a_lower_bound() -> None:
+    """Six items of a second were predicted to take 86 ms: what starting workers takes."""
+
+    def slow(n: int) -> int:
+        threading.Event().wait(0.05)
+        return n
+
+    work = amorsize.parallel(slow, timeout=60)
+    assert work.map(range(4)) == list(range(4))
+    plan = work.last_plan
+    assert plan is not None
+    assert plan.is_lower_bound
+    assert "at least" in plan.explain()
+    assert "times" not in plan.explain()
+
+
 # -- initializer and progress ----------------------------------------------------------------------------------------
 
 

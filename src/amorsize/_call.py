@@ -70,6 +70,7 @@ class Call:
         request.initialize()
         known = _known.CACHE.get(request.state.key)
         request.state.last = request.record
+        request.record.so_far = self._evidence.so_far
         try:
             if request.isolated:
                 self._run_isolated(known)

@@ -115,6 +115,13 @@ class Evidence:
         sampler.count(began)
         self.note_first(item)
 
+    def so_far(self) -> Profile:
+        """Return the profile as known now, also while the sample is being taken; called from any thread."""
+        samples = self.samples
+        if self.is_recalled or samples is None or len(samples.times) <= self.profile.n_sampled:
+            return self.profile
+        return samples.profile()
+
     def take_profile(self) -> None:
         """Go by what the sample took."""
         kept = {name: getattr(self.profile, name) for name in _KEPT}
@@ -239,8 +246,8 @@ class Evidence:
         return replace(self.profile, n_head=n_head, head_s=clock() - self._request.record.began if n_head else 0.0)
 
     def forget(self) -> None:
-        """Let go of the sample, which points back here: what it holds would stay until the next collection."""
-        self.samples = None
+        """Let go of the sample and of the record, which point back here: they would stay until the next collection."""
+        self.samples = self._request.record.so_far = None
         self.watch.forget()
 
 

@@ -102,7 +102,8 @@ def plot_plan(plan: Plan, ax: Any = None) -> Any:
     ax.set_ylim(0, max([loop_s, *(p.total_s for p in points)]) * factor * 1.08 or 1)
     ax.xaxis.set_major_locator(importlib.import_module("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("processes or threads at once (n_jobs)")
-    ax.set_ylabel(f"predicted time{' per item' if scale != 1 else ''} [{unit}]")
+    least = " at least" if plan.is_lower_bound else ""
+    ax.set_ylabel(f"predicted time{' per item' if scale != 1 else ''}{least} [{unit}]")
     ax.set_title(_title(plan, backend, points, per_item=scale != 1), fontsize="medium", loc="left")
     ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, frameon=False)
     return ax

@@ -139,6 +139,11 @@ class Profile(Shown):
                 raise ValueError(message)
 
     @property
+    def is_timed(self) -> bool:
+        """Whether anything is known of what an item takes."""
+        return self.n_sampled > 0 or self.item_s > 0
+
+    @property
     def n_steady(self) -> int:
         """Sampled items that ``item_s`` is the mean of: all of them, but for a first one that was a warm-up."""
         is_warm_up = self.n_sampled > 1 and self.first_s > WARM_UP * max(self.item_s, 1e-9)

@@ -21,7 +21,7 @@ from amorsize._finish import finish_stream, remember_stream
 from amorsize._function import full_name
 from amorsize._gate import Gate
 from amorsize._ledger import Ledger
-from amorsize._progress import Follower
+from amorsize._progress import follower_of
 from amorsize._records import Revision, Span
 from amorsize._request import Request
 from amorsize._serial import one_by_one
@@ -153,6 +153,7 @@ class _Course:
         record, pairs = self._request.record, self._pairs
         record.began = clock()
         self._request.state.last = record
+        record.so_far = self._evidence.so_far
         follower = self._follower()
         try:
             for index, item, result in self._results():
@@ -179,13 +180,7 @@ class _Course:
         request = self._request
         if request.options.progress is False:
             return None
-
-        return Follower(
-            request.options.progress,
-            getattr(request.func, "__qualname__", "imap"),
-            lambda: request.source.n_items,
-            lambda: None if request.record.plan is None else request.record.plan.predicted_s,
-        )
+        return follower_of(request, request.options.progress, getattr(request.func, "__qualname__", "imap"))
 
     # -- the corridor ------------------------------------------------------------------------------------------------
 
