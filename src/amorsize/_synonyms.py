@@ -106,6 +106,10 @@ _METHOD_MEANT: Final[Mapping[str, str]] = {word: way for way, guesses in _METHOD
 _OF_FUNCTIONS: Final = (
     "aimap", "amap", "explain", "imap", "istarmap", "last_plan", "profile", "starmap", "with_options",
 )  # fmt: skip
+_OF_PLANS: Final = (
+    "n_jobs", "batch_size", "chunksize", "backend", "reason", "speedup", "predicted_s", "actual_s", "plot",
+    "plot_timeline", "to_dict",
+)  # fmt: skip
 _OF_THE_MODULE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("Pool", "ThreadPool", "Executor", "ProcessPoolExecutor", "ThreadPoolExecutor", "Parallel", "WorkerPool"),
@@ -120,7 +124,7 @@ _OF_THE_MODULE: Final[Mapping[str, str]] = {
 
 def method_meant_by(name: str) -> str | None:
     """Return what to call instead of a method that a decorated function does not have, None where nothing is known."""
-    meant = _METHOD_MEANT.get(name)
+    meant = f"last_plan.{name}" if name in _OF_PLANS else _METHOD_MEANT.get(name)
     return None if meant is None else f"f.{meant}"
 
 
