@@ -178,6 +178,13 @@ def test_map_of_the_module_is_map_without_a_decorator() -> None:
         amorsize.map([1], [2])  # type: ignore[call-overload]
 
 
+def test_the_module_is_completed_with_its_public_names() -> None:
+    """Shells offered what its file imports, too: `Any`, `sys`, and every module that begins with an underscore."""
+    assert [name for name in dir(amorsize) if not name.startswith("__")] == [
+        name for name in sorted(amorsize.__all__) if not name.startswith("__")
+    ]
+
+
 def test_map_of_the_module_remembers_an_importable_function() -> None:
     """The second call goes on with what the first has learned; a function of the same name is another one."""
     amorsize.map(types.new_class, ["A"])
