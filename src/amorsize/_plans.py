@@ -164,7 +164,7 @@ class Plan(Shown):
     @property
     def is_lower_bound(self) -> bool:
         """
-        Whether the predicted seconds are a lower bound: no item had been timed when they were predicted.
+        Whether the predicted seconds are a lower bound, since no item had been timed when they were predicted.
 
         So it is in a first call with ``timeout`` or ``retries``, whose items all run in workers, and in
         ``f.last_plan`` while the very first item runs.
