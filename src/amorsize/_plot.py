@@ -358,7 +358,7 @@ def _draw_lane(
             # A rim in the background's colour keeps neighbours apart.
             ax.broken_barh(
                 blocks, (row - 0.36, 0.72), facecolor=hue, edgecolor=ax.get_facecolor(), linewidth=0.6,
-                label=once(label), zorder=3,
+                label=once(label), zorder=2.2,
             )  # fmt: skip
     return sum(s.end_s - s.begin_s for s in work)
 
