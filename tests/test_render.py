@@ -278,7 +278,7 @@ def test_ipython_shows_a_few_lines(record: Any) -> None:
     lines = pretty(record).splitlines()
     assert 1 <= len(lines) <= 20
     assert max(map(len, lines)) <= 96
-    assert pretty([record]).startswith("[")
+    assert pretty([record]) == f"[{record!r}]"
 
 
 def test_what_was_done_stands_before_what_had_been_decided() -> None:
