@@ -7,6 +7,7 @@ In a module of its own, since workers that are not forked import it.
 from __future__ import annotations
 
 import ast
+import os
 import random
 import sysconfig
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import amorsize
+from amorsize._records import FORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,11 @@ _OTHERS = frozenset({"__pycache__", "dist-packages", "idle_test", "lib2to3", "si
 # take a hundred times as long as most, and a forecast from five was half of the truth. Parcels are alike: with each of
 # five shuffles the mean of the first five was within 17 % of that of all (2-core reference host).
 PARCEL_BYTES = 100_000
+
+
+# Share of the CPUs below which others had the rest: alike parcels keep all workers busy but for the first and last of
+# them, a twentieth of the time.
+_BUSY = 0.85
 
 
 @amorsize.parallel
@@ -88,10 +95,18 @@ def run(say: Callable[[str], object]) -> tuple[bool, Plan | None]:
     expected = [parse(parcel) for parcel in work]
     loop_s = time.perf_counter() - begin
     say(f"  plain loop            {loop_s:8.3f} s")
-    begin = time.perf_counter()
+    begin, used_s = time.perf_counter(), _cpu_s()
     results = count_nodes.map(work)
-    map_s = time.perf_counter() - begin
+    map_s, used_s = time.perf_counter() - begin, _cpu_s() - used_s
     say(f"  count_nodes.map(...)  {map_s:8.3f} s   {loop_s / map_s:.2f} times as fast")
+    plan = count_nodes.last_plan
+    if plan is not None and plan.backend == FORK and used_s < _BUSY * plan.n_jobs * map_s:
+        say(f"  (other programs are running: the map had {used_s / map_s:.1f} of {plan.n_jobs} CPUs)")
     is_same = results == expected
     say(f"  same results: {'yes' if is_same else 'NO'}, {sum(results):,} nodes")
-    return is_same, count_nodes.last_plan
+    return is_same, plan
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process and of the workers that it has had."""
+    return sum(os.times()[:4])
