@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.library import MUTATORS, WRITERS
+from amorsize._analysis.settings import NUMPY_RANDOM, Shared
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -93,6 +94,8 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
 
 def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
     value, key = ref.value, ("attr", id(ref.value), name)
+    if type(value) is Shared:
+        return (Ref(METHOD, value, ref.root, name),)
     if name == "__class__" and not is_of(value, type | types.ModuleType):
         return union(_class_told(look, ref, type(value)), exactly(type(value), name_of(type(value))))
     if name == "__dict__":
@@ -116,6 +119,8 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
         held = vars(value).get(name, ABSENT)
+        if held is ABSENT and value.__name__ == "numpy" and name == "random":
+            return (Ref(EXACT, NUMPY_RANDOM, f"{ref.root}.random"),)
         if held is ABSENT and (maker := vars(value).get("__getattr__")) is not None:
             look.unproved.setdefault(f"{ref.root}.{name}", "the module makes it when it is asked for")
             if not inert.is_inert(value.__name__):

@@ -18,7 +18,8 @@ from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
-from amorsize._analysis.methods import call_method, call_method_of, judge_method
+from amorsize._analysis.methods import call_method, call_method_of, call_shared, judge_method
+from amorsize._analysis.settings import Shared, set_known, shared_object
 from amorsize._analysis.special import follow_overrides, is_function, pass_to_unknown, special
 from amorsize._analysis.values import (
     ABSENT,
@@ -58,7 +59,8 @@ def call_each(look: Look, callee: Value, args: list[Value], keywords: dict[str, 
         if ref.kind == EXACT:
             out = union(out, _call_exact(look, ref, args, keywords, is_first=is_first))
         elif ref.kind == METHOD:
-            out = union(out, call_method(look, ref, args, keywords))
+            method = call_shared if type(ref.value) is Shared else call_method
+            out = union(out, method(look, ref, args, keywords))
         elif ref.kind == CODE:
             out = union(out, run_code(look, ref, args, keywords))
         elif ref.kind == BOUND:
@@ -142,6 +144,7 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     name = str(attribute_of(func, "__name__", ""))
     change_known(look, module, name, args)
     change_out(look, keywords)
+    set_known(look, module, name, [*args, *keywords.values()])
     given_back = pass_to_unknown(look, args, keywords)
     return union(given_back, from_library(look, module, name, args, keywords, is_pure=is_ufunc))
 
@@ -211,10 +214,13 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     name, kind = func.__name__, func.__code__.co_qualname
     out: Value = FRESH
     if args:
-        judge_method(look, func, args[0])
+        judge_method(look, func, args, keywords)
+    if name == kind:
+        set_known(look, module, name, [*args, *keywords.values()])
+        out = shared_object(module, name)
     _call_back(look, func, args, keywords)
     if module == "contextlib":
-        out = manage(look, name, args[1:], keywords)
+        out = union(out, manage(look, name, args[1:], keywords))
         if "__wrapped__" in func.__dict__:
             enter_for_wrapper(look, func, root)
     elif (module == "string" and name in FORMATTERS) or (module, name) == ("inspect", "getmembers"):

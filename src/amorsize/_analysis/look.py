@@ -30,6 +30,9 @@ from amorsize._attribute import is_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from amorsize._analysis.frame import Frame
+    from amorsize._analysis.settings import Setting
+
 # Why something is unproved: too many steps, calls within calls, or values that a place may stand for.
 MORE: Final = "there is more code than is followed"
 
@@ -52,7 +55,9 @@ class Look:
         n_left: Instructions and values that may still be followed.
         depth: Functions that are being followed into one another.
         running: Their code.
+        frames: Where each of them has come to.
         seen: What code returned, by what it was called with.
+        set_by: What code sets for the whole process, by what it was called with.
         objects: What was made of classes, by what it was made with.
         touched: Values whose special methods have been followed.
         alive: What is known goes by the identity of values made on the way: they must live as long, or another one
@@ -73,7 +78,9 @@ class Look:
         self.n_left = bounds.MOST_STEPS
         self.depth = 0
         self.running: list[types.CodeType] = []
+        self.frames: list[Frame] = []
         self.seen: dict[Any, Value] = {}
+        self.set_by: dict[Any, tuple[Setting, ...]] = {}
         self.objects: dict[Any, Value] = {}
         self.touched: set[Any] = set()
         self.alive: list[Any] = []

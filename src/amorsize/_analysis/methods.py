@@ -10,6 +10,7 @@ from amorsize._analysis import bounds, inert
 from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
 from amorsize._analysis.managers import manage
+from amorsize._analysis.settings import NUMPY_RANDOM, is_setter, note
 from amorsize._analysis.special import (
     ORDERLESS,
     drain,
@@ -145,6 +146,18 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     return parts_of((ref,))
 
 
+def call_shared(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Call a method of what a library gives to all who ask for it."""
+    name, given = str(ref.name), all_of(args, keywords)
+    pass_to_unknown(look, args, keywords)
+    if ref.value is NUMPY_RANDOM:
+        if name != "default_rng" and not name[:1].isupper():  # those make a generator of their own
+            look.changes[ref.root] = None
+    elif is_setter(name) or name in MUTATORS:
+        note(look, ref.root, ref.value.module, [*args, *keywords.values()], by=name)
+    return held_in(union(given, parts_of(given)))
+
+
 def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Call a method of C that was taken from its class, such as ``list.sort``, with its object as first argument."""
     out: Value = FRESH
@@ -238,13 +251,15 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     return union(everything, made(kind, everything) if everything or kind else FRESH)
 
 
-def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
-    """Judge a method of a class of an inert package by its name."""
+def judge_method(look: Look, func: types.FunctionType, args: list[Value], keywords: dict[str, Value]) -> None:
+    """Judge a method of a class of an inert package by its name; its object is the first argument."""
     name = func.__name__
-    for ref in owner:
+    for ref in args[0]:
         if ref.kind != EXACT or class_attribute(type(ref.value), name) is not func:
             continue
         kind = inert.kind_of_class(type(ref.value))
+        if is_setter(name) and name not in MUTATORS and (kind in _SET or module_of(type(ref.value)) == "logging"):
+            note(look, ref.root, module_of(type(ref.value)), [*args[1:], *keywords.values()], by=name)
         if (
             name in MUTATORS
             or kind in {"generator", "iterator"}
@@ -260,6 +275,10 @@ def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
                 look.change((ref,))
         elif name not in _READERS and kind in {"object", "unknown", "state"}:
             look.doubt((ref,), f"its method {name} cannot be looked into")
+
+
+# Kinds of objects of libraries whose methods are judged by their names: an abstract class is asked to register.
+_SET: Final = frozenset({"object", "unknown", "state", "callable"})
 
 
 def _is_stateful_library(kind: type) -> bool:

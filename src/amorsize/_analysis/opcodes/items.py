@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr, is_unset, set_attribute
 from amorsize._analysis.frame import CALLEE_FIRST
+from amorsize._analysis.settings import Shared, note
 from amorsize._analysis.special import missing, special, touch
 from amorsize._analysis.values import (
     ABSENT,
@@ -75,7 +76,9 @@ def store_attr(frame: Frame, step: Step) -> None:
     deletes = step.meaning == "delete attr"
     value = FRESH if deletes else frame.pop()
     for ref in owner:
-        if ref.kind == EXACT:
+        if ref.kind == EXACT and type(ref.value) is Shared:
+            note(frame.look, f"{ref.root}.{step.value}", ref.value.module, [value])
+        elif ref.kind == EXACT:
             if set_attribute(frame.look, ref, step.value, value, deletes=deletes):
                 continue
             key = ("attr", id(ref.value), step.value)
