@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from amorsize._plans import Plan
+    from amorsize._records import Profile
     from amorsize._request import Request
 
 # Reasons for which no workers can be had although a number of them was asked for, and what is said of each.
@@ -48,3 +49,13 @@ def warn_of(plan: Plan, request: Request) -> None:
         warn(f"{name}: timeout cannot stop an item in a thread; use processes")
     elif request.isolated and not plan.is_parallel and plan.n_items != 0:
         warn(f"{name}: timeout and retries need worker processes, and there are none: {plan.reason}")
+
+
+def warn_of_late(request: Request, profile: Profile, *, is_serial: bool) -> None:
+    """Warn that items of a kind that came late change something outside, and of what is done with them."""
+    names = ", ".join(profile.mutates)
+    what = f"{request.name}: items of a kind that came late may change {names}, which the program shares"
+    if is_serial:
+        warn(f"{what}; from the first of them on, it runs serially")
+    else:
+        warn(f"{what}: what they change in it is lost, and they may see it unchanged")

@@ -21,6 +21,7 @@ from amorsize._finish import finish_stream, remember_stream
 from amorsize._function import full_name
 from amorsize._gate import Gate
 from amorsize._ledger import Ledger
+from amorsize._plan_warnings import warn_of_late
 from amorsize._progress import follower_of
 from amorsize._records import Revision, Span
 from amorsize._request import Request
@@ -255,5 +256,15 @@ class _Course:
         if n_done:
             span = Span(lane="caller", begin_s=record.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
             record.spans.append(span)
-        window = Window(self._request, n_done, plan, backend, ordered=self._ordered, buffersize=self._buffersize)
+        window = Window(
+            self._request, n_done, self._evidence, plan, backend, ordered=self._ordered, buffersize=self._buffersize
+        )
         yield from window.results()
+        if window.is_refused:
+            self._ledger.n_gone += window.n_taken
+            profile = self._evidence.profile
+            why = f"items of a new kind may change {', '.join(profile.mutates)}"
+            at_s = clock() - record.began
+            record.revisions.append(Revision(at_s=at_s, n_done=self._ledger.n_done, what="run serially", why=why))
+            warn_of_late(self._request, profile, is_serial=True)
+            yield from self._loop()
