@@ -54,6 +54,9 @@ INNER_CLASS: Final = "a class made in the function"
 # Methods of functions that call them, or bind them to be called.
 _CALLING: Final = frozenset(["__call__", "__get__"])
 
+# Methods of texts that may run code of the program.
+_OF_TEXT: Final = frozenset(["format", "format_map", "encode", "decode"])
+
 # Attributes of an exception that lead to others.
 _CHAIN: Final = frozenset(["__cause__", "__context__"])
 
@@ -75,7 +78,7 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
         elif ref.kind == METHOD and is_of(ref.value, Thing):
             out = union(out, (Ref(METHOD, ref.value, ref.root, name),))
             if ref.value.kind is None:  # an attribute of something unknown: perhaps what that holds
-                held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART})
+                held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART, MADE})
                 out = union(out, attr(look, held, name))
         elif ref.kind == SUPER:
             out = union(out, _attr_super(look, ref, name))
@@ -87,7 +90,7 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
             out = union(out, ref.value[1])
     if name in _CHAIN:
         out = union(out, look.raised)
-    if not out and name in {"format", "format_map"}:  # perhaps of a text: it reads attributes of what it is given
+    if not out and name in _OF_TEXT:  # perhaps of a text: it reads attributes of what it is given, or calls handlers
         return (Ref(METHOD, Thing(None), "", name),)
     return out
 
@@ -95,6 +98,8 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
 def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
     value, key = ref.value, ("attr", id(ref.value), name)
     if type(value) is Shared:
+        if name == "flags":  # of the context of decimals: what any item before has signalled
+            look.changes[f"{ref.root}.flags"] = None
         return (Ref(METHOD, value, ref.root, name),)
     if name == "__class__" and not is_of(value, type | types.ModuleType):
         return union(_class_told(look, ref, type(value)), exactly(type(value), name_of(type(value))))

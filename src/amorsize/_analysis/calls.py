@@ -20,7 +20,13 @@ from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, call_shared, judge_method
 from amorsize._analysis.settings import Shared, set_known, shared_object
-from amorsize._analysis.special import follow_overrides, is_function, pass_to_unknown, special
+from amorsize._analysis.special import (
+    follow_overrides,
+    is_function,
+    native_callbacks,
+    pass_to_unknown,
+    special,
+)
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -40,7 +46,6 @@ from amorsize._analysis.values import (
     exactly,
     held_in,
     items_of,
-    made,
     n_parameters,
     own_attribute,
     parts_of,
@@ -141,6 +146,8 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     if is_ufunc:  # what comes after its operands is written to, and nothing else
         for written in args[attribute_of(func, "nin", 0) :]:  # codespell:ignore nin
             look.change(written)
+    for inner in native_callbacks(func):
+        look.call((Ref(EXACT, inner, ref.root),), args, keywords)
     name = str(attribute_of(func, "__name__", ""))
     change_known(look, module, name, args)
     change_out(look, keywords)
@@ -218,7 +225,7 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     if name == kind:
         set_known(look, module, name, [*args, *keywords.values()])
         out = shared_object(module, name)
-    _call_back(look, func, args, keywords)
+    _call_back(look, func, args)
     if module == "contextlib":
         out = union(out, manage(look, name, args[1:], keywords))
         if "__wrapped__" in func.__dict__:
@@ -236,14 +243,11 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     return out
 
 
-def _call_back(look: Look, func: types.FunctionType, args: list[Value], keywords: dict[str, Value]) -> None:
-    """Follow what a function of an inert package calls of the program's classes that are built on those of packages."""
+def _call_back(look: Look, func: types.FunctionType, args: list[Value]) -> None:
+    """Follow what a method of an inert package calls of the program's classes that are built on those of packages."""
     for ref in args[0] if args else FRESH:
         if ref.kind == EXACT and class_attribute(type(ref.value), func.__name__) is func:
             follow_overrides(look, (ref,), type(ref.value))
-    for ref in all_of(args, keywords):
-        if ref.kind == EXACT and is_of(ref.value, type) and not inert.is_inert(module_of(ref.value)):
-            follow_overrides(look, made(ref.value), ref.value)
 
 
 def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:

@@ -11,7 +11,7 @@ from amorsize._analysis.bytecode import Step, steps
 from amorsize._analysis.values import EXACT, FRESH, Ref, Thing, Value, all_of, exactly, held_in, parts_of, union
 
 if TYPE_CHECKING:
-    from amorsize._analysis.look import Look
+    from amorsize._analysis.look import Look, Setting
 
 # From 3.13 on the callee lies below what it is bound to; before, NULL or the method lies below the callee.
 CALLEE_FIRST: Final = sys.version_info >= (3, 13)
@@ -66,7 +66,7 @@ class Frame:
         self.things: dict[int, Thing] = {}
         self.made: list[Ref] = []
         self.callee: Value = FRESH
-        self.settings: dict[tuple[Any, int], None] = {}
+        self.settings: dict[tuple[Setting, int], None] = {}
         self.restored: list[tuple[str, int, int]] = []
 
     def bind(  # noqa: C901, PLR0912 - one branch per kind of parameter

@@ -30,6 +30,8 @@ CHANGERS: Final[dict[tuple[str, str], int]] = {
     **{("builtins", name): 0 for name in ("setattr", "delattr", "next", "anext")},
     **{("numpy", name): 0 for name in ("copyto", "put", "place", "putmask", "fill_diagonal", "put_along_axis")},
     ("functools", "setattr"): 0,
+    **{(module, "SubElement"): 0 for module in ("_elementtree", "xml.etree.ElementTree", "lxml.etree")},
+    ("xml.etree.ElementTree", "indent"): 0,
 }
 
 # Functions through which code reaches, and may change, the variables of any other.

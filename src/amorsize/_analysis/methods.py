@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
+from amorsize._analysis.codings import CODING, follow_coding, follow_errors
 from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
 from amorsize._analysis.managers import manage
@@ -14,6 +15,7 @@ from amorsize._analysis.settings import NUMPY_RANDOM, is_setter, note
 from amorsize._analysis.special import (
     ORDERLESS,
     drain,
+    follow_given,
     follow_overrides,
     is_function,
     pass_to_unknown,
@@ -89,7 +91,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     change_out(look, keywords)
     if is_of(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
         look.depend_on_seed("the order of a set")
-    if is_of(owner, str):
+    if is_of(owner, str | bytes | bytearray):
         _call_method_of_text(look, owner, name, args, keywords)
     if name_of(type(owner)) == "ContextVar":
         return _call_variable(look, ref, name)
@@ -194,10 +196,12 @@ def _call_method_of_state(look: Look, ref: Ref, name: str, given: Value) -> Valu
     return parts_of((ref,))
 
 
-def _call_method_of_text(look: Look, text: str, name: str, args: list[Value], keywords: dict[str, Value]) -> None:
+def _call_method_of_text(look: Look, text: Any, name: str, args: list[Value], keywords: dict[str, Value]) -> None:
+    if name in CODING:
+        follow_coding(look, args, keywords)
     if name == "join":
         drain(look, all_of(args, keywords), "join")
-    if name in FORMATTERS:
+    if name in FORMATTERS and is_of(text, str):
         format_text(look, text, name, args, keywords)
 
 
@@ -212,7 +216,7 @@ def _call_variable(look: Look, ref: Ref, name: str) -> Value:
     return exactly(value, ref.root)
 
 
-def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is given
+def _call_method_of_thing(  # noqa: C901, PLR0912 - what a method may do with what it is given
     look: Look, thing: Thing, name: str, args: list[Value], keywords: dict[str, Value]
 ) -> Value:
     """Call a method of something made here: it may keep what it is given, and gives back what it holds."""
@@ -220,8 +224,12 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     thing.put(ITEMS, manage(look, name, args, keywords))
     if name in FORMATTERS:
         format_any(look, given)
+    if name in CODING:
+        follow_coding(look, args, keywords)
+    follow_errors(look, keywords)
     if is_of(thing.kind, type):
         follow_overrides(look, (Ref(MADE, thing),), thing.kind)
+    follow_given(look, given)
     held = thing.all()
     if name in WRITERS:
         look.change(given)

@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import dis
 import functools
+import re
 import types
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.bytecode import protected, steps
+from amorsize._analysis.look import Setting
 from amorsize._analysis.values import CODE, EXACT, METHOD, Ref, Value
 from amorsize._attribute import is_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from amorsize._analysis.frame import Frame
-    from amorsize._analysis.look import Look
+    from amorsize._analysis.look import Look, Running
 
 # Functions that set something for the whole process, by the module they are known by.
 _SETTERS: Final[dict[str, frozenset[str]]] = {
@@ -88,8 +89,13 @@ _ADDERS: Final = frozenset(
 # How modules are called whose functions are written elsewhere.
 _KNOWN_AS: Final = {"posix": "os", "nt": "os", "thread": "threading", "py_warnings": "warnings"}
 
-# How methods begin that set something of their object.
-_SETTING: Final = ("set", "add", "remove", "register", "unregister", "enable", "disable", "reset", "clear", "config")
+# How methods begin that change their object: with these letters, or with these words.
+_SETTING: Final = ("set", "add", "remove", "write", "register", "unregister", "enable", "disable", "reset", "clear",
+                   "config")  # fmt: skip
+_SETTING_WORD: Final = re.compile(
+    "(append|insert|extend|push|pop|put|delete|update|feed|fit|partial_fit|move|sort|reverse|shuffle|seek|close)"
+    "(_|[A-Z]|$)"
+)
 
 # What is left as it was by what manages it: the module whose settings, by the name of the function or class.
 _RESTORING: Final = {
@@ -129,14 +135,6 @@ _SHARED: Final = {
 }
 
 
-class Setting(NamedTuple):
-    """Something that is set: the name it goes by, the module it belongs to, and to what; None where that differs."""
-
-    what: str
-    module: str
-    to: Any
-
-
 def _known_as(module: str) -> str:
     name = module.partition(".")[0].removeprefix("_")
     return _KNOWN_AS.get(name, name)
@@ -160,7 +158,7 @@ def set_known(look: Look, module: str, name: str, args: Iterable[Value]) -> None
 
 def is_setter(name: str) -> bool:
     """Tell by its name whether a method sets something of its object."""
-    return name.startswith(_SETTING)
+    return name.startswith(_SETTING) or _SETTING_WORD.match(name) is not None
 
 
 def note(look: Look, what: str, module: str, args: Iterable[Value], *, by: str = "") -> None:
@@ -225,7 +223,7 @@ def hand_on(look: Look, code: types.CodeType, settings: tuple[Setting, ...]) -> 
     _take(look, settings if is_sure else tuple(setting._replace(to=None) for setting in settings))
 
 
-def set_by(frame: Frame) -> tuple[Setting, ...]:
+def set_by(frame: Running) -> tuple[Setting, ...]:
     """Return what code sets, whoever calls it: to a value where it does so on every path."""
     left = [
         (setting, offset)
@@ -276,7 +274,7 @@ def _only_raises(code: types.CodeType, target: int) -> bool:
     return False
 
 
-def note_restored(frame: Frame) -> None:
+def note_restored(frame: Running) -> None:
     """Note which settings the ``with`` statement that is entered here sets back at its end, if any."""
     before = frame.steps[frame.index - 1 :: -1]
     moved = next((step for step in before if step.meaning not in {"copy", "swap", "special"}), None)
