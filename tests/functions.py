@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -147,6 +148,27 @@ def dies_at(x: int, *, at: int, parent: int = 0, marker: str = "") -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(2e-4)
     return x
+
+
+def die_unless_first(folder: Path) -> None:
+    """Make a file for each worker that starts, and kill all but the first."""
+    for i in itertools.count():
+        try:
+            (folder / str(i)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if i:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return
+
+
+@amorsize.parallel
+def waits_for_files(_: int, *, folder: Path, n: int) -> int:
+    """Return the process id once there are so many files."""
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < n and time.monotonic() < deadline:
+        time.sleep(1e-3)
+    return os.getpid()
 
 
 @amorsize.parallel

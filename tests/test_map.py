@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 import amorsize
 from amorsize import Reason
 from amorsize._backend import _blas, _chunks, _ship, _work, _worker, in_worker
+from amorsize._backend import _bounds as bounds
 from amorsize._backend._callbacks import Callbacks
 from amorsize._backend._chunks import Board
 from amorsize._backend._flow import FlowTeam
@@ -1179,6 +1180,17 @@ def test_workers_that_die_idle_a_few_times_cost_nothing(options: dict[str, Any],
     )
     assert ME not in {pid for pid, _ in begins.map(range(60))}
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@needs_fork
+@pytest.mark.parametrize("options", [FORK, SERVER], ids=["fork", "forkserver"])
+def test_workers_that_die_idle_do_not_end_what_another_one_does(options: dict[str, Any], tmp_path: Path) -> None:
+    """Six killed before they began an item ended a map while the seventh was at work (random kills, in a row)."""
+    n_starts = 1 + bounds.MOST_IDLE_DEATHS + 1
+    first = {"initializer": functions.die_unless_first, "initargs": (tmp_path,)}
+    chosen = functions.waits_for_files.with_options(**options, retries=1, **first)
+    assert len(set(chosen.map(range(60), kwargs={"folder": tmp_path, "n": n_starts}))) == 1
+    assert len(list(tmp_path.iterdir())) == n_starts
 
 
 # -- no workers to be had --------------------------------------------------------------------------------------------
