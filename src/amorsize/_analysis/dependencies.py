@@ -17,6 +17,7 @@ nothing. Ordinary functions take 20 to 100 us.
 
 from __future__ import annotations
 
+import atexit
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,10 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
 
 # The latest look at each function, by the identity of its code; one per function, replaced whole.
 _known: dict[tuple[int, int], Dependencies] = {}
+
+# It holds functions, and with them all globals of the program: their objects would outlive its end, and no ``__del__``
+# of theirs be called.
+atexit.register(_known.clear)
 
 
 def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> Dependencies:
