@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import amorsize
@@ -146,6 +148,54 @@ def dies_at(x: int, *, at: int, parent: int = 0, marker: str = "") -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(2e-4)
     return x
+
+
+def die_unless_first(folder: Path) -> None:
+    """Make a file for each worker that starts, and kill all but the first."""
+    for i in itertools.count():
+        try:
+            (folder / str(i)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        if i:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return
+
+
+@amorsize.parallel
+def waits_for_files(_: int, *, folder: Path, n: int) -> int:
+    """Return the process id once there are so many files."""
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < n and time.monotonic() < deadline:
+        time.sleep(1e-3)
+    return os.getpid()
+
+
+@amorsize.parallel
+def meets_after_a_death(x: int, *, folder: Path) -> int:
+    """Kill the worker of item 20, once; from then on wait for an item of another worker, 0.1 s in each item."""
+    died, met, here = folder / "died", folder / "met", folder / f"at{os.getpid()}"
+    if x == 20 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if died.exists() and not met.exists():
+        here.touch()
+        deadline = time.monotonic() + 0.1
+        while time.monotonic() < deadline and not met.exists():
+            if any(_is_alive(int(path.name[2:])) for path in folder.glob("at*") if path != here):
+                met.touch()
+            time.sleep(1e-3)
+        here.unlink()
+    time.sleep(1e-3)
+    return x
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @amorsize.parallel

@@ -499,6 +499,7 @@ EXAMPLES: dict[Reason, tuple[Profile, Host, int | None, Limits]] = {
     Reason.HASH_SEED: (make_profile(by_seed="hash()"), make_host(has_own_seed=True), 1000, Limits(start_method="loky")),
     Reason.SHARED_STATE: (make_profile(item_s=0.1, mutates=("TOTAL",)), make_host(), 1000, Limits()),
     Reason.ONE_JOB: (SLOW, make_host(), 1000, Limits(n_jobs=1)),
+    Reason.UNTIMED: (Profile(), make_host(), 10, Limits()),
     Reason.TOO_FAST: (make_profile(item_s=1e-7), make_host(), 100, Limits()),
     Reason.ONE_CPU: (SLOW, make_host(n_cpus=1), 1000, Limits()),
     Reason.ONE_ITEM: (SLOW, make_host(), 1, Limits()),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import importlib
 import random
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import amorsize
-from amorsize._analysis.dependencies import known_dependencies, of_each_kind
+from amorsize._analysis import known_dependencies, of_each_kind
 from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
@@ -202,6 +204,64 @@ def test_a_kind_of_items_that_comes_late_is_looked_at() -> None:
         assert found == [*[0] * 200, *range(1, 201)]
 
 
+@dataclasses.dataclass
+class Holder:
+    """An item that holds others."""
+
+    held: Any
+
+
+def counts_held(item: Holder) -> int:
+    """Leave it to what an attribute of the item holds."""
+    sum(range(20_000))
+    return item.held.count()  # type: ignore[no-any-return]  # an attribute of any kind
+
+
+def counts_deep(item: Any) -> int:
+    """Leave it to what is deep in the item."""
+    sum(range(20_000))
+    return item["a"]["b"].held.held.count()  # type: ignore[no-any-return]  # as above
+
+
+def calls_held(item: Any) -> int:
+    """Call what an attribute of the item holds."""
+    sum(range(20_000))
+    return item.held()  # type: ignore[no-any-return]  # as above
+
+
+@pytest.mark.parametrize("n_quiet", [0, 200])
+def test_what_an_item_holds_is_looked_at(n_quiet: int) -> None:
+    """Only the items themselves and values of tuples, lists and dictionaries were: counts differed without a word."""
+
+    def deep(one: Any) -> Any:
+        return {"a": {"b": Holder(Holder(one))}}
+
+    cases: list[tuple[Any, Any]] = [
+        (counts_held, lambda one: Holder(one)),  # noqa: PLW0108 - as the others
+        (counts_held, lambda one: types.SimpleNamespace(held=one)),
+        (counts_deep, deep),
+        (calls_held, lambda one: Holder(one.count)),
+        (calls_held, lambda one: types.SimpleNamespace(held=one.count)),
+    ]
+    for func, make in cases:
+        Counted.total = 0
+        items = [*(make(Quiet()) for _ in range(n_quiet)), *(make(Counted()) for _ in range(200))]
+        with pytest.warns(AmorsizeWarning, match="Counted"):
+            found = amorsize.parallel(func).map(items)
+        assert found == [*[0] * n_quiet, *range(1, 201)]
+        quiet = [make(Quiet()) for _ in range(400)]
+        assert known_dependencies(func, of_each_kind(quiet, 8)).effects.is_proved
+        assert amorsize.parallel(func).plan(quiet).profile.mutates == ()
+
+
+def test_what_the_methods_that_items_bring_along_share_is_watched() -> None:
+    """They were not looked into: each worker had an object of its own."""
+    shared = Counted()
+    with pytest.warns(AmorsizeWarning, match="what its items share|an item"):
+        found = amorsize.parallel(calls_held).map([Holder(shared.own) for _ in range(400)])
+    assert found == list(range(1, 401))
+
+
 def test_items_of_kinds_that_change_nothing_stay_parallel() -> None:
     """Whenever they come; one of each kind is looked at, and no more."""
     mixed = [*(Quiet() for _ in range(400)), *(Counted() for _ in range(400))]
@@ -245,7 +305,7 @@ def as_precise(x: int) -> str:
 def test_settings_of_the_process_that_items_change_are_outside_state() -> None:
     """What each item sets to the same is none."""
     with decimal.localcontext(), np.errstate():
-        with pytest.warns(AmorsizeWarning, match="settings of the process"):
+        with pytest.warns(AmorsizeWarning, match="decimal.getcontext"):
             found = amorsize.parallel(more_precise).map(range(500))
         plan = amorsize.parallel(as_precise).plan(range(500))
     with decimal.localcontext():

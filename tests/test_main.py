@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -458,6 +459,18 @@ class TestPlanAndHost:
         assert (code, err) == (0, "")
         assert out.splitlines()[-1].startswith("n_jobs=1 chunksize=")
         assert max(map(len, out.splitlines())) <= 80
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="forks")
+    def test_it_says_that_other_programs_had_the_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else nothing told why it was slower than predicted, or than the loop."""
+        lines: list[str] = []
+        monkeypatch.setattr(_demo, "parcels", lambda: [[_demo.__file__]] * 40)
+        forked = _demo.count_nodes.with_options(n_jobs=2, start_method="fork")
+        monkeypatch.setattr(_demo, "count_nodes", forked)
+        for busy in (0.0, math.inf):
+            monkeypatch.setattr(_demo, "_BUSY", busy)
+            _demo.run(lines.append)
+        assert sum("other programs are running: the map had" in line for line in lines) == 1
 
     def test_a_plan_is_machine_readable(self, folder: Path) -> None:
         """With every field of the record."""

@@ -20,7 +20,7 @@ from amorsize.exceptions import AmorsizeWarning
 from tests.functions import Counter, combine, square
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -174,21 +174,28 @@ def test_map_of_the_module_is_map_without_a_decorator() -> None:
     assert amorsize.map(square, range(3)) == [0, 1, 4]
     assert amorsize.map(int, ["11"], kwargs={"base": 2}) == [3]
     assert amorsize.map(lambda x: 1 // x, [0, 1], errors="skip") == [1]
-    with pytest.raises(TypeError, match="decorates a callable"):
+    with pytest.raises(TypeError, match=r"must be the function, not list: \[1\]$"):
         amorsize.map([1], [2])  # type: ignore[call-overload]
+
+
+def test_the_module_is_completed_with_its_public_names() -> None:
+    """Shells offered what its file imports, too: `Any`, `sys`, and every module that begins with an underscore."""
+    assert [name for name in dir(amorsize) if not name.startswith("__")] == [
+        name for name in sorted(amorsize.__all__) if not name.startswith("__")
+    ]
 
 
 def test_map_of_the_module_remembers_an_importable_function() -> None:
     """The second call goes on with what the first has learned; a function of the same name is another one."""
     amorsize.map(types.new_class, ["A"])
-    known = amorsize._toplevel._decorated(types.new_class)
-    assert amorsize._toplevel._decorated(types.new_class) is known
+    known = amorsize._toplevel._decorated(types.new_class, (), "map")
+    assert amorsize._toplevel._decorated(types.new_class, (), "map") is known
     assert known.last_plan is not None
 
     def local(x: int) -> int:
         return x
 
-    assert amorsize._toplevel._decorated(local) is not amorsize._toplevel._decorated(local)
+    assert amorsize._toplevel._decorated(local, (), "map") is not amorsize._toplevel._decorated(local, (), "map")
 
 
 def test_a_plan_of_starmap() -> None:
@@ -345,6 +352,12 @@ def wait(url: str, pause: float = 0.0) -> str:
 
 f = amorsize.parallel(wait)
 
+
+async def _endless() -> AsyncIterator[int]:
+    while True:
+        yield 1
+
+
 # What a newcomer would type, and what the error leads to.
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: f.map(["a"], njobs=2), r"did you mean n_jobs\?"),
@@ -390,7 +403,26 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: amorsize.parallel(f), r"wait is decorated already; change its options with \.with_options\(\.\.\.\)"),
     (lambda: amorsize.parallel(4)(wait), "decorates a callable, not int: 4"),
     (lambda: amorsize.parallel(workers=4)(wait), r"did you mean n_jobs\?"),
-    (lambda: amorsize.map(["a"], wait), r"decorates a callable, not list: \['a'\]"),
+    (lambda: amorsize.map(["a"], wait), r"not list: \['a'\]; did you mean amorsize\.map\(wait, items\)\?"),
+    (lambda: amorsize.plan(["a"], wait), r"did you mean amorsize\.plan\(wait, items\)\?"),
+    (
+        lambda: amorsize.map("wait", ["a"]),
+        r"the first argument of amorsize\.map must be the function, not str: 'wait'$",
+    ),
+    (lambda: f.map(5), r"did you mean range\(5\)\?"),
+    (lambda: f.map("a", 5), r"same for every item goes into kwargs=\{'name': \.\.\.\}"),
+    (lambda: f.map(1, 2, 3), "several items are given as one list"),
+    (lambda: f.map(wait, ["a"]), r"the items alone are given here; did you mean amorsize\.map\(function, items\)\?"),
+    (lambda: f.map(open), r"did you mean to call it\?"),
+    (lambda: f.map(_endless()), r"collected first: \[item async for item in \.\.\.\]"),
+    (lambda: f.map(items=["a"]), "needs at least one iterable of items, by position and not as items="),
+    (lambda: f.map(["a"], frobnicate=True), r"and arguments of wait go into kwargs=\{\.\.\.\}"),
+    (lambda: f.imap(["a"], ordered="no"), "ordered must be True or False, not 'no'"),
+    (lambda: amorsize.parallel(4), r"options are given by name: @amorsize\.parallel\(n_jobs=4\)"),
+    (lambda: amorsize.parallel(["a"]), r"items are given to f\.map\(items\), or to amorsize\.map\(function, items\)"),
+    (lambda: amorsize.parallel(n_jobs=2)(["a"]), r"items are given to f\.map\(items\)"),
+    (lambda: amorsize.parallel("wait"), "decorates a callable, not str: 'wait'$"),
+    (lambda: f.imap(None), "must be iterable, not NoneType: None$"),
     (lambda: amorsize.plan(wait, ["a"], jobs=2), r"did you mean n_jobs\?"),
     (lambda: amorsize.configure(cache_folder="x"), "the options are|did you mean"),
     (lambda: amorsize.configure(cache_dir=3), "cache_dir must be a path or None, not 3"),

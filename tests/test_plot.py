@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
-from amorsize import Limits, Plan, Revision, Span, decide
+from amorsize import Limits, Plan, Profile, Revision, Span, decide
 from amorsize._plot import plot_plan, plot_timeline
 from tests.factories import make_host, make_profile
 
@@ -38,6 +38,12 @@ def legend(ax: Any) -> str:
 
 class TestPlan:
     """The forecast over the number of workers."""
+
+    def test_a_forecast_before_any_item_is_called_a_lower_bound(self) -> None:
+        """The bars have only what is known: starting workers."""
+        ax = plot_plan(decide(Profile(), make_host(n_cpus=8), 100, Limits(timeout=1.0)))
+        assert ax.get_ylabel().startswith("predicted time at least [")
+        assert plot_plan(plan_of()).get_ylabel().startswith("predicted time [")
 
     def test_it_marks_loop_break_even_memory_and_choice(self) -> None:
         """All four are in the legend, with their numbers."""

@@ -250,6 +250,17 @@ class TestBar:
         assert "7/400" in first
         assert "predicted 01:23 in all" in first
 
+    def test_a_forecast_before_any_item_is_a_lower_bound(self, clock: Clock, screen: Callable[[], str]) -> None:
+        """No less than the time that has passed; and made anew as soon as items are done."""
+        follower = Follower(True, "work", 6, 0.003, is_least=lambda: True, clock=clock)
+        clock.now += 2
+        follower.update(0)
+        assert "predicted at least 00:02 in all" in screen()
+        clock.now += 8
+        follower.update(2)
+        assert "predicted 00:30 in all" in screen()
+        follower.close()
+
     def test_the_bar_of_an_unknown_length_counts(self, clock: Clock, screen: Callable[[], str]) -> None:
         """Without a total there is a count, and no prediction where there is none."""
         follower = Follower(True, "work", None, float("inf"), clock=clock)

@@ -238,6 +238,25 @@ def test_where_nothing_is_known_of_the_spread_there_is_no_interval(plan: Plan) -
     assert plan.predicted_range_s is None
 
 
+@pytest.mark.parametrize("options", [{"timeout": 1.0}, {"n_jobs": 2}, {}], ids=["isolated", "fixed", "undecided"])
+def test_a_forecast_before_any_item_is_a_lower_bound(options: dict[str, Any]) -> None:
+    """It says so in words, in one line and as a dictionary, claims no gain, and is not compared with what was done."""
+    plan = decide(Profile(head_s=0.5), HOST, 10, Limits(**options))
+    assert plan.is_lower_bound
+    assert plan.to_dict()["is_lower_bound"] is True
+    assert plan.speedup == 1
+    assert "predicted at least 5" in repr(plan)
+    done = dataclasses.replace(plan, actual_s=60.0)
+    for each in (plan, done):
+        assert "predicted at least 5" in unfolded(each)
+        assert "equation" not in unfolded(each)
+        assert "times" not in unfolded(each)
+    assert unfolded(done).endswith("as no item had been timed; measured 60 s")
+    assert not plan_of().is_lower_bound
+    assert "predicted unknown" in repr(decide(Profile(), HOST, None, Limits()))
+    assert not decide(Profile(), HOST, 0, Limits()).is_lower_bound
+
+
 def test_one_line_says_what_it_is() -> None:
     """What is typed first, ``f.last_plan``, ``f.profile`` and ``amorsize.host()``, is short."""
     plan = dataclasses.replace(plan_of(), actual_s=1.0)
@@ -259,7 +278,7 @@ def test_ipython_shows_a_few_lines(record: Any) -> None:
     lines = pretty(record).splitlines()
     assert 1 <= len(lines) <= 20
     assert max(map(len, lines)) <= 96
-    assert pretty([record]).startswith("[")
+    assert pretty([record]) == f"[{record!r}]"
 
 
 def test_what_was_done_stands_before_what_had_been_decided() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SOURCE = """
+import functools
 import threading
 
 N = 1
@@ -47,8 +48,37 @@ def helped(x, more=0):
 helped.label = "a"
 
 
+def around(func):
+    @functools.wraps(func)
+    def wrapper(*args):
+        return func(*args)
+
+    return wrapper
+
+
+@around
+@around
+def wrapped(x, more=0):
+    return more
+
+
+@functools.lru_cache
+def cached(x):
+    return x
+
+
+cached.label = "a"
+
+
+def extra():
+    try:
+        return Derived().extra
+    except AttributeError:
+        return "none"
+
+
 def by_helper(x):
-    return helped(x)
+    return helped(x), wrapped(x), cached(x), cached.label, extra()
 
 
 def work(x):
@@ -141,8 +171,29 @@ def add_method(module: Any) -> None:
     module.Derived.predict = lambda _self, x: -x
 
 
+def replace_defaults_behind_wrappers(module: Any) -> None:
+    """Give an argument another default, of the function that two wrappers call."""
+    module.wrapped.__wrapped__.__wrapped__.__defaults__ = (5,)
+
+
+def replace_attribute_of_a_cache(module: Any) -> None:
+    """Give an attribute of a function with a cache another value."""
+    module.cached.label = "b"
+
+
+def add_answer_for_what_is_missing(module: Any) -> None:
+    """Have a class answer for attributes that are not there."""
+    module.Derived.__getattr__ = lambda _self, name: name
+
+
 @pytest.mark.parametrize("start_method", METHODS)
-@pytest.mark.parametrize("change", [replace_code, replace_defaults, replace_attribute, add_method])
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_code, replace_defaults, replace_attribute, add_method, replace_defaults_behind_wrappers,
+        replace_attribute_of_a_cache, add_answer_for_what_is_missing,
+    ],
+)  # fmt: skip
 def test_what_changes_in_place_between_two_maps_is_seen(
     module: Any, change: Callable[[Any], None], start_method: str
 ) -> None:

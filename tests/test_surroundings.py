@@ -123,6 +123,24 @@ class TestEnd:
         """)
         assert (done.stdout, done.stderr, done.returncode) == ("True True\n", "", 0)
 
+    @pytest.mark.parametrize(
+        "how", ["n_jobs=1", *(f"n_jobs=2, start_method={way!r}" for way in ("fork", "forkserver", "loky"))]
+    )
+    def test_the_program_s_objects_are_finalized(self, how: str) -> None:
+        """Case 40: what is known of functions held the program's globals until nobody could print any more."""
+        done = run_program(f"""
+            import amorsize
+            @amorsize.parallel({how})
+            def work(n):
+                return n
+            class Late:
+                def __del__(self):
+                    print("finalized", flush=True)
+            late = Late()
+            work.map(range(50))
+        """)
+        assert (done.stdout, done.stderr, done.returncode) == ("finalized\n", "", 0)
+
     @pytest.mark.parametrize("how", ["{}", "dict(n_jobs=2)", "dict(n_jobs=2, prefer='threads')"])
     def test_maps_in_exit_functions_and_late_threads_are_loops(self, how: str) -> None:
         """The main thread is over then: whatever is started might not be served any more."""

@@ -121,6 +121,38 @@ def test_other_pairs_say_nothing_of_iterrows() -> None:
         assert len(caught.value.__notes__) == 1
 
 
+class Machine:
+    """Has a method that is mapped."""
+
+    @amorsize.parallel
+    def run(self, item: int) -> int:
+        """Stand for a method of one item."""
+        return item
+
+
+def test_a_method_that_is_asked_of_its_class_leads_to_an_object() -> None:
+    """The item was taken for the object, and the way out was said to be a further iterable."""
+    notes = notes_of(lambda: Machine.run.map([1]))
+    assert notes[1:] == ["amorsize: run is a method of an object: map it as one, as in Machine(...).run.map(items)"]
+    assert Machine().run.map([1]) == [1]
+
+
+def test_a_function_without_arguments_takes_no_item() -> None:
+    """It says how often it was meant to be called, at most."""
+    notes = notes_of(lambda: amorsize.parallel(lambda: 1).map(range(2)))
+    assert notes[1:] == ["amorsize: map gives each item as an argument, and the function takes none"]
+
+
+@pytest.mark.parametrize("name", _wrong_call._OF_PLANS)
+def test_what_a_plan_says_is_asked_of_the_latest_plan(name: str) -> None:
+    """People ask the function for it."""
+    f = amorsize.parallel(plain)
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; did you mean f\\.last_plan\\.{name}\\?"):
+        getattr(f, name)
+    f.map([1])
+    assert hasattr(f.last_plan, name)
+
+
 def test_items_that_cannot_be_unpacked_lead_to_map() -> None:
     """The other way round."""
     notes = notes_of(lambda: amorsize.parallel(abs).starmap([1, 2]))
@@ -159,7 +191,7 @@ def test_what_cannot_be_asked_for_its_signature_is_left_alone() -> None:
     assert way_out(dict, (1, 2), star=False, kwargs=None) == ""
     assert way_out(functools.partial(power, exponent=2), 1, star=False, kwargs=None) == ""
     assert "starmap" in way_out(power, (1, 2), star=False, kwargs=None)
-    assert way_out(lambda: None, 1, star=False, kwargs=None) == ""
+    assert "takes none" in way_out(lambda: None, 1, star=False, kwargs=None)
 
 
 def test_an_error_whose_words_cannot_be_had_is_left_alone() -> None:

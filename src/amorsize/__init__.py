@@ -73,3 +73,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(message, name=name, obj=sys.modules[__name__])
     # With its name alone: Python would add a guess of its own to ours.
     raise AttributeError(f"{message}; did you mean {meant}?", name=name)
+
+
+def __dir__() -> list[str]:
+    """Return what shells and notebooks complete: what is public, and not what this file imports beside it."""
+    return sorted(name for name in globals() if name in {*__all__, "testing"} or name.startswith("__"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from amorsize import _function, _options
 from amorsize._trace import warn
+from amorsize._wrong_call import instead_of_decorated
 
 WRONG_ORDER = (
     "{0}: @amorsize.parallel must be outermost; write it above {1}, not below it, "
@@ -51,7 +52,9 @@ def check_function(func: Any) -> None:
     if is_decorated(func):
         raise TypeError(f"{name_of(func)} is decorated already; change its options with .with_options(...)")
     if not callable(target):
-        raise TypeError(f"@amorsize.parallel decorates a callable, not {type(func).__name__}: {func!r}")
+        message = f"@amorsize.parallel decorates a callable, not {type(func).__name__}: {func!r}"
+        way_out = instead_of_decorated(func)
+        raise TypeError(f"{message}; {way_out}" if way_out else message)
     found, _ = _function.bare(target)
     flags = found.__code__.co_flags if found is not None and not inspect.isclass(target) else 0
     if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):

@@ -138,13 +138,11 @@ def attributes(value: Any) -> dict[str, Any]:
     return held if type(held) is dict else {}
 
 
-@once_per_class
 def _answers_any(kind: type) -> bool:
-    """Tell whether code of a class answers for every attribute."""
+    """Tell whether code of a class answers for every attribute: asked each time, a class may be given such code."""
     return type(_held_by(kind, "__getattribute__")) is not types.WrapperDescriptorType or _is_proxy(kind)
 
 
-@once_per_class
 def _answers_missing(kind: type) -> bool:
     """Tell whether code of a class answers for attributes that are not there."""
     return _held_by(kind, "__getattr__") is not None and not _wraps_functions(kind)

@@ -155,6 +155,10 @@ MANY_ITEMS: Final = 1_000_000
 # reference host). Half: forecasts scatter more. Twice: too few parcels for many cores.
 DEMO_BYTES: Final = 100_000
 
+# Share of the CPUs below which others had the rest while the demo ran: alike parcels keep all workers busy but for the
+# first and last of them, a twentieth of the time. Half: a busy machine is not told of. Twice would be always.
+DEMO_BUSY: Final = 0.85
+
 # -- clusters --------------------------------------------------------------------------------------------------------
 
 # Bytes of a parcel above which it is put on each worker once instead of travelling with each chunk. Placing takes two

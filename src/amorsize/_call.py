@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _backend, _dispatch, _known
 from amorsize import _bounds as bounds
 from amorsize._evidence import Evidence
-from amorsize._gate import Gate, is_never_worth, warn_of
+from amorsize._gate import Gate, is_never_worth, warn_of, warn_of_late
 from amorsize._learn import finish
 from amorsize._plans import Plan
-from amorsize._records import Revision
+from amorsize._records import THREADS, Revision
 from amorsize._request import Keeper, Ledger, Request
 from amorsize._serial import SerialLoop, Stopped
 from amorsize._source import begins_like
@@ -28,7 +28,7 @@ from amorsize._trace import warn
 from amorsize._window import take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from amorsize._options import Options
     from amorsize._record import State
@@ -67,6 +67,7 @@ class Call:
         request.initialize()
         known = _known.CACHE.get(request.state.key)
         request.state.last = request.record
+        request.record.so_far = self._evidence.so_far
         try:
             if request.isolated:
                 self._run_isolated(known)
@@ -202,21 +203,44 @@ class Call:
     def _stream(self) -> bool:
         """Hand an input that is still being produced to workers as it comes; True if that is worth it."""
         plan, backend = self._gate.decide(stream=True)
-        if plan.is_parallel:
-            take_over(self.request, self.ledger, plan, backend)
+        if plan.is_parallel and not take_over(self.request, self.ledger, self._evidence, plan, backend):
+            self._go_on_alone()
         return plan.is_parallel
+
+    def _go_on_alone(self) -> None:
+        """Go on as a loop at an item that no worker may have: of a kind that changes something outside."""
+        changes = ", ".join(self._evidence.profile.mutates)
+        self._revise("run serially", f"items of a new kind may change {changes}", clock() - self.request.record.began)
+        warn_of_late(self.request, self._evidence.profile, is_serial=True)
+        self._loop(carefully=True)
 
     def _run_parallel(self, plan: Plan, backend: Any) -> None:
         """Give the rest to workers; where the system has none, go on as a loop."""
         source, ledger = self.request.source, self.ledger
         items = source.rest(ledger.n_done)
         source.n_items = ledger.n_done + len(items)
+        if not self._admits(plan, items):
+            source.put_back(items)
+            self._go_on_alone()
+            return
         try:
             _dispatch.run(self.request, ledger, plan, items, backend)
         except _backend.NoWorkersError as error:
             self._note_refusal(plan, error)
             source.put_back(items)
             self._loop(carefully=True)
+
+    def _admits(self, plan: Plan, items: Sequence[Any]) -> bool:
+        """Tell whether items may go to workers that could not be looked at before, such as those of an iterator."""
+        request = self.request
+        if plan.backend == THREADS or request.isolated or type(request.source.data) in {list, tuple}:
+            return True
+        if self._evidence.admits(items):
+            return True
+        if request.limits.n_jobs is not None:
+            warn_of_late(request, self._evidence.profile, is_serial=False)
+            return True
+        return False
 
     def _note_refusal(self, plan: Plan, error: OSError) -> None:
         """The system gave no workers (no processes, descriptors or memory left), or the function cannot be sent."""

@@ -121,8 +121,10 @@ def checkpoint(name: str, value: Any) -> Any:
     return Checkpoint(value)
 
 
-def stream(buffersize: Any, pairs: Any, kept: Checkpoint | None) -> None:
+def stream(buffersize: Any, pairs: Any, ordered: Any, kept: Checkpoint | None) -> None:
     """Refuse what a stream cannot do."""
+    if isinstance(ordered, str):
+        raise TypeError(f"ordered must be True or False, not {ordered!r}")
     if buffersize is not None:
         whole("buffersize", buffersize, 1, "items to read ahead; leave it out to have it chosen")
     if kept is not None:

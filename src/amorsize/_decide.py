@@ -128,7 +128,7 @@ class _Draft(NamedTuple):
         speedup = 1.0
         if endless and chosen and self.profile.item_s > 0:
             speedup = cost.serial_s(self.profile, self.n_left) / max(chosen.forecast.total_s, 1e-12)
-        elif predicted_s > 0 and serial_s > 0 and not endless:
+        elif predicted_s > 0 and serial_s > 0 and not endless and self.profile.is_timed:
             speedup = serial_s / predicted_s
         n_left = 1 if endless else self.n_left
         return Plan(
@@ -188,6 +188,8 @@ def _not_worth_a_thought(plan: _Draft) -> Reason | None:
         return Reason.ONE_JOB if jobs_meant(limits.n_jobs, host.n_cpus) == 1 else None
     if host.context_n_jobs == 1:
         return Reason.ONE_JOB
+    if not profile.is_timed:
+        return Reason.UNTIMED
     if cost.serial_s(profile, plan.n_left) < cost.FLOOR_S:
         return Reason.TOO_FAST
     n_cores = host.n_cpus if _wants_threads(host, limits) else min(host.n_cpus, host.n_physical_cpus)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
-from amorsize._analysis import Dependencies, known_dependencies, of_each_kind
+from amorsize._analysis import Dependencies, Kinds, known_dependencies, of_each_kind
 from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, shared_by
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
@@ -23,6 +23,9 @@ clock = time.perf_counter
 
 # What a new sample does not tell.
 _KEPT: Final = ("mutates", "reads_mutable", "efficiency", "thread_efficiency", "free_thread_efficiency")
+
+# Data whose items are plain values.
+_PLAIN: Final = frozenset({range, str, bytes, bytearray})
 
 
 class Evidence:
@@ -113,6 +116,13 @@ class Evidence:
         sampler.count(began)
         self.note_first(item)
 
+    def so_far(self) -> Profile:
+        """Return the profile as known now, also while the sample is being taken; called from any thread."""
+        samples = self.samples
+        if self.is_recalled or samples is None or len(samples.times) <= self.profile.n_sampled:
+            return self.profile
+        return samples.profile()
+
     def take_profile(self) -> None:
         """Go by what the sample took."""
         kept = {name: getattr(self.profile, name) for name in _KEPT}
@@ -199,6 +209,30 @@ class Evidence:
             return self._items
         return () if self.samples is None else self.samples.items[: bounds.WATCH_SHARED]
 
+    def admits(self, items: Sequence[Any]) -> bool:
+        """
+        Tell whether items that nobody could look at before may go to workers.
+
+        Where one is of a new kind, the function is looked at again: what it may then change, the profile says.
+        """
+        request = self._request
+        is_plain = type(items) in _PLAIN or (is_array(items) and not items.dtype.hasobject)  # type: ignore[attr-defined]
+        if is_plain or request.limits.prefer == "threads":
+            return True
+        before = known_dependencies(request.func)
+        found = known_dependencies(request.func, [*self._first_items(), *of_each_kind(items, 0)])
+        if found is before:
+            return True
+        is_doubtful = before.effects.is_proved and not found.effects.is_proved
+        changes = {*found.effects.changes, *(found.effects.unproved if is_doubtful else ()), *self.profile.mutates}
+        is_harmless = len(changes) == len(self.profile.mutates)
+        self.profile = replace(self.profile, mutates=tuple(sorted(changes)))
+        return is_harmless
+
+    def first_kinds(self) -> Kinds:
+        """Return the kinds of the items that have been looked at."""
+        return Kinds(self._first_items())
+
     def _take_changes(self) -> None:
         changed = {*self.watch.changed, *self.profile.mutates}
         if len(changed) > len(self.profile.mutates):
@@ -237,8 +271,8 @@ class Evidence:
         return replace(self.profile, n_head=n_head, head_s=clock() - self._request.record.began if n_head else 0.0)
 
     def forget(self) -> None:
-        """Let go of the sample, which points back here: what it holds would stay until the next collection."""
-        self.samples = None
+        """Let go of the sample and of the record, which point back here: they would stay until the next collection."""
+        self.samples = self._request.record.so_far = None
         self.watch.forget()
 
 

@@ -255,6 +255,16 @@ def warn_of(plan: Plan, request: Request) -> None:
         warn(f"{name}: timeout and retries need worker processes, and there are none: {plan.reason}")
 
 
+def warn_of_late(request: Request, profile: Profile, *, is_serial: bool) -> None:
+    """Warn that items of a kind that came late change something outside, and of what is done with them."""
+    names = ", ".join(profile.mutates)
+    what = f"{request.name}: items of a kind that came late may change {names}, which the program shares"
+    if is_serial:
+        warn(f"{what}; from the first of them on, it runs serially")
+    else:
+        warn(f"{what}: what they change in it is lost, and they may see it unchanged")
+
+
 # -- the host as of now, and the decision on it ------------------------------------------------------------------------
 
 

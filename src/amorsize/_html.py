@@ -81,9 +81,10 @@ def _bars(plan: Plan) -> str:
         )
 
     named = [(name, hue, value) for (name, hue), value in zip(_TERMS, parts, strict=True)]
-    legend = " &nbsp; ".join(
+    legend = " ".join(  # broken between the terms, where the page is narrow
+        '<span style="white-space:nowrap;margin-right:.8em">'
         f'<span style="display:inline-block;width:.8em;height:.8em;background:{hue};vertical-align:middle"></span> '
-        f"{escape(name)} {escape(seconds(value))}"
+        f"{escape(name)} {escape(seconds(value))}</span>"
         for name, hue, value in named
     )
     loop = bar("loop", [("T_serial", _LOOP, plan.serial_s)], plan.serial_s)

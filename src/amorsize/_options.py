@@ -209,7 +209,10 @@ def unknown(name: str, own: Iterable[str] = (), function: str = "the function") 
     meant = meant_by(name, OPTIONS)
     if meant is not None:
         return TypeError(f"unknown option {name!r}: did you mean {meant}?")
-    return TypeError(f"unknown option {name!r}; the options are {', '.join(sorted(OPTIONS))}")
+    return TypeError(
+        f"unknown option {name!r}; the options are {', '.join(sorted(OPTIONS))}, and arguments of {function} go into "
+        "kwargs={...}"
+    )
 
 
 # -- options in use --------------------------------------------------------------------------------------------------

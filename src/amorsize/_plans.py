@@ -21,6 +21,7 @@ class Reason(StrEnum):
     """Why a plan is what it is: a stable code; :meth:`Plan.explain` has the sentence."""
 
     EMPTY = "empty"
+    UNTIMED = "untimed"
     TOO_FAST = "too-fast"
     NOT_WORTH = "not-worth"
     TRANSFER_BOUND = "transfer-bound"
@@ -45,6 +46,7 @@ class Reason(StrEnum):
 SENTENCES: Mapping[Reason, str] = MappingProxyType(
     {
         Reason.EMPTY: "there was nothing to do",
+        Reason.UNTIMED: "no item has been timed yet",
         Reason.TOO_FAST: "the whole work is shorter than waking one worker",
         Reason.NOT_WORTH: "starting and feeding workers would take longer than it saves",
         Reason.TRANSFER_BOUND: "moving the data to workers and back would take longer than it saves",
@@ -97,8 +99,8 @@ class Plan(Shown):
         parallel_s: Predicted seconds of the best parallel way (whether chosen or not).
         overhead_s: Its part spent on starting workers and dispatching chunks.
         transfer_s: Its part spent on moving items and results.
-        predicted_s: Predicted seconds of the whole call as decided, sample included.
-        speedup: ``serial_s / predicted_s``.
+        predicted_s: Predicted seconds of the whole call as decided, sample included; see :attr:`is_lower_bound`.
+        speedup: ``serial_s / predicted_s``; 1 while no item has been timed.
         reason: A stable :class:`Reason` code.
         limited_by: What kept ``n_jobs`` from being larger.
         caller_computes: Whether the calling thread is one of the ``n_jobs``.
@@ -160,6 +162,16 @@ class Plan(Shown):
         return self if self.decided is None else self.decided
 
     @property
+    def is_lower_bound(self) -> bool:
+        """
+        Whether the predicted seconds are a lower bound, since no item had been timed when they were predicted.
+
+        So it is in a first call with ``timeout`` or ``retries``, whose items all run in workers, and in
+        ``f.last_plan`` while the very first item runs.
+        """
+        return self.n_items != 0 and not self.profile.is_timed
+
+    @property
     def predicted_range_s(self) -> tuple[float, float] | None:
         """
         Seconds between which ``predicted_s`` is expected to lie, from how much the sampled items differed.
@@ -186,7 +198,7 @@ class Plan(Shown):
         fields: dict[str, Any] = plain(self)
         decision = self.decision
         decided = {name: getattr(decision, name) for name in ("backend", "n_jobs", "batch_size", "caller_computes")}
-        return fields | {"chunksize": self.chunksize, "decision": decided}
+        return fields | {"chunksize": self.chunksize, "is_lower_bound": self.is_lower_bound, "decision": decided}
 
     def explain(self) -> str:
         """Say in plain words and numbers what was sampled, decided, predicted and measured."""

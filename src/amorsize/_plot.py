@@ -97,7 +97,8 @@ def plot_plan(plan: Plan, ax: Any = None) -> Any:
     ax.set_ylim(0, max([loop_s, *(p.total_s for p in points)]) * factor * 1.08 or 1)
     ax.xaxis.set_major_locator(importlib.import_module("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("processes or threads at once (n_jobs)")
-    ax.set_ylabel(f"predicted time{' per item' if scale != 1 else ''} [{unit}]")
+    least = " at least" if plan.is_lower_bound else ""
+    ax.set_ylabel(f"predicted time{' per item' if scale != 1 else ''}{least} [{unit}]")
     ax.set_title(_title(plan, backend, points, per_item=scale != 1), fontsize="medium", loc="left")
     ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, frameon=False)
     return ax
@@ -352,7 +353,7 @@ def _draw_lane(
             # A rim in the background's colour keeps neighbours apart.
             ax.broken_barh(
                 blocks, (row - 0.36, 0.72), facecolor=hue, edgecolor=ax.get_facecolor(), linewidth=0.6,
-                label=once(label), zorder=3,
+                label=once(label), zorder=2.2,
             )  # fmt: skip
     return sum(s.end_s - s.begin_s for s in work)
 

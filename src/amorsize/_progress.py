@@ -38,6 +38,7 @@ class Follower:
         name: What the bar is called.
         total: All items, None if unknown; or a function that returns it, asked again at each report.
         predicted: Predicted seconds of the whole run, None if unknown; or a function that returns them.
+        is_least: Tells whether these are a lower bound, predicted before an item had been timed.
         clock: Seconds.
 
     Raises:
@@ -46,7 +47,8 @@ class Follower:
     """
 
     __slots__ = (
-        "_bar", "_began", "_clock", "_due", "_is_open", "_make", "_predicted", "_report_to", "_total", "n_done", "name",
+        "_bar", "_began", "_clock", "_due", "_is_least", "_is_open", "_make", "_predicted", "_report_to", "_total",
+        "n_done", "name",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +57,8 @@ class Follower:
         name: str,
         total: int | Callable[[], int | None] | None = None,
         predicted: float | Callable[[], float | None] | None = None,
+        *,
+        is_least: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         # Exactly one of the two is set, none where nothing is to be shown.
@@ -64,6 +68,7 @@ class Follower:
         self.n_done = 0
         self._total = total
         self._predicted = predicted
+        self._is_least = is_least
         self._clock = clock
         self._began = clock()
         self._due = self._began + (bounds.SHOW_AFTER_S if self._report_to is None else bounds.INTERVAL_S)
@@ -110,11 +115,15 @@ class Follower:
         if self._bar is None:
             assert self._make is not None  # noqa: S101 - for the type checker
             self._bar = self._make(self.name, elapsed_s)
-        bar, predicted_s, total = self._bar, self.predicted_s, self.total
+        bar, predicted_s, total, words = self._bar, self.predicted_s, self.total, "predicted"
         if total is not None:
             bar.total = total
-        if predicted_s is not None:
-            bar.set_postfix_str(f"predicted {bar.format_interval(predicted_s)} in all", refresh=False)
+        if predicted_s is not None and self._is_least():
+            # The items that have been done meanwhile say more.
+            words = words if self.n_done else f"{words} at least"
+            predicted_s = elapsed_s / self.n_done * (total or 0) if self.n_done else max(predicted_s, elapsed_s)
+        if predicted_s:
+            bar.set_postfix_str(f"{words} {bar.format_interval(predicted_s)} in all", refresh=False)
         bar.update(self.n_done - bar.n)
 
 
@@ -175,6 +184,19 @@ def _make_bar(name: str, elapsed_s: float, tqdm: Any, arguments: Mapping[str, An
     return bar
 
 
+def follower_of(request: Request, progress: Progress, name: str) -> Follower:
+    """Return what follows a call, whose number of items and forecast may become known on the way."""
+    record = request.record
+
+    def predicted_s() -> float | None:
+        return None if record.plan is None else record.plan.predicted_s
+
+    def is_least() -> bool:
+        return record.plan is not None and record.plan.is_lower_bound
+
+    return Follower(progress, name, lambda: request.source.n_items, predicted_s, is_least=is_least)
+
+
 @contextlib.contextmanager
 def following(request: Request, progress: Progress, name: str) -> Iterator[Follower]:
     """
@@ -188,12 +210,7 @@ def following(request: Request, progress: Progress, name: str) -> Iterator[Follo
         progress: As for :class:`Follower`.
         name: The function's name.
     """
-
-    def predicted_s() -> float | None:
-        plan = request.record.plan
-        return None if plan is None else plan.predicted_s
-
-    follower = Follower(progress, name, lambda: request.source.n_items, predicted_s)
+    follower = follower_of(request, progress, name)
     request.progress = follower.update
     try:
         yield follower

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from amorsize._decide import decide
 from amorsize._records import SERIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from amorsize._analysis import Dependencies
     from amorsize._backend._job import Outcome
@@ -78,7 +79,8 @@ class Record:
 
     __slots__ = (
         "actual_s", "began", "built", "costs", "fell_back", "head_s", "host", "limits", "more_s", "n_failed", "n_head",
-        "n_items", "outside_s", "plan", "profile", "ran", "rate_s", "revisions", "skipped", "spans", "unavailable",
+        "n_items", "outside_s", "plan", "profile", "ran", "rate_s", "revisions", "skipped", "so_far", "spans",
+        "unavailable",
     )  # fmt: skip
 
     def __init__(self, profile: Profile, n_items: int | None, limits: Limits, began: float) -> None:
@@ -94,6 +96,8 @@ class Record:
         self.unavailable: Mapping[str, str] = {}
         self.more_s: float = _host.unread_s()
         self.plan: Plan | None = None
+        # Returns what is known of the function, while the call runs.
+        self.so_far: Callable[[], Profile] | None = None
         # What was carried out in the end, if that was parallel; whether workers could not be had after all; and, of a
         # stream, the seconds that its consumer kept it waiting.
         self.ran: Plan | None = None
@@ -160,7 +164,13 @@ class Record:
         # The reading is a part of every start that would have followed from it.
         costs = {name: replace(known, start_s=known.start_s + self.more_s) for name, known in self.costs.items()}
         profile = self.profile if self.rate_s is None else replace(self.profile, item_s=self.rate_s)
-        profile = replace(profile, n_head=self.n_head, head_s=self.head_s)
+        n_head, head_s, so_far = self.n_head, self.head_s, self.so_far
+        if so_far is not None and self.actual_s is None:  # asked while it runs
+            profile = so_far()
+            n_head, head_s = profile.n_head, profile.head_s
+            if not profile.is_timed:
+                head_s = time.perf_counter() - self.began
+        profile = replace(profile, n_head=n_head, head_s=head_s)
         plan = decide(profile, replace(host, costs=costs, unavailable=self.unavailable), self.n_items, self.limits)
         # A loop can end before a look at the clock comes to what the decision would have come to.
         return _looped(plan) if plan.is_parallel else plan

@@ -60,7 +60,9 @@ class Shown(Record):
         return f"<{self._show('line')}>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(f"{type(self).__name__}(...)" if cycle else self._show("text"))
+        # In a list or a dictionary, one line: the lines of a text would not stand below each other.
+        is_inside = len(getattr(printer, "stack", ())) > 1
+        printer.text(f"{type(self).__name__}(...)" if cycle else repr(self) if is_inside else self._show("text"))
 
     def _repr_html_(self) -> str:
         page: str = self._show("page")
@@ -133,6 +135,11 @@ class Profile(Shown):
             if getattr(self, name) < 0:
                 message = f"Profile.{name} must be at least 0, not {getattr(self, name)!r}"
                 raise ValueError(message)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything is known of what an item takes."""
+        return self.n_sampled > 0 or self.item_s > 0
 
     @property
     def n_steady(self) -> int:

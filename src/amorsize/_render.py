@@ -213,7 +213,9 @@ def _weight(profile: Profile) -> str:
 
 def terms(plan: Plan) -> tuple[float, float, float] | None:
     """Return the terms of the equation, T_overhead, T_serial/N and T_IPC, or None where nothing was compared."""
-    if plan.n_items is None or not math.isfinite(plan.parallel_s) or not _is_compared(plan.decision):
+    if plan.is_lower_bound or plan.n_items is None or not math.isfinite(plan.parallel_s):
+        return None
+    if not _is_compared(plan.decision):
         return None
     return plan.overhead_s, max(0.0, plan.parallel_s - plan.overhead_s - plan.transfer_s), plan.transfer_s
 
@@ -225,7 +227,7 @@ def _is_compared(plan: Plan) -> bool:
 def _equation(plan: Plan) -> list[tuple[str, str]]:
     parts = terms(plan)
     if parts is None:
-        if plan.n_items is None or not math.isfinite(plan.serial_s):
+        if plan.is_lower_bound or plan.n_items is None or not math.isfinite(plan.serial_s):
             return []
         return [("loop", f"{seconds(plan.serial_s)} predicted; nothing to compare it with")]
     sign = ">" if plan.serial_s > plan.parallel_s else "<="
@@ -255,12 +257,23 @@ def _by(host: Host, name: str) -> str:
 
 
 def _outcome(plan: Plan) -> str:
-    predicted = _forecast(plan)
-    if plan.decision.backend != SERIAL and math.isfinite(plan.speedup):
+    predicted, difference = _forecast(plan), ""
+    if plan.is_lower_bound:
+        predicted = f"{_predicted(plan)}, as no item had been timed"
+    elif plan.decision.backend != SERIAL and math.isfinite(plan.speedup):
         predicted += f", {plan.speedup:.2f} times as fast as the loop"
     if plan.actual_s is None:
         return f"{predicted}; not run"
-    return f"{predicted}; measured {seconds(plan.actual_s)}{_difference(plan.actual_s, plan.predicted_s)}"
+    if not plan.is_lower_bound:
+        difference = _difference(plan.actual_s, plan.predicted_s)
+    return f"{predicted}; measured {seconds(plan.actual_s)}{difference}"
+
+
+def _predicted(plan: Plan) -> str:
+    """Spell the prediction, or what is known of it before an item has been timed."""
+    if not plan.is_lower_bound:
+        return seconds(plan.predicted_s)
+    return f"at least {seconds(plan.predicted_s)}" if 0 < plan.predicted_s < math.inf else "unknown"
 
 
 def _forecast(plan: Plan) -> str:
@@ -302,7 +315,7 @@ def plan_line(plan: Plan) -> str:
     items = "unknown number of items" if plan.n_items is None else count(plan.n_items)
     way = "serial" if plan.backend == SERIAL else f"{plan.backend}, n_jobs={plan.n_jobs}, batch_size={plan.batch_size}"
     took = "not run" if plan.actual_s is None else f"measured {seconds(plan.actual_s)}"
-    return f"Plan: {items}, {way} [{plan.reason}], predicted {seconds(plan.predicted_s)}, {took}"
+    return f"Plan: {items}, {way} [{plan.reason}], predicted {_predicted(plan)}, {took}"
 
 
 def profile_line(profile: Profile) -> str:

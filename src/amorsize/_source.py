@@ -14,6 +14,7 @@ from amorsize import _cost as cost
 from amorsize import _known
 from amorsize import _schedule as schedule
 from amorsize._outside import pass_on
+from amorsize._wrong_call import instead_of_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +39,8 @@ class Source:
             if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
                 which = "" if len(iterables) == 1 else f" {position + 1}"
                 message = f"argument{which} of map must be iterable, not {type(iterable).__name__}: {iterable!r}"
-                raise TypeError(message)
+                way_out = instead_of_items(iterable, position, iterables)
+                raise TypeError(f"{message}; {way_out}" if way_out else message)
         self.star = star or len(iterables) > 1
         if len(iterables) == 1:
             self.data: Any = iterables[0]

@@ -18,9 +18,9 @@ from amorsize import _known, _profile, _trace
 from amorsize._backend import MISSING
 from amorsize._evidence import Evidence
 from amorsize._function import full_name
-from amorsize._gate import Gate
+from amorsize._gate import Gate, warn_of_late
 from amorsize._learn import finish_stream, remember_stream
-from amorsize._progress import Follower
+from amorsize._progress import follower_of
 from amorsize._records import Revision, Span
 from amorsize._request import Ledger, Request
 from amorsize._serial import one_by_one
@@ -152,6 +152,7 @@ class _Course:
         record, pairs = self._request.record, self._pairs
         record.began = clock()
         self._request.state.last = record
+        record.so_far = self._evidence.so_far
         follower = self._follower()
         try:
             for index, item, result in self._results():
@@ -178,13 +179,7 @@ class _Course:
         request = self._request
         if request.options.progress is False:
             return None
-
-        return Follower(
-            request.options.progress,
-            getattr(request.func, "__qualname__", "imap"),
-            lambda: request.source.n_items,
-            lambda: None if request.record.plan is None else request.record.plan.predicted_s,
-        )
+        return follower_of(request, request.options.progress, getattr(request.func, "__qualname__", "imap"))
 
     # -- the corridor ------------------------------------------------------------------------------------------------
 
@@ -259,5 +254,15 @@ class _Course:
         if n_done:
             span = Span(lane="caller", begin_s=record.began, end_s=clock(), start=0, n_items=n_done, kind="sample")
             record.spans.append(span)
-        window = Window(self._request, n_done, plan, backend, ordered=self._ordered, buffersize=self._buffersize)
+        window = Window(
+            self._request, n_done, self._evidence, plan, backend, ordered=self._ordered, buffersize=self._buffersize
+        )
         yield from window.results()
+        if window.is_refused:
+            self._ledger.n_gone += window.n_taken
+            profile = self._evidence.profile
+            why = f"items of a new kind may change {', '.join(profile.mutates)}"
+            at_s = clock() - record.began
+            record.revisions.append(Revision(at_s=at_s, n_done=self._ledger.n_done, what="run serially", why=why))
+            warn_of_late(self._request, profile, is_serial=True)
+            yield from self._loop()

@@ -12,6 +12,7 @@ from amorsize._options import MapOptions, Options, OtherOptions
 from amorsize._plans import Plan
 from amorsize._records import Host
 from amorsize._wrapper import A, B, C, R
+from amorsize._wrong_call import instead_of_function
 
 
 @overload
@@ -94,7 +95,7 @@ def map_(func: Any, /, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | No
         Exception: The function's own, of the failing item with the lowest index, with a note that names the item.
     """
     # Not through its method, so that a traceback shows one frame of amorsize.
-    return _decorated(func)._self_run(iterables, kwargs, options)  # noqa: SLF001 - see above
+    return _decorated(func, iterables, "map")._self_run(iterables, kwargs, options)  # noqa: SLF001 - see above
 
 
 def plan(
@@ -124,17 +125,19 @@ def plan(
         ValueError: As :func:`parallel`.
         Exception: The function's own, if it fails on a sampled item, with a note that names the item.
     """
-    return cast("Plan", _decorated(func)._self_plan(iterables, kwargs, options, star=star))  # noqa: SLF001 - as in map_
+    return cast("Plan", _decorated(func, iterables, "plan")._self_plan(iterables, kwargs, options, star=star))  # noqa: SLF001 - as in map_
 
 
 # Functions that were mapped without being decorated, by module and name: only those that live as long as the program.
 _mapped: dict[tuple[str, str], ParallelFunction[..., Any, Any]] = {}
 
 
-def _decorated(func: Any) -> Any:
-    """Return a function decorated, with what is remembered of it since it was mapped last."""
+def _decorated(func: Any, items: tuple[Any, ...], caller: str) -> Any:
+    """Return a function that a *caller* was given before *items* decorated, with what is remembered of it."""
     if isinstance(func, ParallelFunction):
         return func
+    if not callable(_arguments.callable_of(func)):
+        raise TypeError(instead_of_function(func, items, caller))
     module, qualname = getattr(func, "__module__", None), getattr(func, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(qualname, str)) or _wrapper.find(module, qualname) is not func:
         return decorate(func, options=Options())

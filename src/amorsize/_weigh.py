@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import atexit
 import functools
 import pickle
 import sys
@@ -27,6 +28,7 @@ _FLAT = (bytes, bytearray, str, array.array)
 
 # What became of trying to pickle functions lately, by what they could reach then.
 _problems: dict[int, tuple[Dependencies, str]] = {}
+atexit.register(_problems.clear)  # as for what dependencies knows
 
 
 def shallow_bytes(value: object) -> int:

@@ -9,6 +9,7 @@ that does not ask stops the reading.
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,15 @@ from amorsize import _backend, _dispatch, _learn, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize import _cost as cost
 from amorsize._backend import MISSING
+from amorsize._gate import warn_of_late
+from amorsize._records import THREADS
 from amorsize.exceptions import AmorsizeError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from amorsize._backend._job import Outcome
+    from amorsize._evidence import Evidence
     from amorsize._plans import Plan
     from amorsize._records import Profile
     from amorsize._request import Ledger, Request
@@ -30,25 +34,34 @@ if TYPE_CHECKING:
 clock = time.perf_counter
 
 
-def take_over(request: Request, ledger: Ledger, plan: Plan, backend: Any) -> None:
-    """Do the rest of a map whose input is not all there yet."""
+def take_over(request: Request, ledger: Ledger, evidence: Evidence, plan: Plan, backend: Any) -> bool:
+    """Do the rest of a map whose input is not all there yet; returns whether that was all of it."""
+    window = Window(request, ledger.n_done, evidence, plan, backend)
     try:
-        for _, _, result in Window(request, ledger.n_done, plan, backend).results():
+        for _, _, result in window.results():
             if result is MISSING:
                 ledger.failures[len(ledger.results)] = AmorsizeError("skipped")
             ledger.results.append(result)
     except Exception as error:
         _profile.add_results(error, dict(enumerate(ledger.results)) | getattr(error, "amorsize_results", {}))
         raise
+    return not window.is_refused
 
 
 class Window:
-    """A stream's workers, and the window of items between its input and its consumer."""
+    """
+    A stream's workers, and the window of items between its input and its consumer.
+
+    Attributes:
+        is_refused: Whether an item came that no worker may have: it is the next of the input.
+        n_taken: Items that went to workers.
+    """
 
     def __init__(
         self,
         request: Request,
         n_done: int,
+        evidence: Evidence,
         plan: Plan,
         backend: Any,
         *,
@@ -61,7 +74,11 @@ class Window:
         self._buffer = _Buffer(plan, buffersize)
         self._n_done = n_done
         self._input_error: BaseException | None = None
-        self._is_exhausted = self._is_slow = False
+        self._is_exhausted = self._is_slow = self.is_refused = False
+        self._evidence = evidence
+        # Threads see what items change; where nobody is to compute items here, workers have them all.
+        self._kinds = None if plan.backend == THREADS or request.isolated else evidence.first_kinds()
+        self.n_taken = 0
         # It is at this place that progress is seen: each result that is handed out counts.
         planned = replace(plan, n_jobs=min(plan.n_jobs, self._buffer.size))
         self._job = _dispatch.describe(request, n_done, planned, (), backend, follow=False)
@@ -105,14 +122,29 @@ class Window:
                     raise
                 self._is_exhausted, self._input_error = True, error
             else:
+                if self._kinds is not None and self._kinds.are_new(item) and not self._admits(item):
+                    self._request.source.iterator = itertools.chain((item,), iterator)
+                    self._is_exhausted = self.is_refused = True
+                    break
                 buffer.weigh(item)
                 team.feed(item)
+                self.n_taken += 1
             now = clock()
             self._is_slow = now - before > bounds.READ_S
             if now - handed_out > bounds.READ_S:
                 self._step(0)
                 handed_out = now
         team.top_up_from(buffer.size, is_last=self._is_exhausted)
+
+    def _admits(self, item: Any) -> bool:
+        """Tell whether an item of a new kind may go to workers; warn where it does although it changes something."""
+        if self._evidence.admits([item]):
+            return True
+        if self._request.limits.n_jobs is None:
+            return False
+        warn_of_late(self._request, self._evidence.profile, is_serial=False)
+        self._kinds = None
+        return True
 
     def _step(self, timeout_s: float) -> None:
         """Take in what has come, and hand out what is there."""

@@ -106,7 +106,8 @@ class Wrapper(_Proxy[P, R, M]):
     ) -> tuple[Callable[..., Any], _record.State, Options]:
         """Return the function, what is remembered of it, and the options that hold for this call."""
         if not iterables:
-            raise TypeError(f"{_arguments.name_of(self)} needs at least one iterable of items")
+            named = [f", by position and not as {name}=" for name in given if name not in _options.OPTIONS]
+            raise TypeError(f"{_arguments.name_of(self)} needs at least one iterable of items{''.join(named[:1])}")
         state = self._self_state
         if self._self_owner is None and not state.is_checked:
             _arguments.refuse_outer_descriptor(self)
@@ -170,7 +171,7 @@ class Wrapper(_Proxy[P, R, M]):
         """Return what makes a stream, given what it has to call now and then."""
         try:
             func, state, options = self._self_call_parts(iterables, given)
-            _checks.stream(buffersize, pairs, options.checkpoint)
+            _checks.stream(buffersize, pairs, ordered, options.checkpoint)
             source = self._self_source(iterables, star=star)
             checked = _arguments.checked_kwargs(kwargs)
         except BaseException as error:

@@ -1,5 +1,5 @@
 """
-What was meant where a name, a value or an item is wrong: words for the way out of it.
+What was meant where a name, a value, a function or an item is wrong: words for the way out of it.
 
 What options, values and methods are called in other libraries, and by people who guess; and what to do instead where
 items were given in the wrong shape, a pair as one argument, or an argument missing. Calls nothing of the user's.
@@ -117,6 +117,10 @@ _METHOD_MEANT: Final[Mapping[str, str]] = {word: way for way, guesses in _METHOD
 _OF_FUNCTIONS: Final = (
     "aimap", "amap", "explain", "imap", "istarmap", "last_plan", "profile", "starmap", "with_options",
 )  # fmt: skip
+_OF_PLANS: Final = (
+    "n_jobs", "batch_size", "chunksize", "backend", "reason", "speedup", "predicted_s", "actual_s", "plot",
+    "plot_timeline", "to_dict",
+)  # fmt: skip
 _OF_THE_MODULE: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("Pool", "ThreadPool", "Executor", "ProcessPoolExecutor", "ThreadPoolExecutor", "Parallel", "WorkerPool"),
@@ -131,7 +135,7 @@ _OF_THE_MODULE: Final[Mapping[str, str]] = {
 
 def method_meant_by(name: str) -> str | None:
     """Return what to call instead of a method that a decorated function does not have, None where nothing is known."""
-    meant = _METHOD_MEANT.get(name)
+    meant = f"last_plan.{name}" if name in _OF_PLANS else _METHOD_MEANT.get(name)
     return None if meant is None else f"f.{meant}"
 
 
@@ -178,14 +182,19 @@ def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[
         signature = inspect.signature(func, follow_wrapped=False)
     except Exception:  # noqa: BLE001 - builtins without one, and objects that raise anything when asked
         return ""
-    return _fitting(signature, item, kwargs or {})
+    return _fitting(func, signature, item, kwargs or {})
 
 
-def _fitting(signature: inspect.Signature, item: Any, given: Mapping[str, Any]) -> str:
+def _fitting(func: Any, signature: inspect.Signature, item: Any, given: Mapping[str, Any]) -> str:
     """Return how to give a function what its signature asks for; "" where the item fits, or nothing helps."""
     kind = type(item)
     if _takes(signature, (item,), given):
         return ""
+    if _is_method(func):
+        owner, _, name = func.__qualname__.rpartition(".")
+        return f"{name} is a method of an object: map it as one, as in {owner}(...).{name}.map(items)"
+    if _takes(signature, (), given):
+        return "map gives each item as an argument, and the function takes none"
     is_row = kind.__module__ == "numpy" and kind.__name__ == "ndarray" and getattr(item, "ndim", 0) == 1
     if (kind in {tuple, list} or is_row) and _takes(signature, tuple(item), given):
         return "map gives each item as one argument; did you mean starmap, which unpacks it? (istarmap for a stream)"
@@ -196,6 +205,53 @@ def _fitting(signature: inspect.Signature, item: Any, given: Mapping[str, Any]) 
         f"map gives one argument per iterable, and the function needs {' and '.join(missing)} as well: the same value "
         f"for every item goes into kwargs={{{missing[0]!r}: ...}}, a value for each item into a further iterable"
     )
+
+
+def instead_of_items(value: Any, position: int, others: tuple[Any, ...]) -> str:
+    """
+    Return what to give to a map instead of a *value* that has no items; "" where nothing helps.
+
+    Args:
+        value: What was given.
+        position: At which place, counted from 0.
+        others: All that was given.
+    """
+    kind = type(value)
+    if position > 0:
+        return "a value that is the same for every item goes into kwargs={'name': ...}"
+    if callable(value):
+        if len(others) > 1:
+            return "the items alone are given here; did you mean amorsize.map(function, items)?"
+        return "did you mean to call it?"
+    if kind is int and len(others) == 1 and value > 0:
+        return f"did you mean range({value})?"
+    if hasattr(kind, "__aiter__"):
+        return "items that come asynchronously are collected first: [item async for item in ...]"
+    return "several items are given as one list" if len(others) > 1 else ""
+
+
+def instead_of_function(value: Any, items: tuple[Any, ...], caller: str) -> str:
+    """Return what is wrong with a *value* that a *caller* of the package was given, before *items*, for a function."""
+    message = f"the first argument of amorsize.{caller} must be the function, not {type(value).__name__}: {value!r}"
+    if not items or not callable(items[0]):
+        return message
+    return f"{message}; did you mean amorsize.{caller}({getattr(items[0], '__name__', 'function')}, items)?"
+
+
+def instead_of_decorated(value: Any) -> str:
+    """Return what was meant by decorating a *value* that cannot be called; "" where nothing helps."""
+    if type(value) is int:
+        return f"options are given by name: @amorsize.parallel(n_jobs={value})"
+    if isinstance(value, list | tuple | range | set | dict):
+        return "items are given to f.map(items), or to amorsize.map(function, items)"
+    return ""
+
+
+def _is_method(func: Any) -> bool:
+    """Tell whether a function is a method, asked of its class: the item would be taken for the object."""
+    names = getattr(getattr(func, "__code__", None), "co_varnames", ())
+    is_plain = type(func).__name__ == "function" and "." in func.__qualname__
+    return is_plain and not func.__qualname__.rpartition(".")[0].endswith("<locals>") and names[:1] == ("self",)
 
 
 def _is_series(value: Any) -> bool:

@@ -130,8 +130,8 @@ GREY: Final = "#808890"
 
 
 def svg(title: str, curves: dict[str, list[float]], xs: Sequence[int], label: str) -> str:
-    """Draw curves over a doubling or tenfold axis, from 0 to 1."""
-    left, top, width, height = 56, 34, 470, 200
+    """Draw curves over a doubling or tenfold axis, from 0 to 1; narrow, so that it can be read on a phone."""
+    left, top, width, height = 56, 92, 476, 220
     span = len(xs) - 1
 
     def x(i: int) -> float:
@@ -142,30 +142,30 @@ def svg(title: str, curves: dict[str, list[float]], xs: Sequence[int], label: st
 
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 290" role="img" '
-            f'font-family="system-ui, sans-serif" font-size="13" fill="{GREY}">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 376" width="560" height="376" role="img" '
+            f'font-family="system-ui, sans-serif" font-size="16" fill="{GREY}">'
         ),
         f"<title>{title}</title>",
-        f'<text x="{left}" y="18" font-size="14">{title}</text>',
+        f'<text x="{left}" y="18" font-weight="600">{title}</text>',
     ]
     parts += [
         f'<path d="M{left} {y(value):.1f}H{left + width}" stroke="{GREY}" stroke-opacity="0.3" fill="none"/>'
-        f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>'
+        f'<text x="{left - 8}" y="{y(value) + 5:.1f}" text-anchor="end">{value:g}</text>'
         for value in (0, 0.25, 0.5, 0.75, 1)
     ]
     every = 2 if len(xs) > 6 else 1  # so that the numbers do not touch
     for i, n in enumerate(xs):
         if i % every == 0:
-            parts.append(f'<text x="{x(i):.1f}" y="{top + height + 20}" text-anchor="middle">{n:,}</text>')
-    parts.append(f'<text x="{left + width / 2}" y="{top + height + 42}" text-anchor="middle">{label}</text>')
+            parts.append(f'<text x="{x(i):.1f}" y="{top + height + 22}" text-anchor="middle">{n:,}</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{top + height + 48}" text-anchor="middle">{label}</text>')
     for place, (name, values) in enumerate(curves.items()):
         colour = COLOURS[place % len(COLOURS)]
         points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(values))
-        at = top + 14 + 22 * place
+        column, row = left + 250 * (place // 2), 44 + 24 * (place % 2)
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
-            f'<path d="M{left + width + 16} {at - 4}h18" stroke="{colour}" stroke-width="2.5"/>'
-            f'<text x="{left + width + 40}" y="{at}">{name}</text>'
+            f'<path d="M{column} {row - 5}h18" stroke="{colour}" stroke-width="2.5"/>'
+            f'<text x="{column + 26}" y="{row}">{name}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
 

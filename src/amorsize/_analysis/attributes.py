@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.library import MUTATORS, WRITERS
+from amorsize._analysis.settings import NUMPY_RANDOM, Shared
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -53,6 +54,9 @@ INNER_CLASS: Final = "a class made in the function"
 # Methods of functions that call them, or bind them to be called.
 _CALLING: Final = frozenset(["__call__", "__get__"])
 
+# Methods of texts that may run code of the program.
+_OF_TEXT: Final = frozenset(["format", "format_map", "encode", "decode"])
+
 # Attributes of an exception that lead to others.
 _CHAIN: Final = frozenset(["__cause__", "__context__"])
 
@@ -74,7 +78,7 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
         elif ref.kind == METHOD and is_of(ref.value, Thing):
             out = union(out, (Ref(METHOD, ref.value, ref.root, name),))
             if ref.value.kind is None:  # an attribute of something unknown: perhaps what that holds
-                held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART})
+                held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART, MADE})
                 out = union(out, attr(look, held, name))
         elif ref.kind == SUPER:
             out = union(out, _attr_super(look, ref, name))
@@ -86,13 +90,17 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
             out = union(out, ref.value[1])
     if name in _CHAIN:
         out = union(out, look.raised)
-    if not out and name in {"format", "format_map"}:  # perhaps of a text: it reads attributes of what it is given
+    if not out and name in _OF_TEXT:  # perhaps of a text: it reads attributes of what it is given, or calls handlers
         return (Ref(METHOD, Thing(None), "", name),)
     return out
 
 
 def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911, PLR0912 - one per place where an attribute may be
     value, key = ref.value, ("attr", id(ref.value), name)
+    if type(value) is Shared:
+        if name == "flags":  # of the context of decimals: what any item before has signalled
+            look.changes[f"{ref.root}.flags"] = None
+        return (Ref(METHOD, value, ref.root, name),)
     if name == "__class__" and not is_of(value, type | types.ModuleType):
         return union(_class_told(look, ref, type(value)), exactly(type(value), name_of(type(value))))
     if name == "__dict__":
@@ -116,6 +124,8 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
         held = vars(value).get(name, ABSENT)
+        if held is ABSENT and value.__name__ == "numpy" and name == "random":
+            return (Ref(EXACT, NUMPY_RANDOM, f"{ref.root}.random"),)
         if held is ABSENT and (maker := vars(value).get("__getattr__")) is not None:
             look.unproved.setdefault(f"{ref.root}.{name}", "the module makes it when it is asked for")
             if not inert.is_inert(value.__name__):

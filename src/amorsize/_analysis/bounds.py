@@ -67,6 +67,9 @@ MOST_PARTS: Final = 16
 # 3 ms at most. Of longer lists every second, third and so on.
 MOST_TYPED: Final = 10_000
 
+# Values that items hold in attributes whose types are compared: 0.1 us each with the object, so 3 ms at most.
+MOST_ATTRIBUTES: Final = 30_000
+
 # -- observing items ---------------------------------------------------------------------------------------------------
 
 # What lies beyond these bounds is not compared, so that a change there is not seen. Half: more such changes are missed.

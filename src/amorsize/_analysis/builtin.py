@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import all_methods, attr, vars_of
+from amorsize._analysis.codings import CODING, follow_coding
 from amorsize._analysis.interpreter import run_code
 from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import CHANGERS, change_out, from_library
 from amorsize._analysis.making import derive, make_inner, metaclasses_of, prepare
+from amorsize._analysis.settings import set_known, shared_object
 from amorsize._analysis.special import TOUCHED, drain, pass_to_unknown, special
 from amorsize._analysis.values import (
     CODE,
@@ -95,7 +97,10 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
         look.unproved.setdefault(f"{module}.{name}" if module else name, "its code cannot be read")
         look.doubt(given, f"it is handed to {name}, whose code cannot be read")
     drain(look, given, name)
-    out = pass_to_unknown(look, args, keywords)
+    if module == "_codecs" and name in CODING:
+        follow_coding(look, args[1:], keywords)
+    set_known(look, module, name, [*args, *keywords.values()])
+    out = union(shared_object(module, name), pass_to_unknown(look, args, keywords))
     return union(out, from_library(look, module, name, args, keywords))
 
 

@@ -255,3 +255,10 @@ def chains_of(code: types.CodeType) -> frozenset[tuple[str, ...]]:
         if isinstance(const, types.CodeType):
             found |= chains_of(const)
     return frozenset(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def protected(code: types.CodeType) -> tuple[Any, ...]:
+    """Return the ranges of a code object in which exceptions are handled: start, end, target, depth, lasti."""
+    parse = getattr(dis, "_parse_exception_table", None)
+    return () if parse is None else tuple(parse(code))

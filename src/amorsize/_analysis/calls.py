@@ -18,8 +18,15 @@ from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
 from amorsize._analysis.managers import enter_for_wrapper, manage
-from amorsize._analysis.methods import call_method, call_method_of, judge_method
-from amorsize._analysis.special import follow_overrides, is_function, pass_to_unknown, special
+from amorsize._analysis.methods import call_method, call_method_of, call_shared, judge_method
+from amorsize._analysis.settings import Shared, set_known, shared_object
+from amorsize._analysis.special import (
+    follow_overrides,
+    is_function,
+    native_callbacks,
+    pass_to_unknown,
+    special,
+)
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -39,7 +46,6 @@ from amorsize._analysis.values import (
     exactly,
     held_in,
     items_of,
-    made,
     n_parameters,
     own_attribute,
     parts_of,
@@ -58,7 +64,8 @@ def call_each(look: Look, callee: Value, args: list[Value], keywords: dict[str, 
         if ref.kind == EXACT:
             out = union(out, _call_exact(look, ref, args, keywords, is_first=is_first))
         elif ref.kind == METHOD:
-            out = union(out, call_method(look, ref, args, keywords))
+            method = call_shared if type(ref.value) is Shared else call_method
+            out = union(out, method(look, ref, args, keywords))
         elif ref.kind == CODE:
             out = union(out, run_code(look, ref, args, keywords))
         elif ref.kind == BOUND:
@@ -139,9 +146,12 @@ def _call_exact(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of callab
     if is_ufunc:  # what comes after its operands is written to, and nothing else
         for written in args[attribute_of(func, "nin", 0) :]:  # codespell:ignore nin
             look.change(written)
+    for inner in native_callbacks(func):
+        look.call((Ref(EXACT, inner, ref.root),), args, keywords)
     name = str(attribute_of(func, "__name__", ""))
     change_known(look, module, name, args)
     change_out(look, keywords)
+    set_known(look, module, name, [*args, *keywords.values()])
     given_back = pass_to_unknown(look, args, keywords)
     return union(given_back, from_library(look, module, name, args, keywords, is_pure=is_ufunc))
 
@@ -211,10 +221,13 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     name, kind = func.__name__, func.__code__.co_qualname
     out: Value = FRESH
     if args:
-        judge_method(look, func, args[0])
-    _call_back(look, func, args, keywords)
+        judge_method(look, func, args, keywords)
+    if name == kind:
+        set_known(look, module, name, [*args, *keywords.values()])
+        out = shared_object(module, name)
+    _call_back(look, func, args)
     if module == "contextlib":
-        out = manage(look, name, args[1:], keywords)
+        out = union(out, manage(look, name, args[1:], keywords))
         if "__wrapped__" in func.__dict__:
             enter_for_wrapper(look, func, root)
     elif (module == "string" and name in FORMATTERS) or (module, name) == ("inspect", "getmembers"):
@@ -230,14 +243,11 @@ def _call_known(  # noqa: PLR0917 - what a call consists of
     return out
 
 
-def _call_back(look: Look, func: types.FunctionType, args: list[Value], keywords: dict[str, Value]) -> None:
-    """Follow what a function of an inert package calls of the program's classes that are built on those of packages."""
+def _call_back(look: Look, func: types.FunctionType, args: list[Value]) -> None:
+    """Follow what a method of an inert package calls of the program's classes that are built on those of packages."""
     for ref in args[0] if args else FRESH:
         if ref.kind == EXACT and class_attribute(type(ref.value), func.__name__) is func:
             follow_overrides(look, (ref,), type(ref.value))
-    for ref in all_of(args, keywords):
-        if ref.kind == EXACT and is_of(ref.value, type) and not inert.is_inert(module_of(ref.value)):
-            follow_overrides(look, made(ref.value), ref.value)
 
 
 def _call_made(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:

@@ -17,20 +17,21 @@ nothing. Ordinary functions take 20 to 100 us.
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.effects import Effects, effects_of
+from amorsize._analysis.items import Part, parts_of_items
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
 from amorsize._analysis.walk.state import Found, Walk, shape
-from amorsize._attribute import is_of, module_of
+from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, eq=False, match_args=False)
@@ -40,7 +41,7 @@ class Dependencies:
 
     Attributes:
         func: The function.
-        parts: What its items are, or hold: classes, for their objects, and functions.
+        parts: What its items are, or hold, by what tells one part from another.
         effects: What its code changes.
         shared: What two processes must not share by fork: streams, locks, iterators, generators, handles.
         unknown: What cannot be told to be harmless.
@@ -56,7 +57,7 @@ class Dependencies:
     """
 
     func: Callable[..., Any]
-    parts: tuple[Any, ...]
+    parts: dict[tuple[Any, ...], Part]
     effects: Effects
     shared: tuple[Found, ...]
     unknown: tuple[Found, ...]
@@ -106,19 +107,20 @@ class Dependencies:
         return all(shape(value) == before for value, before in self.shapes)
 
 
-def dependencies(func: Callable[..., Any], parts: tuple[Any, ...] = ()) -> Dependencies:
+def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | None = None) -> Dependencies:
     """
     Look at what a function can reach.
 
     Args:
         func: Any callable.
-        parts: What its items are, or hold: classes, for their objects, and functions.
+        parts: What its items are, or hold.
     """
     walk = Walk()
-    for part in parts:
-        walk.visit("an item", part)
+    parts = parts or {}
+    for part in parts.values():
+        walk.visit("an item", part.value)
     enter(walk, func)
-    effects = effects_of(func, parts)
+    effects = effects_of(func, (*parts.values(),))
     if not walk.is_complete:
         walk.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
     elif effects.is_cut_short:
@@ -144,8 +146,12 @@ def dependencies(func: Callable[..., Any], parts: tuple[Any, ...] = ()) -> Depen
 # The latest look at each function, by the identity of its code; one per function, replaced whole.
 _known: dict[tuple[int, int], Dependencies] = {}
 
+# It holds functions, and with them all globals of the program: their objects would outlive its end, and no ``__del__``
+# of theirs be called.
+atexit.register(_known.clear)
 
-def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> Dependencies:
+
+def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> Dependencies:
     """
     Return what a function can reach, from the latest look at it where nothing it names has changed since.
 
@@ -158,72 +164,17 @@ def known_dependencies(func: Callable[..., Any], items: Iterable[Any] = ()) -> D
     found = _known.get(key)
     if found is not None and not _is_same(found.func, func):
         found = None
-    known = () if found is None else found.parts
-    parts = _parts(items)
-    is_covered = all(any(part is one for one in known) for part in parts)
-    if found is not None and is_covered and found.holds():
+    known = {} if found is None else found.parts
+    parts = parts_of_items(items)
+    is_covered = parts.keys() <= known.keys()
+    # What items of other kinds change, these may not.
+    is_meant = not items or parts.keys() == known.keys() or (found is not None and found.effects.is_proved)
+    if found is not None and is_covered and is_meant and found.holds():
         return found
     if len(_known) >= bounds.MOST_KNOWN:
         _known.clear()  # never iterated over: other threads may look at functions meanwhile
-    found = _known[key] = dependencies(func, known if is_covered else parts)
+    found = _known[key] = dependencies(func, known if is_covered and is_meant else parts)
     return found
-
-
-def of_each_kind(data: Sequence[Any], n_first: int) -> Sequence[Any]:
-    """Return the first items, and of what later ones are or hold one of each further kind that the program has made."""
-    first = data[:n_first]
-    rest = data[n_first :: 1 + len(data) // bounds.MOST_TYPED]
-    holders = [item for item in rest if type(item) in _HOLDERS] if _HOLDERS & set(map(type, rest)) else []
-    held = itertools.chain.from_iterable(map(_held_by, holders))
-    seen = {id(part) for part in _parts(first)}
-    more = {**_with_code(rest, seen), **_with_code(list(itertools.islice(held, bounds.MOST_TYPED)), seen)}
-    return [*first, *more.values()] if more else first
-
-
-_HOLDERS: Final = frozenset({tuple, list, dict})
-
-
-def _held_by(item: Any) -> Iterable[Any]:
-    kind = type(item)
-    if kind is tuple or kind is list:
-        return item[: bounds.MOST_HELD]  # type: ignore[no-any-return]  # a tuple or a list
-    return itertools.islice(item.values(), bounds.MOST_HELD) if kind is dict else ()
-
-
-def _with_code(values: Sequence[Any], seen: set[int]) -> dict[int, Any]:
-    """Return one value for each class of the program, and for each function, that is among them and was not seen."""
-    kinds = {
-        kind
-        for kind in set(map(type, values))
-        if kind in _FUNCTIONS or (id(kind) not in seen and inert.is_python_class(kind))
-    }
-    return {id(part): value for value in values if type(value) in kinds for part in _parts_of(value)} if kinds else {}
-
-
-_FUNCTIONS: Final = frozenset({types.FunctionType, types.MethodType})
-
-
-def _parts(items: Iterable[Any]) -> tuple[Any, ...]:
-    """Return what items are or hold and the function may call: classes of the program, for their objects; functions."""
-    found: dict[int, Any] = {}
-    for item in items:
-        if type(item) not in inert.SCALARS:
-            for value in (item, *_held_by(item)):
-                found |= {id(part): part for part in _parts_of(value)}
-    return tuple(itertools.islice(found.values(), bounds.MOST_PARTS + 1))
-
-
-def _parts_of(value: Any) -> Iterator[Any]:
-    """Yield the class of an object of the program, or the function that a value is, and the class it is bound to."""
-    kind: Any = type(value)
-    if kind is types.MethodType:
-        yield from _parts_of(value.__func__)
-        kind = type(value.__self__)
-    if kind is types.FunctionType:
-        if not inert.is_inert(inert.code_module(value)):
-            yield value
-    elif inert.is_python_class(kind) and not inert.is_inert(module_of(kind)):
-        yield kind
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -22,8 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._analysis import bounds
 from amorsize._analysis.calls import call_each
+from amorsize._analysis.items import ANYWHERE, Part, n_kinds
 from amorsize._analysis.look import MORE, Look
-from amorsize._analysis.values import EXACT, Ref, all_of, exactly, made, parameter, union
+from amorsize._analysis.values import (
+    BOUND,
+    EXACT,
+    FRESH,
+    ITEMS,
+    MADE,
+    Ref,
+    Thing,
+    Value,
+    exactly,
+    made,
+    parameter,
+    union,
+)
 from amorsize._attribute import is_of, name_of
 from amorsize._outside import pass_on
 
@@ -61,8 +75,8 @@ class Effects:
         return not (self.changes or self.sets_once or self.unproved)
 
 
-def effects_of(func: Callable[..., Any], parts: Sequence[Any] = ()) -> Effects:
-    """Follow *func* and what it calls; *parts* are what its items are or hold: classes, for objects, and functions."""
+def effects_of(func: Callable[..., Any], parts: Sequence[Part] = ()) -> Effects:
+    """Follow *func* and what it calls; *parts* are what its items are or hold."""
     try:
         return _follow(func, parts)
     except Exception as error:  # noqa: BLE001 - odd objects raise anything when they are looked at; then nothing is known
@@ -70,10 +84,11 @@ def effects_of(func: Callable[..., Any], parts: Sequence[Any] = ()) -> Effects:
         return Effects((), (), (), {name_of(type(error)): MORE}, "")
 
 
-def _follow(func: Callable[..., Any], parts: Sequence[Any]) -> Effects:
+def _follow(func: Callable[..., Any], parts: Sequence[Part]) -> Effects:
     look = Look(call_each)
-    if len(parts) > bounds.MOST_PARTS:
+    if n_kinds(parts) > bounds.MOST_PARTS:
         look.unproved["its items"] = "they are of more kinds than are looked at"
+        parts = parts[: bounds.MOST_PARTS // 2]
     bound, inner = [], func
     while is_of(inner, functools.partial):
         bound += [*inner.args, *inner.keywords.values()]
@@ -91,16 +106,50 @@ def _follow(func: Callable[..., Any], parts: Sequence[Any]) -> Effects:
         keywords = {k: exactly(v, k) for k, v in func.keywords.items()}
     else:
         keywords = {}
-    # What is new in each item may change without harm; what its class and its methods lead to may not.
-    held = all_of((made(part) if is_of(part, type) else exactly(part, "an item") for part in parts), {})
+    held = _in_items(parts)
     if held:
-        args += [union(held, made(None, held))] * _n_items_taken(inner, len(args))
+        args += [held] * _n_items_taken(inner, len(args))
     look.call((Ref(EXACT, inner, name),), args, keywords, is_first=True)
     changes = {name: None for name in (*look.changes, *look.locked) if name}
     once = {name: None for name in look.sets_once if name and name not in changes}
     return Effects(
         tuple(sorted(changes)), tuple(sorted(once)), tuple(sorted(look.not_set_yet)), look.unproved, look.by_seed
     )
+
+
+def _in_items(parts: Sequence[Part]) -> Value:
+    """
+    Return what an item, or something in it, may be.
+
+    What is new in each item may change without harm; what its class and its methods lead to may not.
+    """
+    things = {id(kind): Thing(kind) for part in parts for kind in (part.value, part.me) if is_of(kind, type)}
+    held: Value = FRESH
+    for part in parts:
+        if is_of(part.value, type):
+            refs: Value = (Ref(MADE, things[id(part.value)]),)
+        elif part.me is not None:
+            refs = (Ref(BOUND, (part.value, (Ref(MADE, things[id(part.me)]),)), name_of(part.me)),)
+        else:
+            refs = exactly(part.value, "an item")
+        if part.name == ANYWHERE:
+            for thing in things.values():
+                thing.put(ITEMS, union(refs, _contained(refs, 2)))
+        if part.owner is not None and id(part.owner) in things:
+            things[id(part.owner)].put(part.name, _contained(refs, part.n_deep))
+        else:  # of what the items of a tuple are, each may be an argument
+            held = union(held, union(refs, _contained(refs, part.n_deep)))
+    return held
+
+
+def _contained(refs: Value, n_deep: int) -> Value:
+    """Return what holds something in a container, or in containers in one another."""
+    if not n_deep:
+        return refs
+    found = made(None, refs)
+    if n_deep > 1:
+        found[0].value.put(ITEMS, found)
+    return found
 
 
 def _n_items_taken(func: Any, n_bound: int) -> int:

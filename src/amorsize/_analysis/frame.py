@@ -11,7 +11,7 @@ from amorsize._analysis.bytecode import Step, steps
 from amorsize._analysis.values import EXACT, FRESH, Ref, Thing, Value, all_of, exactly, held_in, parts_of, union
 
 if TYPE_CHECKING:
-    from amorsize._analysis.look import Look
+    from amorsize._analysis.look import Look, Setting
 
 # From 3.13 on the callee lies below what it is bound to; before, NULL or the method lies below the callee.
 CALLEE_FIRST: Final = sys.version_info >= (3, 13)
@@ -42,6 +42,9 @@ class Frame:
         used: Where values were read from that have been computed with.
         things: What was made, by the place in the code.
         made: Functions that were made.
+        callee: What was called last.
+        settings: What is set for the whole process, and where.
+        restored: Which settings are set back, by the module they belong to, and from where to where.
     """
 
     def __init__(self, look: Look, code: types.CodeType, globals_: dict[str, Any], cells: dict[str, Value]) -> None:
@@ -62,6 +65,9 @@ class Frame:
         self.used: set[Any] = set()
         self.things: dict[int, Thing] = {}
         self.made: list[Ref] = []
+        self.callee: Value = FRESH
+        self.settings: dict[tuple[Setting, int], None] = {}
+        self.restored: list[tuple[str, int, int]] = []
 
     def bind(  # noqa: C901, PLR0912 - one branch per kind of parameter
         self, args: list[Value], keywords: dict[str, Value], func: types.FunctionType | None, defaults: Value

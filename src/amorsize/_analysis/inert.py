@@ -92,6 +92,7 @@ _IMMUTABLE_NAMES: Final = frozenset(
         # Caches on disk, made for many processes at once: each opens its files anew.
         "diskcache.core.Cache", "diskcache.fanout.FanoutCache", "joblib.memory.Memory",
         "numpy.finfo", "numpy.iinfo", "_collections._tuplegetter", "string.Template", "functools._lru_list_elem",
+        "amorsize._analysis.settings.Shared",
     ]
 )  # fmt: skip
 

@@ -8,11 +8,12 @@ import types
 from typing import Any, Final
 
 from amorsize._analysis import bounds
-from amorsize._analysis.bytecode import effect, steps
+from amorsize._analysis.bytecode import effect, protected, steps
 from amorsize._analysis.frame import Frame
 from amorsize._analysis.look import MORE, Look
 from amorsize._analysis.opcodes import HANDLERS
 from amorsize._analysis.opcodes.flow import received
+from amorsize._analysis.settings import hand_on, set_by
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 
 # Flags of code whose call gives something that yields, or is awaited for, what the code returns.
@@ -33,6 +34,8 @@ def run(  # noqa: PLR0917 - what a call consists of
     named = tuple((name, key_of(value)) for name, value in (*keywords.items(), *cells.items()))
     signature = (code, id(globals_), tuple(map(key_of, args)), len(keywords), named, id(func))
     if signature in look.seen:
+        if signature in look.set_by:
+            hand_on(look, code, look.set_by[signature])
         return look.seen[signature]
     if look.running.count(code) >= bounds.MOST_RECURSION:
         return parts_of(all_of(args, keywords))
@@ -43,16 +46,21 @@ def run(  # noqa: PLR0917 - what a call consists of
         return parts_of(all_of(args, keywords))
     look.depth += 1
     outer, look.tested = look.tested, set()
+    frame = Frame(look, code, globals_, cells if func is None else dict(cells))
     try:
         look.running.append(code)
-        frame = Frame(look, code, globals_, cells if func is None else dict(cells))
+        look.frames.append(frame)
         frame.bind(args, keywords, func, defaults)
         _follow(frame)
         _finish(frame)
     finally:
         look.running.pop()
+        look.frames.pop()
         look.depth -= 1
         look.tested = outer
+    if frame.settings:
+        look.set_by[signature] = set_by(frame)
+        hand_on(look, code, look.set_by[signature])
     out = frame.returned
     if code.co_flags & _GENERATOR_FLAGS:
         # What it yields, and what it delegates to.
@@ -129,14 +137,9 @@ def _handlers_of(code: types.CodeType) -> dict[int, list[tuple[int, int, int]]]:
     """Return, by the offset where a protected range begins: its handler, the stack's depth there, and what is added."""
     found: dict[int, list[tuple[int, int, int]]] = {}
     offsets = [step.offset for step in steps(code)]
-    for entry in _parse_exceptions(code):
+    for entry in protected(code):
         # A range may begin at what is not an instruction of its own.
         start = next((offset for offset in offsets if offset >= entry.start), None)
         if start is not None:
             found.setdefault(start, []).append((entry.target, entry.depth, 1 + bool(entry.lasti)))
     return found
-
-
-def _parse_exceptions(code: types.CodeType) -> Any:
-    parse = getattr(dis, "_parse_exception_table", None)
-    return () if parse is None else parse(code)

@@ -30,6 +30,8 @@ CHANGERS: Final[dict[tuple[str, str], int]] = {
     **{("builtins", name): 0 for name in ("setattr", "delattr", "next", "anext")},
     **{("numpy", name): 0 for name in ("copyto", "put", "place", "putmask", "fill_diagonal", "put_along_axis")},
     ("functools", "setattr"): 0,
+    **{(module, "SubElement"): 0 for module in ("_elementtree", "xml.etree.ElementTree", "lxml.etree")},
+    ("xml.etree.ElementTree", "indent"): 0,
 }
 
 # Functions through which code reaches, and may change, the variables of any other.
@@ -38,15 +40,10 @@ _OPEN: Final = frozenset(
      ("gc", "get_objects"), ("gc", "get_referrers")}
 )  # fmt: skip
 
-# Functions that change what holds for the whole process, by module: watched, since most set the same for each item.
-_SETTERS: Final = frozenset(
-    {("locale", "setlocale"), ("_locale", "setlocale"), ("decimal", "getcontext"), ("decimal", "setcontext"),
-     ("decimal", "localcontext"), ("_decimal", "getcontext"), ("_decimal", "setcontext"), ("_decimal", "localcontext"),
-     ("warnings", "simplefilter"), ("warnings", "filterwarnings"),
-     ("warnings", "resetwarnings"), ("gc", "set_threshold"), ("gc", "disable"), ("gc", "enable"),
-     ("sys", "setrecursionlimit"), ("sys", "set_int_max_str_digits"), ("sys", "setswitchinterval"), ("posix", "chdir"),
-     ("posix", "umask"), ("_socket", "setdefaulttimeout"), ("_signal", "signal"), ("signal", "signal")}
-)  # fmt: skip
+# Functions that give what holds for the whole process, or a copy of it.
+_WATCHED: Final = frozenset(
+    {(module, name) for module in ("decimal", "_decimal") for name in ("getcontext", "setcontext", "localcontext")}
+)
 
 # Functions of NumPy that change nothing but what they are given as *out*, with any arguments.
 _PURE_NUMPY: Final = frozenset(
@@ -90,7 +87,7 @@ def from_library(
     given = all_of(args, keywords)
     if (module, name) in _OPEN:
         look.changes[f"{module}.{name}()"] = None
-    if (module, name) in _SETTERS or (module.startswith("numpy") and name == "seterr"):
+    if (module, name) in _WATCHED:
         look.unproved.setdefault(f"{module}.{name}()", "it may change what holds for the whole process")
     if name == "deepcopy":
         return FRESH

@@ -8,7 +8,7 @@ way back up is here: :meth:`Look.call`, which keeps the budget and hands on to w
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from amorsize._analysis import bounds
 from amorsize._analysis.values import (
@@ -30,8 +30,29 @@ from amorsize._attribute import is_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from amorsize._analysis.bytecode import Step
+
 # Why something is unproved: too many steps, calls within calls, or values that a place may stand for.
 MORE: Final = "there is more code than is followed"
+
+
+class Setting(NamedTuple):
+    """Something that is set: the name it goes by, the module it belongs to, and to what; None where that differs."""
+
+    what: str
+    module: str
+    to: Any
+
+
+class Running(Protocol):
+    """Where code that is followed has come to: what a frame is for those who note what it sets."""
+
+    code: types.CodeType
+    steps: tuple[Step, ...]
+    index: int
+    callee: Value
+    settings: dict[tuple[Setting, int], None]
+    restored: list[tuple[str, int, int]]
 
 
 class Look:
@@ -52,7 +73,9 @@ class Look:
         n_left: Instructions and values that may still be followed.
         depth: Functions that are being followed into one another.
         running: Their code.
+        frames: Where each of them has come to.
         seen: What code returned, by what it was called with.
+        set_by: What code sets for the whole process, by what it was called with.
         objects: What was made of classes, by what it was made with.
         touched: Values whose special methods have been followed.
         alive: What is known goes by the identity of values made on the way: they must live as long, or another one
@@ -73,7 +96,9 @@ class Look:
         self.n_left = bounds.MOST_STEPS
         self.depth = 0
         self.running: list[types.CodeType] = []
+        self.frames: list[Running] = []
         self.seen: dict[Any, Value] = {}
+        self.set_by: dict[Any, tuple[Setting, ...]] = {}
         self.objects: dict[Any, Value] = {}
         self.touched: set[Any] = set()
         self.alive: list[Any] = []

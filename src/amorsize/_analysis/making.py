@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import INNER_CLASS, METACLASS
+from amorsize._analysis.codings import follow_coding
 from amorsize._analysis.managers import manage
 from amorsize._analysis.special import drain, pass_to_unknown, special, touch
 from amorsize._analysis.values import (
@@ -62,6 +63,8 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
             manage(look, name_of(kind), args, keywords)
         pass_to_unknown(look, args, keywords)
         return me
+    if kind in {str, bytes, bytearray}:
+        follow_coding(look, args[1:], keywords)
     drain(look, given, name_of(kind))
     given_back = pass_to_unknown(look, args, keywords)
     if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
@@ -71,7 +74,7 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
     if kind is functools.partial:
         return made(None, given)
     if kind is memoryview:
-        return parts_of(given)
+        return union(parts_of(given), made(kind, parts_of(given)))
     if kind in {list, tuple, dict, enumerate, zip, map, filter, reversed} or inert.is_inert(module_of(kind)):
         found = union(items_of(given), special(look, given, "__iter__", "__next__", "keys", "__getitem__"))
         found = union(union(found, given_back), items_of(found))
@@ -105,6 +108,8 @@ def _make_python(look: Look, kind: type, root: str, args: list[Value], keywords:
         given = all_of(args, keywords)
         me[0].value.put(ITEMS, union(given, items_of(given)))
         pass_to_unknown(look, args, keywords)
+    if (method := _own_method(kind, "_missing_")) is not None:  # an Enum asks it for a value that no member has
+        me = look.objects[key] = union(me, look.call((Ref(EXACT, method, root),), [exactly(kind, root), FRESH], {}))
     # What the object is when it is made, and when nobody has it any more.
     for name in ("__post_init__", "__del__"):
         method = class_attribute(kind, name)

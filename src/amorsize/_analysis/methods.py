@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
+from amorsize._analysis.codings import CODING, follow_coding, follow_errors
 from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
 from amorsize._analysis.managers import manage
+from amorsize._analysis.settings import NUMPY_RANDOM, is_setter, note
 from amorsize._analysis.special import (
     ORDERLESS,
     drain,
+    follow_given,
     follow_overrides,
     is_function,
     pass_to_unknown,
@@ -88,7 +91,7 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     change_out(look, keywords)
     if is_of(owner, set | frozenset) and name not in ORDERLESS and is_ordered_by_seed(owner):
         look.depend_on_seed("the order of a set")
-    if is_of(owner, str):
+    if is_of(owner, str | bytes | bytearray):
         _call_method_of_text(look, owner, name, args, keywords)
     if name_of(type(owner)) == "ContextVar":
         return _call_variable(look, ref, name)
@@ -145,6 +148,18 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
     return parts_of((ref,))
 
 
+def call_shared(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Call a method of what a library gives to all who ask for it."""
+    name, given = str(ref.name), all_of(args, keywords)
+    pass_to_unknown(look, args, keywords)
+    if ref.value is NUMPY_RANDOM:
+        if name != "default_rng" and not name[:1].isupper():  # those make a generator of their own
+            look.changes[ref.root] = None
+    elif is_setter(name) or name in MUTATORS:
+        note(look, ref.root, ref.value.module, [*args, *keywords.values()], by=name)
+    return held_in(union(given, parts_of(given)))
+
+
 def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Call a method of C that was taken from its class, such as ``list.sort``, with its object as first argument."""
     out: Value = FRESH
@@ -181,10 +196,12 @@ def _call_method_of_state(look: Look, ref: Ref, name: str, given: Value) -> Valu
     return parts_of((ref,))
 
 
-def _call_method_of_text(look: Look, text: str, name: str, args: list[Value], keywords: dict[str, Value]) -> None:
+def _call_method_of_text(look: Look, text: Any, name: str, args: list[Value], keywords: dict[str, Value]) -> None:
+    if name in CODING:
+        follow_coding(look, args, keywords)
     if name == "join":
         drain(look, all_of(args, keywords), "join")
-    if name in FORMATTERS:
+    if name in FORMATTERS and is_of(text, str):
         format_text(look, text, name, args, keywords)
 
 
@@ -199,7 +216,7 @@ def _call_variable(look: Look, ref: Ref, name: str) -> Value:
     return exactly(value, ref.root)
 
 
-def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is given
+def _call_method_of_thing(  # noqa: C901, PLR0912 - what a method may do with what it is given
     look: Look, thing: Thing, name: str, args: list[Value], keywords: dict[str, Value]
 ) -> Value:
     """Call a method of something made here: it may keep what it is given, and gives back what it holds."""
@@ -207,8 +224,12 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     thing.put(ITEMS, manage(look, name, args, keywords))
     if name in FORMATTERS:
         format_any(look, given)
+    if name in CODING:
+        follow_coding(look, args, keywords)
+    follow_errors(look, keywords)
     if is_of(thing.kind, type):
         follow_overrides(look, (Ref(MADE, thing),), thing.kind)
+    follow_given(look, given)
     held = thing.all()
     if name in WRITERS:
         look.change(given)
@@ -238,13 +259,15 @@ def _call_method_of_thing(  # noqa: C901 - what a method may do with what it is 
     return union(everything, made(kind, everything) if everything or kind else FRESH)
 
 
-def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
-    """Judge a method of a class of an inert package by its name."""
+def judge_method(look: Look, func: types.FunctionType, args: list[Value], keywords: dict[str, Value]) -> None:
+    """Judge a method of a class of an inert package by its name; its object is the first argument."""
     name = func.__name__
-    for ref in owner:
+    for ref in args[0]:
         if ref.kind != EXACT or class_attribute(type(ref.value), name) is not func:
             continue
         kind = inert.kind_of_class(type(ref.value))
+        if is_setter(name) and name not in MUTATORS and (kind in _SET or module_of(type(ref.value)) == "logging"):
+            note(look, ref.root, module_of(type(ref.value)), [*args[1:], *keywords.values()], by=name)
         if (
             name in MUTATORS
             or kind in {"generator", "iterator"}
@@ -260,6 +283,10 @@ def judge_method(look: Look, func: types.FunctionType, owner: Value) -> None:
                 look.change((ref,))
         elif name not in _READERS and kind in {"object", "unknown", "state"}:
             look.doubt((ref,), f"its method {name} cannot be looked into")
+
+
+# Kinds of objects of libraries whose methods are judged by their names: an abstract class is asked to register.
+_SET: Final = frozenset({"object", "unknown", "state", "callable"})
 
 
 def _is_stateful_library(kind: type) -> bool:

@@ -273,6 +273,9 @@ def _within(item: Any) -> dict[int, Any]:
         for value in layer:
             if type(value) in inert.SCALARS or id(value) in found:
                 continue
+            if type(value) is types.MethodType:
+                inner.append(value.__self__)
+                continue
             kind = inert.kind_of_class(type(value))
             if kind in {"immutable", "callable"}:
                 continue

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import functools
+import gc
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
+from amorsize._analysis.codings import follow_errors
 from amorsize._analysis.values import (
     ABSENT,
     BOUND,
@@ -69,6 +72,8 @@ _ASKED_NEXT: Final = {
     "__aiter__": "__anext__",
 }
 
+_REDUCING: Final = frozenset({"__reduce__", "__reduce_ex__"})
+
 FUNCTIONS: Final = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 
 _PLAIN_THINGS: Final = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.MethodType)
@@ -92,9 +97,14 @@ def special(look: Look, value: Value, *names: str, args: list[Value] | None = No
                 found = look.call((Ref(EXACT, method, ref.root),), given if is_bound else [me, *given], {})
                 if name == "__hash__":  # where something is in a set tells nobody what its hash is
                     look.by_seed = by_seed
+                if name in _REDUCING:  # what makes the copy is called with the rest
+                    out = union(out, run_callbacks(look, found, [found]))
                 if name in _ASKED_NEXT:
                     found = union(found, special(look, found, _ASKED_NEXT[name]))
                 out = union(out, found)
+            if names == TOUCHED and type(kind) is type and (reduce := copyreg.dispatch_table.get(kind)) is not None:
+                me = (ref,) if ref.kind == MADE or target is ref.value else exactly(target, ref.root)
+                look.call((Ref(EXACT, reduce, name_of(kind)),), [me], {})
     return out
 
 
@@ -126,8 +136,9 @@ def _method(kind: type, name: str) -> tuple[Any, bool]:
 _BY_NAME: Final = ("visit_", "do_", "handle_")
 
 _OF_MAPPINGS: Final = frozenset(
-    ["__getitem__", "__setitem__", "__delitem__", "__iter__", "__len__", "__contains__", "__call__"]
-)
+    ["__getitem__", "__setitem__", "__delitem__", "__iter__", "__len__", "__contains__", "__call__",
+     "__array_finalize__", "__array_wrap__"]
+)  # fmt: skip
 
 
 def follow_overrides(look: Look, me: Value, kind: type) -> None:
@@ -144,6 +155,17 @@ def follow_overrides(look: Look, me: Value, kind: type) -> None:
             if type(held) is types.FunctionType and (is_own or name.startswith(_BY_NAME)):
                 n = max(1, held.__code__.co_argcount)
                 look.call((Ref(EXACT, held, name_of(kind)),), [me, *[FRESH] * (n - 1)], {})
+
+
+def follow_given(look: Look, given: Value) -> None:
+    """Follow what objects and classes of the program that a library is given have in place of methods of libraries."""
+    for ref in given:
+        kind = ref.value.kind if ref.kind == MADE else ref.value if is_of(ref.value, type) else type(ref.value)
+        if ref.kind not in {EXACT, MADE} or not is_of(kind, type) or len(bases_of(kind)) < 3:
+            continue
+        if inert.is_python_class(kind) and not inert.is_inert(module_of(kind)):
+            is_class = ref.kind == EXACT and is_of(ref.value, type)
+            follow_overrides(look, (Ref(MADE, Thing(kind)),) if is_class else (ref,), kind)
 
 
 def touch(look: Look, value: Value) -> Value:
@@ -166,14 +188,19 @@ def touch(look: Look, value: Value) -> Value:
 def pass_to_unknown(look: Look, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Follow what may be done with arguments by code that is not looked at; returns what functions among them give."""
     out: Value = FRESH
+    if "errors" in keywords:
+        follow_errors(look, keywords)
     for value in (*args, *keywords.values()):
         if value:
             out = union(out, run_callbacks(look, value, args))
+            follow_given(look, value)
             touch(look, value)
     return out
 
 
-def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
+def run_callbacks(  # noqa: C901 - one branch per kind of value
+    look: Look, value: Value, args: list[Value]
+) -> Value:
     """Follow a function that is handed over: it may be called with parts of what else is; returns what it may give."""
     out: Value = FRESH
     others = all_of([a for a in args if a is not value], {})
@@ -181,6 +208,9 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
     for ref in parts_of(value):
         if ref.kind in {CODE, BOUND} or (ref.kind == EXACT and is_function(ref)):
             out = union(out, look.call((ref,), [parts] * min(bounds.MOST_ARGUMENTS, n_parameters(ref)), {}))
+        elif ref.kind == EXACT:
+            for inner in native_callbacks(ref.value):
+                out = union(out, look.call((Ref(EXACT, inner, ref.root),), [parts], {}))
         elif ref.kind == MADE and is_of(ref.value.kind, tuple):  # a methodcaller, or its like
             out = union(out, look.call((ref,), [parts], {}))
         elif ref.kind == PART:
@@ -195,6 +225,21 @@ def run_callbacks(look: Look, value: Value, args: list[Value]) -> Value:
         elif ref.kind == METHOD:
             out = union(out, look.call((ref,), [parts], {}))
     return out
+
+
+def native_callbacks(value: Any) -> list[Any]:
+    """Return the functions of the program that a function pointer of ctypes, or a ufunc of NumPy, calls."""
+    if module_of(type(value)) not in _POINTING:
+        return []
+    layer, found = [value], []
+    for _ in range(3):  # a pointer has a table, that has a thunk, that has the function
+        layer = [inner for one in layer for inner in gc.get_referents(one) if not is_of(inner, type)]
+        found += [inner for inner in layer if is_of(inner, FUNCTIONS)]
+        layer = [inner for inner in layer if not is_of(inner, (*FUNCTIONS, types.ModuleType))]
+    return found
+
+
+_POINTING: Final = frozenset({"ctypes", "_ctypes", "numpy"})
 
 
 def missing(look: Look, value: Value) -> Value:

@@ -28,8 +28,9 @@ HOUSEKEEPING_S: Final = 0.5
 # later.
 PAUSE_S: Final = 0.02
 
-# Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too. Half:
-# two that happen to be killed end a map. Twice: it takes twice as long to say so.
+# Workers in a row that may die before they have begun an item; then whatever ends them will end the next one too, and
+# what is left is for those that have begun one, or fails. Half: two that happen to be killed end a map. Twice: it takes
+# twice as long to say so.
 MOST_IDLE_DEATHS: Final = 5
 
 # Threads of the pool: seconds that they wait for another run, long enough for maps in a loop; and seconds to wait for

@@ -280,16 +280,22 @@ class Losses:
         self._blame(team, in_flight, describe_exit(status))
         if status is not None:  # else it went down with all the others
             self._idle_deaths = 0 if stop else self._idle_deaths + 1
-        if self._idle_deaths > bounds.MOST_IDLE_DEATHS:
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS and not self._is_any_at_work(team):
             self._give_up(team, died_idle(describe_exit(status)))
         if not team.is_done():
             self._replace(team, worker.slot)
 
+    def _is_any_at_work(self, team: CrewedTeam) -> bool:
+        """Tell whether there is a worker that has begun an item: what ends others before they do does not end it."""
+        return any(team.slots.bounds(worker.slot)[2] for worker in team.workers)
+
     def _replace(self, team: CrewedTeam, slot: int) -> None:
-        try:
-            team.start_one(slot)
-        except OSError as error:  # no more processes to be had: the others go on
-            pass_on(error)
+        """Start a worker for a dead one, unless those that are started die at once; the others go on."""
+        if self._idle_deaths <= bounds.MOST_IDLE_DEATHS:
+            try:
+                team.start_one(slot)
+            except OSError as error:  # no more processes to be had
+                pass_on(error)
         team.handout.post_backlog()
 
     def _blame(self, team: CrewedTeam, in_flight: list[int], cause: str) -> None:

@@ -226,6 +226,9 @@ def placed(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: 
 
 _CACHED: Final = type(functools.cache(lambda: None))
 
+# What a wrapper takes over from its function.
+_COPIED: Final = frozenset({"__wrapped__", *functools.WRAPPER_ASSIGNMENTS})
+
 
 def reduced(obj: Any, dynamic: Collection[str]) -> Any:
     """
@@ -241,7 +244,8 @@ def reduced(obj: Any, dynamic: Collection[str]) -> Any:
         if not wraps or "__wrapped__" not in getattr(obj, "__dict__", ()) or _is_found(obj, dynamic):
             return NotImplemented
         if kind is _CACHED:  # which go by name, and so do those of cachetools
-            return _cached, (obj.__wrapped__, obj.cache_parameters())
+            own = {name: value for name, value in vars(obj).items() if name not in _COPIED}
+            return _cached, (obj.__wrapped__, obj.cache_parameters()), own or None
         is_name = isinstance(obj.__reduce__(), str)
         return (copyreg.__newobj__, (kind,), vars(obj), None, None, _set_state) if is_name else NotImplemented  # type: ignore[attr-defined]
     if (kind.__module__, kind.__name__) == ("pydantic._internal._namespace_utils", "NsResolver"):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _function
 from amorsize._analysis import known_dependencies
 from amorsize._analysis.bytecode import chains_of
+from amorsize._attribute import wrapped_function
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
 from amorsize._backend._pickles import cloudpickle, pickler
@@ -47,8 +48,8 @@ class _Bounded(io.BytesIO):
 
 def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
-    for module, name, known in known_dependencies(func).settings:
-        value = _now(module, name, known)
+    for module, path, known in known_dependencies(func).settings:
+        name, value = _now(module, path, known)
         if module in {"__main__", "__mp_main__", "builtins"} or isinstance(value, types.ModuleType):
             continue
         if module in _unfound.unfound():  # it goes along as it is
@@ -62,13 +63,21 @@ def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
         yield module, name, value
 
 
-def _now(module: str, name: str, known: Any) -> Any:
-    """Return the current value: a number or text may have been set since the function was looked at."""
+def _now(module: str, name: str, known: Any) -> tuple[str, Any]:
+    """Return the way to a setting, and its value: a number or text may have been set since the function was seen."""
     holder: Any = sys.modules.get(module)
-    for part in name.split("."):
-        inside = getattr(holder, "__dict__", {})
-        holder = getattr(holder, part, None) if part in _DEFAULTS else inside.get(part, known)
-    return holder
+    *parts, last = name.split(".")
+    for part in parts:
+        holder = getattr(holder, "__dict__", {}).get(part, known)
+    if last not in _DEFAULTS:
+        return name, getattr(holder, "__dict__", {}).get(last, known)
+    value: Any = None
+    for _ in range(bounds.MOST_WRAPPED):  # of the function itself, or of one that it wraps
+        if (value := getattr(holder, last, None)) is known:
+            break
+        holder = wrapped_function(holder) or getattr(holder, "__dict__", {}).get("__wrapped__")
+        parts.append("__wrapped__")
+    return ".".join([*parts, last]), value
 
 
 # What a function holds beside its code, and may be changed: sent only where it is found in that function.

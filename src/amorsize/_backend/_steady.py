@@ -10,6 +10,7 @@ Of every other function nothing is kept: a list, an object, a class of the progr
 
 from __future__ import annotations
 
+import atexit
 import operator
 import sys
 import types
@@ -50,6 +51,13 @@ def dumps(func: Callable[..., Any]) -> bytes:
     data = dumps_by_value(func)
     _latest = None if parts is None or len(data) > bounds.PARCEL_BYTES else (parts, data)
     return data
+
+
+@atexit.register
+def _forget() -> None:
+    """At the end of the program let go of its functions: they hold its globals, whose objects would outlive it."""
+    global _latest  # noqa: PLW0603 - as above
+    _latest = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

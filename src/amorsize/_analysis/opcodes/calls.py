@@ -9,6 +9,7 @@ from amorsize._analysis import inert
 from amorsize._analysis.bytecode import effect
 from amorsize._analysis.managers import enter
 from amorsize._analysis.opcodes.items import super_of
+from amorsize._analysis.settings import note_restored
 from amorsize._analysis.special import drain, special
 from amorsize._analysis.values import (
     EXACT,
@@ -63,6 +64,7 @@ def call(frame: Frame, step: Step) -> None:
 def _called(frame: Frame, callee: Value, args: list[Value], keywords: dict[str, Value]) -> Value:
     """Call; with what belongs to the frame for those builtins that ask for it."""
     out: Value = FRESH
+    frame.callee = callee
     for ref in callee:
         if ref.kind == EXACT and ref.value is super:
             kind = args[0] if args else frame.cells.get("__class__", FRESH)
@@ -109,6 +111,7 @@ def load_special(frame: Frame, step: Step) -> None:
 
 def _entered(frame: Frame, manager: Value) -> Value:
     """Enter and leave what a ``with`` statement manages; returns what its ``as`` may stand for."""
+    note_restored(frame)
     for ref in manager:
         if ref.kind in {EXACT, PART} and inert.kind_of_class(type(ref.value)) == "iterator":
             frame.look.change((ref,))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr, is_unset, set_attribute
 from amorsize._analysis.frame import CALLEE_FIRST
+from amorsize._analysis.settings import Shared, note
 from amorsize._analysis.special import missing, special, touch
 from amorsize._analysis.values import (
     ABSENT,
@@ -75,10 +76,15 @@ def store_attr(frame: Frame, step: Step) -> None:
     deletes = step.meaning == "delete attr"
     value = FRESH if deletes else frame.pop()
     for ref in owner:
-        if ref.kind == EXACT:
+        if ref.kind == EXACT and type(ref.value) is Shared:
+            note(frame.look, f"{ref.root}.{step.value}", ref.value.module, [value])
+        elif ref.kind == EXACT:
             if set_attribute(frame.look, ref, step.value, value, deletes=deletes):
                 continue
             key = ("attr", id(ref.value), step.value)
+            if deletes:  # a place that is looked at before is not set up, but taken away
+                frame.look.changes[ref.root] = None
+                continue
             frame.look.store(key, value)
             frame.stores.append((key, ref.root, is_unset(ref.value, step.value)))
         elif ref.kind == MADE:
@@ -133,7 +139,9 @@ def store_item(frame: Frame, step: Step) -> None:
         method = class_attribute(type(ref.value), name) if ref.kind == EXACT else ABSENT
         is_followed = is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
         if ref.kind == EXACT and constant is not ABSENT and is_of(ref.value, dict):
-            if not is_followed:
+            if not is_followed and name == "__delitem__":
+                frame.look.changes[ref.root] = None
+            elif not is_followed:
                 is_first = is_empty(element(ref.value, constant))
                 frame.look.store(("item", id(ref.value), constant), value)
                 frame.stores.append((("item", id(ref.value), constant), ref.root, is_first))

@@ -14,6 +14,7 @@ import functools
 import types
 from typing import Any, Final
 
+from amorsize._analysis import inert
 from amorsize._analysis.values import ABSENT, cell_value
 from amorsize._analysis.walk.code import look_at_builtin, look_at_function
 from amorsize._analysis.walk.modules import (
@@ -24,7 +25,7 @@ from amorsize._analysis.walk.modules import (
 )
 from amorsize._analysis.walk.objects import look_at_object
 from amorsize._analysis.walk.state import Walk
-from amorsize._attribute import is_of, module_of, wrapped_function, wrapper_function
+from amorsize._attribute import attributes, is_of, module_of, wrapped_function, wrapper_function
 
 # Attribute names through which code reaches all that an object holds.
 _ANY_ATTRIBUTE: Final = frozenset(
@@ -67,8 +68,16 @@ def run(walk: Walk) -> None:
         for path, holder in walk.named:
             if is_of(holder, types.FunctionType):
                 look_at_function_attributes(walk, path, holder)
+            elif is_of(inner := _cached_function(holder), types.FunctionType):
+                look_at_function_attributes(walk, path, inner, holder)
             else:
                 look_at_attributes(walk, path, holder)
+
+
+def _cached_function(holder: Any) -> Any:
+    """Return the function of functools.cache's object, and of its like; None for other objects."""
+    is_plain = not is_of(holder, type) and inert.kind_of_class(type(holder)) == "callable"
+    return attributes(holder).get("__wrapped__") if is_plain else None
 
 
 def _look(walk: Walk, path: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch per kind of object

@@ -81,7 +81,10 @@ def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C90
             is_named = name in walk.names or (name.startswith("__") and name not in _NEVER_RUN)
             if (is_named or walk.any_name) and walk.is_new(holder, name):
                 walk.held.append((namespace_of(holder), name, id(value), type(value)))
-                if name in walk.names and not is_of(value, _DESCRIPTORS) and not _is_enum(holder):
+                is_set = name in walk.names or (
+                    is_of(value, types.FunctionType) and value.__qualname__ != f"{qualname_of(holder)}.{name}"
+                )  # a special method that the program has put there
+                if is_set and not is_of(value, _DESCRIPTORS) and not _is_enum(holder):
                     walk.settings[module_of(holder), f"{qualname_of(holder)}.{name}"] = value
                 walk.visit(path if callable(value) else f"{path}.{name}", value)
         return
@@ -92,11 +95,11 @@ def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C90
             walk.visit(f"{path}.{name}", value)
 
 
-def look_at_function_attributes(walk: Walk, path: str, func: types.FunctionType) -> None:
-    """Look at the attributes of a function whose names the code has: a counter, a table, a setting."""
-    held = vars(func)
+def look_at_function_attributes(walk: Walk, path: str, func: types.FunctionType, holder: Any = None) -> None:
+    """Look at the attributes of a function, or its cache, whose names the code has: a counter, a table, a setting."""
+    held = vars(func) if holder is None else attributes(holder)
     for name in walk.names & held.keys():
-        if walk.is_new(func, name):
+        if walk.is_new(func if holder is None else holder, name):
             value = held[name]
             walk.held.append((held, name, id(value), type(value)))
             walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = value

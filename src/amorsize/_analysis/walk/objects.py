@@ -45,6 +45,7 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
         wrapped = getattr(value, "__wrapped__", None)
         if is_of(wrapped, types.FunctionType):
             walk.visit(path, wrapped)
+            walk.named.append((path, value))
         elif not inert.is_inert_package(getattr(value, "__module__", "")):
             walk.unknown.append(Found(path, value, "its code cannot be read"))
 
