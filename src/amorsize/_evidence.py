@@ -131,6 +131,12 @@ class Evidence:
         self.profile = replace(self.sampler.profile(), **kept)
         self.is_weighed = self.is_recalled = False
 
+    def take_cpu(self, cpu_fraction: float) -> None:
+        """Go by this share of its seconds in which the function computes."""
+        others = max(0.0, self.profile.cpu_fraction - 1.0)  # threads of its own
+        self.profile = replace(self.profile, cpu_fraction=cpu_fraction + others)
+        self._remember()
+
     def check_recalled(self, known: _known.Known, sample_size: int, least_s: float) -> None:
         """Compare the sample with what is remembered: go by that, or sample more, or go by the sample."""
         seen = self.sampler.profile()
