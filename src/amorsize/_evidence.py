@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import Kinds, known_dependencies, of_each_kind
-from amorsize._analysis.observation import shared_by
+from amorsize._analysis.observation import SHARED_BY_ITEMS, share_later, shared_by
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
@@ -252,8 +252,12 @@ class Evidence:
         """Complete the profile with what the decision needs: outside state and pickled sizes."""
         request = self._request
         if not self._is_inspected:
-            known_dependencies(request.func, self._first_items())  # what follows goes by this look
+            items = self._first_items()
+            found = known_dependencies(request.func, items)  # what follows goes by this look
             self.profile = _weigh.inspect_function(self.profile, request.func, self.watch.changed)
+            data = request.source.data
+            if type(data) in {list, tuple} and share_later(data, bounds.WATCH_SHARED, items, found):
+                self.profile = replace(self.profile, mutates=tuple(sorted({*self.profile.mutates, SHARED_BY_ITEMS})))
             self._is_inspected = True
         if self.is_weighed or self.samples is None or not self.profile.is_picklable:
             return
