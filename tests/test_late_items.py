@@ -104,3 +104,58 @@ def test_with_workers_asked_for_a_late_kind_is_warned_of() -> None:
         assert len(f.map(early_then(Adder))) == N_EARLY + N_LATE
     with pytest.warns(AmorsizeWarning, match=r"Adder.* is lost"):
         assert len(list(f.imap(early_then(Adder)))) == N_EARLY + N_LATE
+
+
+class Counter:
+    """What several items may share."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.square: int | None = None
+        self.parent = self
+
+    def count(self) -> int:
+        """Count here."""
+        self.n += 1
+        return self.n
+
+    def lazy(self) -> int:
+        """Compute once."""
+        if self.square is None:
+            self.square = 4
+        return self.square
+
+
+def count_in(pair: tuple[int, Any]) -> int:
+    """Count in what the item brings along."""
+    sum(range(20_000))
+    return 0 if pair[1] is None else int(pair[1].count())
+
+
+def take_next(pair: tuple[int, Any]) -> int:
+    """Take what comes next."""
+    sum(range(20_000))
+    return 0 if pair[1] is None else int(next(pair[1]))
+
+
+def compute_once(pair: tuple[int, Any]) -> int:
+    """Compute what the item brings along needs."""
+    sum(range(20_000))
+    return 0 if pair[1] is None else int(pair[1].lazy())
+
+
+def test_what_only_late_items_share_is_shared() -> None:
+    """Only the first eight were looked at together: each worker counted in an object of its own, without a word."""
+    for func, shared in ((count_in, Counter()), (take_next, iter(range(1, 1000)))):
+        items = [*((i, None) for i in range(N_EARLY)), *((i, shared) for i in range(N_LATE))]
+        with pytest.warns(AmorsizeWarning, match="what its items share"):
+            assert amorsize.parallel(func).map(items) == [*[0] * N_EARLY, *range(1, N_LATE + 1)]
+
+
+def test_what_late_items_have_of_their_own_or_compute_once_is_not_shared() -> None:
+    """Of two that are the same, one is enough."""
+    own = [*((i, None) for i in range(N_EARLY)), *((i, Counter()) for i in range(N_LATE))]
+    assert amorsize.parallel(count_in).plan(own).profile.mutates == ()
+    shared = Counter()
+    once = [*((i, None) for i in range(N_EARLY)), *((i, shared) for i in range(N_LATE))]
+    assert amorsize.parallel(compute_once).plan(once).profile.mutates == ()

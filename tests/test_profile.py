@@ -548,9 +548,9 @@ def test_peak_memory_is_in_the_profile() -> None:
     def hungry(n: int) -> int:
         return len(np.ones(n).tobytes())
 
-    before = _profile._peak_bytes()
+    before = _profile.peak_bytes()
     plan = amorsize.plan(hungry, [60_000_000] * 3, sample_size=1)
-    grown = _profile._peak_bytes() - before
+    grown = _profile.peak_bytes() - before
     assert plan.profile.peak_bytes == pytest.approx(grown, rel=0.2, abs=8 << 20)
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from amorsize import _backend, _dispatch, _known
+from amorsize import _ahead, _backend, _dispatch, _known
 from amorsize import _bounds as bounds
 from amorsize._evidence import Evidence
 from amorsize._gate import Gate, is_never_worth, warn_of, warn_of_late
@@ -30,6 +30,7 @@ from amorsize._window import take_over
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amorsize._ahead import Begun
     from amorsize._options import Options
     from amorsize._record import State
     from amorsize._source import Source
@@ -102,14 +103,16 @@ class Call:
         """First call: time the first items one by one; all but the very first are watched for what they change."""
         limits, evidence = self.request.limits, self._evidence
         n_modules = len(sys.modules)
-        evidence.sample(1)
+        begun, n_imported = self._first_item()
+        if begun is not None and self._go_on(begun):
+            return
         # Threads are started in a tenth of a millisecond: more than to know whether the first was an outlier is not
         # worth that the others wait.
         is_long = limits.prefer == "threads" and evidence.profile.item_s > bounds.LONG_FOR_THREADS_S
         n_more = 1 if is_long else limits.sample_size - 1
         n_few = bounds.FEW_PER_CPU * (os.cpu_count() or 1)
         is_few = self.request.source.n_items is not None and self.request.source.n_items <= n_few
-        if is_few and len(sys.modules) == n_modules and evidence.first_prepares_nothing():
+        if is_few and len(sys.modules) == n_modules + n_imported and evidence.first_prepares_nothing():
             n_more = 0
         if n_more:
             rest_s = evidence.profile.item_s * ((self.request.source.n_items or bounds.ENDLESS) - 1)
@@ -120,6 +123,41 @@ class Call:
             self._loop()
             return
         self._consider()
+
+    def _first_item(self) -> tuple[Begun | None, int]:
+        """Run the first item; returns what workers have begun with meanwhile, and how many modules that took."""
+        watcher = _ahead.watcher(self.request)
+        if watcher is None:
+            self._evidence.sample(1)
+            return None, 0
+        watcher.start()
+        try:
+            self._evidence.sample(1)
+        except BaseException:
+            watcher.cancel()
+            raise
+        begun = watcher.end()
+        if (cpu_fraction := watcher.cpu_fraction()) is not None:
+            self._evidence.take_cpu(cpu_fraction)
+        return begun, watcher.n_modules
+
+    def _go_on(self, begun: Begun) -> bool:
+        """Finish what workers have begun with, if it still pays now that the first item is known."""
+        try:
+            # One that found nothing does not tell whether what the others find can be sent.
+            is_telling = self.ledger.results[0] is not None and not begun.is_too_late()
+            plan = self._gate.decide_again(begun.plan.host, begun.head_s) if is_telling else None
+        except BaseException:
+            begun.team.close(kill=True)
+            raise
+        if plan is None or plan.backend != begun.plan.backend:
+            # The first result cannot be sent, say. What has been begun changes nothing that others see, and is redone.
+            begun.team.close(kill=True)
+            return False
+        self._gate.note(plan)
+        warn_of(plan, self.request)
+        _dispatch.go_on(self.request, self.ledger, plan, begun.items, begun.team)
+        return True
 
     def _run_known(self, known: _known.Known) -> None:
         """Later calls: trust what is remembered as far as the items seen now bear it out."""

@@ -13,8 +13,9 @@ from amorsize import _cost as cost
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from amorsize._backend._team import Team
     from amorsize._plans import Plan
     from amorsize._request import Ledger, Request
 
@@ -31,19 +32,41 @@ def run(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], back
     """
     job = describe(request, ledger.n_done, plan, items, backend)
     request.record.ran = replace(plan, caller_computes=job.caller_computes)
+    with _named(plan, items), _share(request, plan):
+        began = clock()
+        outcome = _backend.run(plan.backend, job)
+        took_s = clock() - began
+    request.record.note_run(outcome)
+    _learn.from_run(request.state.key, plan, outcome, took_s)
+    ledger.take_in(outcome, items)
+
+
+def go_on(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], team: Team) -> None:
+    """
+    Have workers that have begun with *items* ahead of their caller finish them, and take their results in.
+
+    Raises:
+        BaseException: What the loop would have raised.
+    """
+    request.record.ran = replace(plan, caller_computes=team.job.caller_computes)
+    with _named(plan, items):
+        outcome = team.finish()
+    request.record.note_run(outcome)
+    _learn.from_run(request.state.key, plan, outcome)
+    ledger.take_in(outcome, items)
+
+
+@contextlib.contextmanager
+def _named(plan: Plan, items: Sequence[Any]) -> Iterator[None]:
+    """Note on an exception that no item has raised where it comes from."""
     try:
-        with _share(request, plan):
-            began = clock()
-            outcome = _backend.run(plan.backend, job)
+        yield
     except _backend.NoWorkersError:
         raise
     except Exception as error:
         note = f"raised outside the items; it ended a run of {len(items)} items ({plan.backend}, n_jobs={plan.n_jobs})"
         _profile.add_note(error, f"amorsize: {note}")
         raise
-    request.record.note_run(outcome)
-    _learn.from_run(request.state.key, plan, outcome, clock() - began)
-    ledger.take_in(outcome, items)
 
 
 def describe(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import Dependencies, Kinds, known_dependencies, of_each_kind
-from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, shared_by
+from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, share_later, shared_by
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
@@ -129,6 +129,12 @@ class Evidence:
         self.profile = replace(self.sampler.profile(), **kept)
         self.is_weighed = self.is_recalled = False
 
+    def take_cpu(self, cpu_fraction: float) -> None:
+        """Go by this share of its seconds in which the function computes."""
+        others = max(0.0, self.profile.cpu_fraction - 1.0)  # threads of its own
+        self.profile = replace(self.profile, cpu_fraction=cpu_fraction + others)
+        self._remember()
+
     def check_recalled(self, known: _known.Known, sample_size: int, least_s: float) -> None:
         """Compare the sample with what is remembered: go by that, or sample more, or go by the sample."""
         seen = self.sampler.profile()
@@ -244,8 +250,12 @@ class Evidence:
         """Complete the profile with what the decision needs: outside state and pickled sizes."""
         request = self._request
         if not self._is_inspected:
-            known_dependencies(request.func, self._first_items())  # what follows goes by this look
+            items = self._first_items()
+            found = known_dependencies(request.func, items)  # what follows goes by this look
             self.profile = _weigh.inspect_function(self.profile, request.func, self.watch.changed)
+            data = request.source.data
+            if type(data) in {list, tuple} and share_later(data, bounds.WATCH_SHARED, items, found):
+                self.profile = replace(self.profile, mutates=tuple(sorted({*self.profile.mutates, SHARED_BY_ITEMS})))
             self._is_inspected = True
         if self.is_weighed or self.samples is None or not self.profile.is_picklable:
             return

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from amorsize._evidence import Evidence
-    from amorsize._plans import Plan
-    from amorsize._records import Costs, Limits, Profile
+    from amorsize._records import Limits, Profile
     from amorsize._request import Ledger, Request
 
 logger = logging.getLogger("amorsize")
@@ -206,6 +205,18 @@ class Gate:
             self.note(plan)
             warn_of(plan, request)
         return plan, backend
+
+    def decide_again(self, host: Host, head_s: float) -> Plan:
+        """Decide anew on what workers have begun after *head_s* seconds, with what the first item took in the end."""
+        request, evidence = self._request, self._evidence
+        evidence.inspect()
+        # The first item is one of those that are computed side by side.
+        profile = replace(evidence.profile, n_head=0, head_s=head_s)
+        if FORK in host.unavailable:  # in the watcher's thread, say
+            why = "workers had begun before the first item ended"
+            host = replace(host, unavailable={**host.unavailable, FORK: why})
+        plan, _ = decide_here(request.func, profile, request.source.n_items, request.limits, host=host)
+        return plan
 
     def note(self, plan: Plan) -> None:
         """Keep a decision as the one that last_plan replays."""

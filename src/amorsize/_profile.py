@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,7 +31,7 @@ if sys.platform != "win32":
     import resource
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the peak resident size of this process so far, 0 where the system does not say."""
     if sys.platform != "win32":
         peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -77,6 +78,19 @@ def _n_waits() -> int:
     if sys.platform == "linux":
         return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
     return -1
+
+
+def scheduled_s(thread: int) -> tuple[float, float] | None:
+    """Return the seconds that a thread has computed, and those it was ready to but had no core; None if unknown."""
+    try:
+        fd = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        computed_ns, ready_ns = os.read(fd, 100).split()[:2]
+    finally:
+        os.close(fd)
+    return int(computed_ns) * 1e-9, int(ready_ns) * 1e-9
 
 
 def _measure_clock_s() -> float:
@@ -160,7 +174,7 @@ class Sampler:
                 the input's own, as it is.
         """
         clock = self.clock
-        peak = _peak_bytes()
+        peak = peak_bytes()
         began = cpu_now()
         begin = clock()
         for item in stream:
@@ -177,7 +191,7 @@ class Sampler:
             if len(self.results) >= n_most or after - begin >= box_s:
                 break
         self.count(began)
-        self.peak_bytes = max(self.peak_bytes, _peak_bytes() - peak)
+        self.peak_bytes = max(self.peak_bytes, peak_bytes() - peak)
 
     def count(self, began: tuple[float, Clocks]) -> None:
         """Add what has been used since these clocks were read."""

@@ -193,7 +193,7 @@ def _sampled(plan: Plan) -> list[tuple[str, str]]:
 
 def _is_remembered(plan: Plan) -> bool:
     """Tell whether the profile is that of earlier calls: such a call took no sample of its own."""
-    return plan.actual_s is not None and not plan.profile.n_head
+    return plan.actual_s is not None and not plan.profile.n_head and not plan.profile.head_s
 
 
 def is_weighed(profile: Profile) -> bool:

@@ -64,7 +64,7 @@ _CHAIN: Final = frozenset(["__cause__", "__context__"])
 METACLASS: Final = "its metaclass"
 
 
-def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one branch per kind of value
+def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901, PLR0912 - one branch per kind of value
     """Return what an attribute of a value may stand for."""
     out: Value = (Ref(METHOD, Thing(None), "", name),) if not owner and name in WRITERS else FRESH
     for ref in owner:
@@ -80,6 +80,8 @@ def attr(look: Look, owner: Value, name: str) -> Value:  # noqa: C901 - one bran
             if ref.value.kind is None:  # an attribute of something unknown: perhaps what that holds
                 held = tuple(inner for inner in ref.value.all() if inner.kind in {EXACT, PART, MADE})
                 out = union(out, attr(look, held, name))
+        elif ref.kind == METHOD and type(ref.value) is Shared:  # what it holds belongs to it
+            out = union(out, (ref._replace(name=name),))
         elif ref.kind == SUPER:
             out = union(out, _attr_super(look, ref, name))
         elif ref.kind == CODE and name in {"__wrapped__", "__func__"}:
@@ -119,7 +121,7 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
             return exactly(value.__func__, ref.root)
         if name in _CALLING:
             return (Ref(METHOD, value, ref.root, name),)
-        return parts_of((ref,)) if name in {"__defaults__", "__closure__", "__globals__"} else FRESH
+        return parts_of((ref,)) if name in {"__defaults__", "__kwdefaults__", "__closure__", "__globals__"} else FRESH
     if is_of(value, types.ModuleType):
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
@@ -376,7 +378,10 @@ def set_attribute(look: Look, ref: Ref, name: str, value: Value, *, deletes: boo
         return False
     setter = class_attribute(kind, name)
     if is_of(setter, property):
-        if (code := setter.fdel if deletes else setter.fset) is not None:
+        code = setter.fdel if deletes else setter.fset
+        if is_of(code, types.FunctionType) and inert.is_inert(inert.code_module(code)):
+            return False  # where it puts that is its own affair
+        if code is not None:
             look.call((Ref(EXACT, code, ref.root),), [(ref,), *given], {})
         return True
     if setter is not ABSENT:

@@ -105,7 +105,9 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
 
 
 def _has_method(ref: Ref, name: str) -> bool:
-    return ref.kind == EXACT and is_of(class_attribute(type(ref.value), name), types.FunctionType)
+    """Tell whether an object has a method that is followed."""
+    method = class_attribute(type(ref.value), name) if ref.kind == EXACT else None
+    return is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method))
 
 
 def _set_by_name(args: list[Value]) -> None:

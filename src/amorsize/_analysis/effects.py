@@ -42,7 +42,7 @@ from amorsize._attribute import is_of, name_of
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True, eq=False, match_args=False)
@@ -56,6 +56,7 @@ class Effects:
         not_set_yet: Those of them that nothing has set yet: which item will, and to what, is not known.
         unproved: What could not be followed, in words, by the name it goes by.
         by_seed: What makes results depend on the hash seed of the process, or "".
+        alters: Classes of items, and of what they hold, whose objects have attributes set.
     """
 
     changes: tuple[str, ...]
@@ -63,6 +64,7 @@ class Effects:
     not_set_yet: tuple[str, ...]
     unproved: dict[str, str]
     by_seed: str
+    alters: tuple[type, ...] = ()
 
     @property
     def is_cut_short(self) -> bool:
@@ -106,20 +108,25 @@ def _follow(func: Callable[..., Any], parts: Sequence[Part]) -> Effects:
         keywords = {k: exactly(v, k) for k, v in func.keywords.items()}
     else:
         keywords = {}
-    held = _in_items(parts)
+    things, held = _in_items(parts)
     if held:
         args += [held] * _n_items_taken(inner, len(args))
     look.call((Ref(EXACT, inner, name),), args, keywords, is_first=True)
     changes = {name: None for name in (*look.changes, *look.locked) if name}
     once = {name: None for name in look.sets_once if name and name not in changes}
     return Effects(
-        tuple(sorted(changes)), tuple(sorted(once)), tuple(sorted(look.not_set_yet)), look.unproved, look.by_seed
+        tuple(sorted(changes)),
+        tuple(sorted(once)),
+        tuple(sorted(look.not_set_yet)),
+        look.unproved,
+        look.by_seed,
+        tuple(thing.kind for thing in things if id(thing) in look.altered),
     )
 
 
-def _in_items(parts: Sequence[Part]) -> Value:
+def _in_items(parts: Sequence[Part]) -> tuple[Iterable[Thing], Value]:
     """
-    Return what an item, or something in it, may be.
+    Return what stands for the objects of each class, and what an item, or something in it, may be.
 
     What is new in each item may change without harm; what its class and its methods lead to may not.
     """
@@ -139,7 +146,7 @@ def _in_items(parts: Sequence[Part]) -> Value:
             things[id(part.owner)].put(part.name, _contained(refs, part.n_deep))
         else:  # of what the items of a tuple are, each may be an argument
             held = union(held, union(refs, _contained(refs, part.n_deep)))
-    return held
+    return things.values(), held
 
 
 def _contained(refs: Value, n_deep: int) -> Value:

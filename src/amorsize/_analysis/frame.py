@@ -39,6 +39,7 @@ class Frame:
         returned: What it may return.
         is_reached: Whether the next instruction can follow on the latest.
         stores: What is set: by where it is, the name it goes by, whether nothing has set it yet.
+        alterations: What of what is not outside has an attribute set: by where it is, itself.
         used: Where values were read from that have been computed with.
         things: What was made, by the place in the code.
         made: Functions that were made.
@@ -62,6 +63,7 @@ class Frame:
         self.returned: Value = FRESH
         self.is_reached = True
         self.stores: list[tuple[Any, str, bool]] = []
+        self.alterations: list[tuple[Any, Thing]] = []
         self.used: set[Any] = set()
         self.things: dict[int, Thing] = {}
         self.made: list[Ref] = []

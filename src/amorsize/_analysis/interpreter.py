@@ -114,6 +114,7 @@ def _finish(frame: Frame) -> None:
     for ref in frame.made:
         frame.look.call((ref,), [FRESH] * n_parameters(ref), {})
     tested = frame.look.tested
+    frame.look.altered.update(id(thing) for key, thing in frame.alterations if key not in tested)
     for key, root, is_first in frame.stores:
         if key not in tested or key in frame.used:
             frame.look.changes[root] = None

@@ -19,7 +19,7 @@ from amorsize._analysis.values import own_attributes
 from amorsize._attribute import module_of, once_per_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 _FUNCTIONS: Final = frozenset({types.FunctionType, types.MethodType})
 
@@ -143,6 +143,24 @@ def of_each_kind(data: Sequence[Any], n_first: int) -> Sequence[Any]:
     return [*first, *more.values()] if more else first
 
 
+def come_again(data: Sequence[Any], n_first: int, kinds: Collection[type]) -> bool:
+    """Tell whether an object of some classes, or one that is used up or has a position, is met twice in later items."""
+    layer = data[n_first :: 1 + len(data) // bounds.MOST_TYPED]
+    for _ in range(bounds.MOST_DEEP):
+        found = set(map(type, layer)) - inert.SCALARS
+        wanted = {kind for kind in found if kind in kinds or is_used_up(kind)}
+        met = [id(value) for value in layer if type(value) in wanted] if wanted else []
+        if len(set(met)) < len(met):
+            return True
+        layer = _held_by(layer, {kind for kind in found if not issubclass(kind, type)}, bounds.MOST_TYPED)
+    return False
+
+
+def is_used_up(kind: type) -> bool:
+    """Tell whether using an object of a class leaves it in another state."""
+    return inert.kind_of_class(kind) in {"iterator", "generator", "state"}
+
+
 class Kinds:
     """The kinds of items that have come one by one, so that one of another kind is told at once."""
 
@@ -231,12 +249,13 @@ def _held_by(layer: Sequence[Any], kinds: set[type], most: int) -> list[Any]:
 
 
 def _with_code(values: Sequence[Any], kinds: set[type], seen: set[int]) -> dict[int, Any]:
-    """Return one value for each class of the program, and for each function, that is among them and was not seen."""
+    """Return one value for each class of the program, and each function, that was not seen, and what is used up."""
+    found = {id(kind): next(v for v in values if type(v) is kind) for kind in kinds if is_used_up(kind)}
     kinds = {kind for kind in kinds if kind in _FUNCTIONS or (id(kind) not in seen and is_followed(kind))}
-    found = (
-        {id(part): value for value in values if type(value) in kinds for part, _ in _code_of(value)} if kinds else {}
-    )
-    return {key: value for key, value in found.items() if key not in seen}
+    for value in values if kinds else ():
+        if type(value) in kinds:
+            found |= {key: value for part, _ in _code_of(value) if (key := _identity(part)) not in seen}
+    return found
 
 
 def _code_of(value: Any) -> Iterator[tuple[Any, type | None]]:

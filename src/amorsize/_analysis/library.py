@@ -30,6 +30,12 @@ CHANGERS: Final[dict[tuple[str, str], int]] = {
     **{("builtins", name): 0 for name in ("setattr", "delattr", "next", "anext")},
     **{("numpy", name): 0 for name in ("copyto", "put", "place", "putmask", "fill_diagonal", "put_along_axis")},
     ("functools", "setattr"): 0,
+    ("numpy", "clip"): 3,
+    ("numpy", "dot"): 2,
+    ("numpy", "cumsum"): 3,
+    ("numpy", "cumprod"): 3,
+    ("numpy", "take"): 3,
+    ("numpy", "round"): 2,
     **{(module, "SubElement"): 0 for module in ("_elementtree", "xml.etree.ElementTree", "lxml.etree")},
     ("xml.etree.ElementTree", "indent"): 0,
 }
@@ -70,7 +76,7 @@ WRITERS: Final = frozenset(["readinto", "readinto1", "recv_into", "pack_into", "
 
 def change_known(look: Look, module: str, name: str, args: list[Value]) -> None:
     """Note the argument that a function of a library changes, where that is known."""
-    position = CHANGERS.get((module, name))
+    position = CHANGERS.get(("numpy" if module.startswith("numpy.") else module, name), CHANGERS.get((module, name)))
     if position is not None and position < len(args):
         look.change(args[position])
 

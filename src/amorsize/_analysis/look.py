@@ -69,6 +69,7 @@ class Look:
         locked: Names of locks that are taken and not given back.
         raised: Values of exceptions that were raised, wherever they arrive.
         sent: Values that generators were sent, wherever they arrive.
+        altered: What was made on the way, or came with an item, and has its attributes set, by its identity.
         tested: Places that the running function looks at only to see whether something is there.
         n_left: Instructions and values that may still be followed.
         depth: Functions that are being followed into one another.
@@ -92,6 +93,7 @@ class Look:
         self.locked: dict[str, None] = {}
         self.raised: Value = FRESH
         self.sent: Value = FRESH
+        self.altered: set[int] = set()
         self.tested: set[Any] = set()
         self.n_left = bounds.MOST_STEPS
         self.depth = 0

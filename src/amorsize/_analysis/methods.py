@@ -291,4 +291,10 @@ _SET: Final = frozenset({"object", "unknown", "state", "callable"})
 
 def _is_stateful_library(kind: type) -> bool:
     """Tell whether a class of the standard library written in Python is there to be changed: a queue, an event."""
-    return module_of(kind) in {"queue", "threading", "multiprocessing.queues", "asyncio.queues", "sched", "tempfile"}
+    module = module_of(kind)
+    return module in _STATEFUL or module.startswith("encodings.")  # a decoder of what comes in parts
+
+
+_STATEFUL: Final = frozenset(
+    ["queue", "threading", "multiprocessing.queues", "asyncio.queues", "sched", "tempfile", "unittest.mock"]
+)

@@ -21,6 +21,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
+from amorsize._analysis.items import Late, come_again, is_used_up
 from amorsize._analysis.values import own_attributes
 from amorsize._attribute import attribute_of, bases_of, is_of
 from amorsize._modules import loaded
@@ -262,6 +263,31 @@ def shared_by(items: Iterable[Any]) -> list[Any]:
         for key in within:
             counts[key] = counts.get(key, 0) + 1
     return [values[key] for key, count in counts.items() if count > 1 and not is_of(values[key], tuple | frozenset)]
+
+
+def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: Dependencies) -> bool:
+    """
+    Tell whether items that are not watched share what the function changes in place, or uses up.
+
+    Args:
+        data: All items.
+        n_first: How many of them are watched.
+        first: Some of the first ones, with what tells the kinds of the later ones: see items.of_each_kind.
+        found: What is known of the function.
+    """
+    kinds = found.effects.alters
+    if not kinds and not any(is_used_up(type(one.value if type(one) is Late else one)) for one in first):
+        return False
+    if not come_again(data, n_first, kinds):
+        return False
+    # Once more item by item: within one, an object may be met more than once.
+    watched = {id(one) for one in shared_by(data[:n_first])}
+    later = data[n_first : n_first + bounds.MOST_COMPARED], data[-bounds.MOST_COMPARED :]
+    return any(
+        (type(one) in kinds or is_used_up(type(one))) and id(one) not in watched
+        for items in later
+        for one in shared_by(items)
+    )
 
 
 def _within(item: Any) -> dict[int, Any]:

@@ -44,6 +44,7 @@ _SETTERS: Final[dict[str, frozenset[str]]] = {
         "faulthandler": "enable disable register unregister",
         "gc": "enable disable set_debug set_threshold freeze unfreeze",
         "gettext": "install bindtextdomain textdomain",
+        "importlib": "reload",
         "joblib": "register_parallel_backend register_store_backend register_compressor",
         "locale": "setlocale resetlocale bindtextdomain textdomain",
         "logging": "addLevelName setLogRecordFactory setLoggerClass basicConfig disable captureWarnings",
@@ -93,7 +94,8 @@ _KNOWN_AS: Final = {"posix": "os", "nt": "os", "thread": "threading", "py_warnin
 _SETTING: Final = ("set", "add", "remove", "write", "register", "unregister", "enable", "disable", "reset", "clear",
                    "config")  # fmt: skip
 _SETTING_WORD: Final = re.compile(
-    "(append|insert|extend|push|pop|put|delete|update|feed|fit|partial_fit|move|sort|reverse|shuffle|seek|close)"
+    "(append|insert|extend|push|pop|put|delete|update|feed|fit|partial_fit|move|sort|reverse|shuffle|seek|close|read|"
+    "load|dump|callback|enter_context|enter_async_context)"
     "(_|[A-Z]|$)"
 )
 

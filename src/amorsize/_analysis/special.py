@@ -35,7 +35,7 @@ from amorsize._analysis.values import (
     ref_key,
     union,
 )
-from amorsize._attribute import bases_of, is_of, module_of, name_of, namespace_of, wrapped_function
+from amorsize._attribute import bases_of, is_of, module_of, name_of, namespace_of, once_per_class, wrapped_function
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -267,10 +267,17 @@ def drain(look: Look, value: Value, by: str) -> None:
             continue
         for target in [ref.value] if ref.kind == EXACT else look.within(ref.value):
             kind = inert.kind_of_class(type(target))
-            if kind == "iterator" or (kind == "state" and by in _DRAINS):
+            if kind == "iterator" or (kind == "state" and by in _DRAINS) or _is_library_iterator(type(target)):
                 look.change((ref,))
             elif is_of(target, set | frozenset) and by not in ORDERLESS and is_ordered_by_seed(target):
                 look.depend_on_seed("the order of a set")
+
+
+@once_per_class
+def _is_library_iterator(kind: type) -> bool:
+    """Tell whether objects of a class are iterators that a library has written in Python, such as csv.DictReader."""
+    method = class_attribute(kind, "__next__")
+    return is_of(method, types.FunctionType) and inert.is_inert(inert.code_module(method))
 
 
 def is_function(ref: Ref) -> bool:

@@ -66,6 +66,20 @@ def _server_team(job: Job) -> Team:
     return team
 
 
+def begin_ahead(job: Job) -> Team:
+    """
+    Have workers of the fork server begin with a job while its caller is busy; the caller finishes it.
+
+    Raises:
+        NoWorkersError: If the system gives none.
+    """
+    team = _server_team(job)
+    # When the caller comes to hear of the first results says nothing about how long workers take to start.
+    team.outcome.is_warm = team.outcome.is_cold = False
+    team.start()
+    return team
+
+
 def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     """
     Return the module that brings jobs to the fork server, and the server's state before.

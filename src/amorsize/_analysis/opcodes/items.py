@@ -54,7 +54,7 @@ def load_attr(frame: Frame, step: Step) -> None:
     else:
         frame.stack.append(value)
     for ref in owner:
-        if ref.kind == EXACT:
+        if ref.kind in {EXACT, MADE}:
             frame.note_test(("attr", id(ref.value), step.value))
 
 
@@ -88,6 +88,7 @@ def store_attr(frame: Frame, step: Step) -> None:
             frame.look.store(key, value)
             frame.stores.append((key, ref.root, is_unset(ref.value, step.value)))
         elif ref.kind == MADE:
+            frame.alterations.append((("attr", id(ref.value), step.value), ref.value))
             if not set_attribute(frame.look, ref, step.value, value, deletes=deletes):
                 ref.value.put(step.value, value)
             if step.value != "__dict__":  # where its attributes are those of an object outside
