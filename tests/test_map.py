@@ -1111,7 +1111,7 @@ def test_the_forecast_of_items_that_all_run_in_workers_is_a_lower_bound() -> Non
     sys.platform != "linux" or len(os.sched_getaffinity(0)) != os.cpu_count(), reason="they may have CPUs of their own"
 )
 def test_other_programs_that_compute_are_in_the_forecast() -> None:
-    """Six items of a second beside a busy loop were predicted to take 4.4 s, and took 6.1."""
+    """What was predicted for cores of its own took twice as long."""
 
     def slow(n: int) -> int:
         end = time.perf_counter() + 0.12
