@@ -62,6 +62,12 @@ def warns(n: int) -> int:
     return n
 
 
+def warns_of_code(n: int) -> int:
+    """Have the compiler warn of code that is in no module."""
+    compile(r"'\d'", "code.py", "exec")
+    return n
+
+
 def warns_apart(n: int) -> str:
     """Warn into a list of its own."""
     with warnings.catch_warnings(record=True) as seen:

@@ -66,6 +66,7 @@ def hosts(draw: st.DrawFn, **fixed: Any) -> Host:
         "n_cpus": n_cpus,
         "n_physical_cpus": draw(st.integers(1, n_cpus)),
         "memory_bytes": draw(st.integers(GB // 2, 4096 * GB)),
+        "n_others": draw(st.sampled_from([0, 0, 1, 7, 1000])),
         "costs": known,
         "platform": platform,
         "is_nested": draw(st.sampled_from([False, False, False, True])),

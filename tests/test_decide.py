@@ -457,6 +457,35 @@ def test_the_callers_words_do_not_change_the_records() -> None:
     assert decide(plan.profile, bigger, plan.n_items, plan.limits).n_jobs == 64
 
 
+@pytest.mark.parametrize("n_others", [1, 2, 4, 100])
+def test_other_programs_lengthen_the_forecast_and_forbid_nothing(n_others: int) -> None:
+    """Each thread that computes has an equal share; two of ours still have more than one, up to twice as much."""
+    profile = make_profile(item_s=1.0, n_head=1, head_s=1.0, n_sampled=1)
+    quiet = decide(profile, make_host(n_cpus=2), 7, Limits())
+    busy = decide(profile, make_host(n_cpus=2, n_others=n_others), 7, Limits())
+    share = {1: 2 / 3, 2: 3 / 4, 4: 5 / 6, 100: 101 / 102}[n_others]
+    assert busy.is_parallel
+    assert busy.parallel_s - 1 == pytest.approx((quiet.parallel_s - 1) / share, rel=0.01)
+    assert decide(busy.profile, busy.host, busy.n_items, busy.limits) == busy
+    assert f"{n_others} thread" in busy.explain()
+    assert "other programs" not in quiet.explain()
+
+
+def test_other_programs_of_this_machine_are_none_of_a_cluster_s() -> None:
+    """Its workers are elsewhere."""
+    costs = {"dask": cost.EXTERNAL_PRIOR}
+    plans = [
+        decide(
+            make_profile(item_s=0.1),
+            make_host(n_others=n, costs=costs, context_backend="dask", context_n_jobs=8),
+            1000,
+            Limits(),
+        )
+        for n in (0, 4)
+    ]
+    assert plans[0].parallel_s == plans[1].parallel_s
+
+
 def test_outside_state_is_noted() -> None:
     """A function that reads mutable outside state gets a note that names it (S12)."""
     plan = parallel_plan(reads_mutable=("TABLE",))

@@ -22,6 +22,7 @@ from amorsize._host import (
     available_memory,
     cpu_limits,
     memory_limits,
+    n_others,
     read_host,
     usable_cpus,
 )
@@ -396,6 +397,25 @@ def test_the_first_path_of_a_controller_counts() -> None:
 
 
 # -- this machine ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "n_cpus", "expected"),
+    [
+        ("0.1 0.2 0.3 1/100 4242", 16, 0),  # this thread
+        ("0.1 0.2 0.3 3/100 4242", 16, 2),
+        ("0.1 0.2 0.3 3/100 4242", 2, 0),  # they have CPUs that this process may not use
+        ("0.1 0.2 0.3 16/100 4242", 2, 1),
+        ("0.1 0.2 0.3 0/100 4242", 2, 0),
+        ("0.1 0.2", 2, 0),
+        ("0.1 0.2 0.3 x/y 4242", 2, 0),
+        ("", 2, 0),
+    ],
+)
+def test_threads_of_other_programs_are_counted(text: str, n_cpus: int, expected: int) -> None:
+    """On a machine of 16 CPUs."""
+    assert n_others(n_cpus, make_readings(read_text=files({"/proc/loadavg": text}))) == expected
+    assert n_others(n_cpus, make_readings(read_text=files({"/proc/loadavg": text}), platform="darwin")) == 0
 
 
 def test_this_machine_can_be_read() -> None:

@@ -1106,6 +1106,35 @@ def test_the_forecast_of_items_that_all_run_in_workers_is_a_lower_bound() -> Non
     assert "times" not in plan.explain()
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) != os.cpu_count(), reason="they may have CPUs of their own"
+)
+def test_other_programs_that_compute_are_in_the_forecast() -> None:
+    """What was predicted for cores of its own took twice as long."""
+
+    def slow(n: int) -> int:
+        end = time.perf_counter() + 0.12
+        while time.perf_counter() < end:
+            pass
+        return n
+
+    work = amorsize.parallel(slow)
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    ) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()
+            assert work.map(range(4)) == list(range(4))
+            dry = work.plan(range(4))
+        finally:
+            busy.kill()
+    for plan in (work.last_plan, dry):
+        assert plan is not None
+        assert plan.host.n_others >= 1
+        assert "of other programs running" in " ".join(plan.explain().split())
+
+
 # -- initializer and progress ----------------------------------------------------------------------------------------
 
 

@@ -298,6 +298,14 @@ def of_function(profile: Profile, costs: Costs, backend: str, *, has_gil: bool =
     return replace(costs, **changes) if changes else costs
 
 
+def beside_others(costs: Costs, n_jobs: int, n_cpus: int, n_others: int) -> Costs:
+    """Return the costs where *n_others* threads of other programs compete for the CPUs, each for an equal share."""
+    if not n_others:
+        return costs
+    alone, together = (min(1.0, n_cpus / (n + n_others)) for n in (1, n_jobs))
+    return replace(costs, efficiency=costs.efficiency * together / alone)
+
+
 def serial_s(profile: Profile, n_left: int) -> float:
     """Predict the seconds of the plain loop over *n_left* items."""
     return n_left * profile.item_s

@@ -261,9 +261,11 @@ def _first_backend(plan: _Draft) -> str:
 
 def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
     for backend in _backends(plan):
-        costs = cost.of_function(plan.profile, plan.host.costs[backend], backend, has_gil=plan.host.has_gil)
+        alone = cost.of_function(plan.profile, plan.host.costs[backend], backend, has_gil=plan.host.has_gil)
         most, limited_by = plan.ceiling(backend)
+        n_others = plan.host.n_others if backend in cost.LOCAL else 0
         for n_jobs in _job_counts(plan, backend, fewest, most):
+            costs = cost.beside_others(alone, n_jobs, plan.host.n_cpus, n_others)
             caller = _caller_computes(plan, backend, costs, n_jobs)
             size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
             forecast = cost.parallel(

@@ -51,7 +51,7 @@ def dry_run(
     n_items = source.n_items
     if n_items is None and len(sampler.items) < n_most and source.is_exhausted():
         n_items = len(sampler.items)
-    plan, _ = decide_here(func, profile, n_items, options.limits)
+    plan, _ = decide_here(func, profile, n_items, options.limits, sample_s=evidence.profile.head_s)
     evidence.forget()
     logger.debug("%s: %s", request.name, plan.reason, extra={"plan": plan})
     is_once = source.data is None or iter(source.data) is source.data

@@ -391,15 +391,22 @@ def decide_here(
     *,
     stream: bool = False,
     host: Host | None = None,
+    sample_s: float = 0.0,
 ) -> tuple[Plan, Any]:
     """
     Decide on the host as it is now; the cluster of a joblib context is measured when it is first to be used.
 
-    With a *host*, it is decided on that one, and nothing is looked at.
+    With a *host*, it is decided on that one, and nothing is looked at. *sample_s* are seconds of a dry run's sample,
+    which are not part of the work.
     """
     is_given, backend = host is not None, None
     if host is None:
+        # Between two looks passes a millisecond: what computes for less is no competitor.
+        is_long = max(profile.head_s, sample_s) >= bounds.LONG_HEAD_S
+        n_others = _host.n_others(_host.snapshot().n_cpus) if is_long else 0
         host, backend = current_host(func, limits.prefer, limits.start_method, stream=stream)
+        if n_others:
+            host = replace(host, n_others=min(n_others, _host.n_others(host.n_cpus)))
     is_tried = is_probed = is_given
     while True:
         plan = decide(profile, host, n_items, limits)

@@ -235,6 +235,19 @@ def _resident() -> int:
         os.close(fd)
 
 
+def n_others(n_cpus: int, readings: Readings | None = None) -> int:
+    """
+    Return how many threads of other programs compete for *n_cpus* CPUs at this moment, 0 where that is not known.
+
+    Those that run or wait for a CPU, without this one, and without as many as have CPUs that this process may not use.
+    """
+    readings = readings or Readings()
+    fields = _text(readings)("/proc/loadavg").split() if readings.platform == "linux" else []
+    running = _count(fields[3].partition("/")[0]) if len(fields) > 3 else None
+    elsewhere = max(0, (_count(_attempt(readings.logical)) or n_cpus) - n_cpus)
+    return max(0, (running or 0) - 1 - elsewhere)
+
+
 class CostBook:
     """
     What this process has learned about the costs of each backend: the priors until a run has measured them.

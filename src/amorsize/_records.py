@@ -186,6 +186,7 @@ class Host(Shown):
         n_cpus: Logical CPUs usable: affinity, cgroup quota and ``LOKY_MAX_CPU_COUNT`` applied.
         n_physical_cpus: Physical cores among them.
         memory_bytes: Memory available to this process: the smallest of host, cgroup and ``RLIMIT_AS``.
+        n_others: Threads of other programs that compete for these CPUs; looked for after a long first item only.
         costs: What each usable backend costs, by backend name.
         unavailable: Why a backend that exists cannot be used now, by backend name.
         platform: ``sys.platform``.
@@ -201,6 +202,7 @@ class Host(Shown):
     n_cpus: int
     n_physical_cpus: int
     memory_bytes: int
+    n_others: int = 0
     costs: Mapping[str, Costs] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     platform: str = "linux"

@@ -178,17 +178,22 @@ def _sampled(plan: Plan) -> list[tuple[str, str]]:
         return [("sampled", "nothing")]
     # A call that has run and took no sample of its own went by what an earlier one had measured.
     is_remembered = _is_remembered(plan)
-    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""
     lines = [
         (
             "remembered" if is_remembered else "sampled",
-            f"{count(profile.n_sampled)}, {seconds(profile.item_s)} each{spread}, {profile.cpu_fraction:.0%} CPU",
+            f"{count(profile.n_sampled)}, {_each(profile)}, {profile.cpu_fraction:.0%} CPU",
         ),
         ("", _weight(profile)),
     ]
     if profile.n_steady < profile.n_sampled:
         lines.append(("", f"the first took {seconds(profile.first_s)}: a warm-up, left out"))
     return lines
+
+
+def _each(profile: Profile, each: str = " each") -> str:
+    """Spell the seconds of an item, and how much they differ."""
+    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""
+    return f"{seconds(profile.item_s)}{each}{spread}"
 
 
 def _is_remembered(plan: Plan) -> bool:
@@ -213,9 +218,8 @@ def _weight(profile: Profile) -> str:
 
 def terms(plan: Plan) -> tuple[float, float, float] | None:
     """Return the terms of the equation, T_overhead, T_serial/N and T_IPC, or None where nothing was compared."""
-    if plan.is_lower_bound or plan.n_items is None or not math.isfinite(plan.parallel_s):
-        return None
-    if not _is_compared(plan.decision):
+    is_known = not plan.is_lower_bound and plan.n_items is not None and math.isfinite(plan.parallel_s)
+    if not (is_known and _is_compared(plan.decision)):
         return None
     return plan.overhead_s, max(0.0, plan.parallel_s - plan.overhead_s - plan.transfer_s), plan.transfer_s
 
@@ -239,8 +243,9 @@ def _equation(plan: Plan) -> list[tuple[str, str]]:
 
 def _limit(plan: Plan) -> str:
     host = plan.host
+    others = f"{count(host.n_others, 'thread')} of other programs running, " if host.n_others else ""
     here = (
-        f"{count(host.n_cpus, 'CPU')} usable{_by(host, 'n_cpus')}, {host.n_physical_cpus} physical, "
+        f"{count(host.n_cpus, 'CPU')} usable{_by(host, 'n_cpus')}, {host.n_physical_cpus} physical, {others}"
         f"{size(host.memory_bytes)} of memory free{_by(host, 'memory_bytes')}"
     )
     if plan.limits.n_jobs is not None:
@@ -257,15 +262,12 @@ def _by(host: Host, name: str) -> str:
 
 
 def _outcome(plan: Plan) -> str:
-    predicted, difference = _forecast(plan), ""
-    if plan.is_lower_bound:
-        predicted = f"{_predicted(plan)}, as no item had been timed"
-    elif plan.decision.backend != SERIAL and math.isfinite(plan.speedup):
+    predicted = f"{_predicted(plan)}, as no item had been timed" if plan.is_lower_bound else _forecast(plan)
+    if not plan.is_lower_bound and plan.decision.backend != SERIAL and math.isfinite(plan.speedup):
         predicted += f", {plan.speedup:.2f} times as fast as the loop"
     if plan.actual_s is None:
         return f"{predicted}; not run"
-    if not plan.is_lower_bound:
-        difference = _difference(plan.actual_s, plan.predicted_s)
+    difference = "" if plan.is_lower_bound else _difference(plan.actual_s, plan.predicted_s)
     return f"{predicted}; measured {seconds(plan.actual_s)}{difference}"
 
 
@@ -297,9 +299,7 @@ def span(low_s: float, high_s: float) -> str:
 
 
 def _difference(actual_s: float, predicted_s: float) -> str:
-    if not (math.isfinite(predicted_s) and predicted_s > 0):
-        return ""
-    if max(actual_s, predicted_s) < bounds.NEGLIGIBLE_S:
+    if not 0 < predicted_s < math.inf or max(actual_s, predicted_s) < bounds.NEGLIGIBLE_S:
         return ""
     ratio = actual_s / predicted_s
     if ratio >= 2:
@@ -322,12 +322,11 @@ def profile_line(profile: Profile) -> str:
     """Return the profile in one line."""
     if not profile.n_sampled:
         return "Profile: nothing sampled"
-    spread = f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""
     weight = "not weighed"
     if is_weighed(profile):
         weight = f"item {size(profile.arg_bytes)}, result {size(profile.result_bytes)}"
     problem = "" if profile.is_picklable else ", not picklable"
-    return f"{profile_title(profile)}: {seconds(profile.item_s)} each{spread}, {weight}{problem}"
+    return f"{profile_title(profile)}: {_each(profile)}, {weight}{problem}"
 
 
 def profile_text(profile: Profile, width: int = WIDTH) -> str:
@@ -376,22 +375,15 @@ def profile_rows(profile: Profile) -> list[tuple[str, str]]:
     if not profile.n_sampled:
         return []
     weighed = is_weighed(profile)
+    pickling = f"{seconds(profile.pickle_s)} there and back, {seconds(profile.arg_pickle_s)} of it for the item"
     rows = [
-        (
-            "seconds per item",
-            seconds(profile.item_s) + (f" +- {seconds(profile.item_s_std)}" if profile.n_steady > 1 else ""),
-        ),
+        ("seconds per item", _each(profile, "")),
         ("first item", seconds(profile.first_s)),
         ("CPU", f"{profile.cpu_fraction:.0%} of the wall time"),
         ("item", f"{size(profile.arg_bytes)} pickled" if weighed else "not weighed"),
         ("result", f"{size(profile.result_bytes)} pickled" if weighed else "not weighed"),
         ("function", f"{size(profile.func_bytes)} to ship"),
-        (
-            "pickling",
-            f"{seconds(profile.pickle_s)} there and back, {seconds(profile.arg_pickle_s)} of it for the item"
-            if weighed
-            else "not timed",
-        ),
+        ("pickling", pickling if weighed else "not timed"),
         ("peak memory", f"+{size(profile.peak_bytes)} while sampling"),
         ("picklable", "yes" if profile.is_picklable else f"no: {profile.problem}"),
     ]

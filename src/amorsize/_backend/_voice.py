@@ -105,8 +105,11 @@ def _log(state: Any) -> None:
 
 def _warn(message: Any, category: type[Warning], filename: str, lineno: int, module: str) -> None:
     """Give a warning where it was given: the registry of its module remembers that it has been shown."""
-    known = sys.modules.get(module)
-    registry = {} if known is None else known.__dict__.setdefault("__warningregistry__", {})
     # The worker has the caller's filters: what they make an error was raised there.
     with contextlib.suppress(Warning):
-        warnings.warn_explicit(message, category, filename, lineno, module or None, registry)
+        if not module:  # of no code that runs, as what compile() warns of: no registry remembers it
+            warnings.warn_explicit(message, category, filename, lineno)
+            return
+        known = sys.modules.get(module)
+        registry = {} if known is None else known.__dict__.setdefault("__warningregistry__", {})
+        warnings.warn_explicit(message, category, filename, lineno, module, registry)
