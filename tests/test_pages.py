@@ -45,6 +45,18 @@ def test_the_ratios_of_scripts_and_threads_are_those_that_were_measured() -> Non
         assert [cell.strip() for cell in row.strip("| ").split("|")][1:] == figures
 
 
+def test_the_ratios_of_notebooks_are_those_that_were_measured() -> None:
+    """Their row sums up the table of that section."""
+    table = section(ROOT / "docs" / "performance.md", "threads")
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if "| later |" in line
+            or "| first |" in line]  # fmt: skip
+    (summary,) = [line for line in section(ROOT / "README.md", "ratios").splitlines() if "in a notebook" in line]
+    for cell, calls in zip(summary.strip("| ").split("|")[1:], ("first", "later"), strict=True):
+        ratios = [float(row[4]) for row in rows if row[1] == calls]
+        assert cell.strip() == f"{statistics.geometric_mean(ratios):.2f} ({max(ratios):.2f})"
+        assert f"({len(ratios)}, " in summary
+
+
 def among_themselves(calls: str) -> dict[str, tuple[float, float]]:
     """Return the geometric mean and the worst of each process pool's ratios, and of the loop's, to the best of them."""
     page = section(ROOT / "docs" / "performance.md", "suite")
