@@ -401,11 +401,83 @@ def makes_its_own(x: int) -> str:
     return parser.get("a", "b", fallback=str(rng.random()))
 
 
+def logs_for_an_item(x: int) -> int:
+    handler = logging.NullHandler()
+    LOG.addHandler(handler)
+    try:
+        LOG.info("for %s", x)
+    finally:
+        LOG.removeHandler(handler)
+        handler.close()
+    return x
+
+
+def filters_for_an_item(x: int) -> int:
+    only = logging.Filter("one")
+    LOG.addFilter(only)
+    try:
+        return x
+    finally:
+        LOG.removeFilter(only)
+
+
+def leaves_another_handler(x: int) -> int:
+    handler, other = logging.NullHandler(), logging.NullHandler()
+    LOG.addHandler(handler)
+    try:
+        LOG.info("for %s", x)
+    finally:
+        LOG.removeHandler(other)
+    return x
+
+
+def leaves_a_handler_of_some_items(x: int) -> int:
+    handler = logging.NullHandler()
+    LOG.addHandler(handler)
+    try:
+        LOG.info("for %s", x)
+    finally:
+        if x < LATE:
+            LOG.removeHandler(handler)
+    return x
+
+
+def leaves_a_handler_where_it_fails(x: int) -> int:
+    handler = logging.NullHandler()
+    LOG.addHandler(handler)
+    LOG.info("for %s", x)
+    LOG.removeHandler(handler)
+    return x
+
+
+def sets_a_level_beside_its_handler(x: int) -> int:
+    handler = logging.NullHandler()
+    LOG.addHandler(handler)
+    try:
+        LOG.setLevel(x)
+    finally:
+        LOG.removeHandler(handler)
+    return x
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        leaves_another_handler, leaves_a_handler_of_some_items, leaves_a_handler_where_it_fails,
+        sets_a_level_beside_its_handler,
+    ],
+    ids=lambda func: func.__name__,
+)  # fmt: skip
+def test_a_handler_that_may_stay_is_a_change(func: Any) -> None:
+    """Only one that a ``finally`` block takes away, and whatever happens, is none."""
+    assert "LOG" in effects_of(func).changes
+
+
 @pytest.mark.parametrize(
     "func",
     [
         sets_the_same, sets_the_same_in_a_helper, sets_the_same_at_the_end, sets_it_back, sets_it_back_around_a_helper,
-        logs, makes_its_own,
+        logs, makes_its_own, logs_for_an_item, filters_for_an_item,
     ],
     ids=lambda func: func.__name__,
 )  # fmt: skip

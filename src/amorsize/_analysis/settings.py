@@ -7,13 +7,14 @@ What sets something that the whole process goes by: whether each item sets the s
 
 The first is watched while the sample runs. The others are changes of outside state: a worker that has computed no such
 item goes on with what was set before. Of what is set on the way to an item's result and set back by a ``with``
-statement, nothing is left.
+statement, nothing is left; nor of a handler or filter of a logger that a ``finally`` block takes away again.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import re
 import types
 from typing import TYPE_CHECKING, Any, Final
@@ -111,6 +112,10 @@ _RESTORING: Final = {
 }
 
 
+# Methods that add something which another one takes away.
+_TAKEN_BACK_BY: Final = {"addHandler": "removeHandler", "addFilter": "removeFilter"}
+
+
 class Shared:
     """What a function of a library gives to all who ask for it, in one look: a logger, the context of decimals."""
 
@@ -177,6 +182,12 @@ def note(look: Look, what: str, module: str, args: Iterable[Value], *, by: str =
     to: Any = tuple(map(_constant, args))
     if None in to or (by and look.frames and _called(look.frames[-1].callee)[1] != by):
         to = None
+    if look.frames and (by in _TAKEN_BACK_BY or by in _TAKEN_BACK_BY.values()):
+        module = f"{module} {what} {_TAKEN_BACK_BY.get(by, by)}"
+        frame = look.frames[-1]
+        offset = frame.steps[frame.index].offset
+        if by in _TAKEN_BACK_BY and _is_taken_back(frame.code, offset, by):
+            frame.restored.append((module, offset, frame.steps[-1].offset + 1))
     _take(look, (Setting(what, module, to),))
 
 
@@ -273,6 +284,29 @@ def _only_raises(code: types.CodeType, target: int) -> bool:
             step.meaning in {"return", "jump"}
         ):
             return False
+    return False
+
+
+def _is_taken_back(code: types.CodeType, offset: int, by: str) -> bool:
+    """Tell whether a variable's value is added by the call at *offset*, and taken away by the ``finally`` after it."""
+    here = steps(code)
+    calls = [
+        (one.offset, one.value, other.value)
+        for one, other in itertools.pairwise(here)
+        if dis.opname[one.op] in {"LOAD_METHOD", "LOAD_ATTR"} and other.meaning == "fast"
+    ]
+    added = max((call for call in calls if call[0] < offset), default=(0, "", ""))
+    takes = [at for at, name, variable in calls if (name, variable) == (_TAKEN_BACK_BY[by], added[2])]
+    if added[1] != by:
+        return False
+    for entry in protected(code):
+        between = [step for step in here if offset < step.offset < entry.start]
+        if entry.start <= offset or any(step.meaning != "plain" for step in between):
+            continue
+        last = next((step.offset for step in here if step.offset > entry.target and step.meaning == "end"), 0)
+        handled = [step for step in here if entry.target <= step.offset < last]
+        is_straight = _only_raises(code, entry.target) and all(step.target < 0 for step in handled)
+        return is_straight and any(entry.target < at < last for at in takes) and min(takes) < entry.target
     return False
 
 
