@@ -188,7 +188,8 @@ class Ahead:
         """Begin with the rest if that pays; returns whether to look again."""
         request = self._request
         data = request.source.data
-        items = of_each_kind(data, bounds.WATCH_SHARED) if type(data) in {list, tuple} else data[1:3]
+        has_objects = type(data) in {list, tuple} or (is_array(data) and data.dtype.hasobject)
+        items = of_each_kind(data, bounds.WATCH_SHARED) if has_objects else data[1:3]
         found = known_dependencies(request.func, items)
         if not (found.is_closed and found.effects.is_proved) or shared_by(items):
             return False

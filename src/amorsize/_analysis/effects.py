@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds
 from amorsize._analysis.calls import call_each
@@ -109,6 +109,9 @@ def _follow(func: Callable[..., Any], parts: Sequence[Part]) -> Effects:
     else:
         keywords = {}
     things, held = _in_items(parts)
+    for part in parts:
+        if part.me is types.GeneratorType:  # whatever uses the item runs it
+            held = union(held, _contained(look.call(exactly(part.value, "an item"), [], {}), 1))
     if held:
         args += [held] * _n_items_taken(inner, len(args))
     look.call((Ref(EXACT, inner, name),), args, keywords, is_first=True)
@@ -130,11 +133,16 @@ def _in_items(parts: Sequence[Part]) -> tuple[Iterable[Thing], Value]:
 
     What is new in each item may change without harm; what its class and its methods lead to may not.
     """
-    things = {id(kind): Thing(kind) for part in parts for kind in (part.value, part.me) if is_of(kind, type)}
+    kinds = [kind for part in parts for kind in (part.value, part.me) if is_of(kind, type) and kind not in _MARKS]
+    things = {id(kind): Thing(kind) for kind in kinds}
     held: Value = FRESH
     for part in parts:
-        if is_of(part.value, type):
-            refs: Value = (Ref(MADE, things[id(part.value)]),)
+        if part.me is types.GeneratorType:
+            continue
+        if part.me is type:
+            refs: Value = exactly(part.value, name_of(part.value))
+        elif is_of(part.value, type):
+            refs = (Ref(MADE, things[id(part.value)]),)
         elif part.me is not None:
             refs = (Ref(BOUND, (part.value, (Ref(MADE, things[id(part.me)]),)), name_of(part.me)),)
         else:
@@ -145,8 +153,12 @@ def _in_items(parts: Sequence[Part]) -> tuple[Iterable[Thing], Value]:
         if part.owner is not None and id(part.owner) in things:
             things[id(part.owner)].put(part.name, _contained(refs, part.n_deep))
         else:  # of what the items of a tuple are, each may be an argument
-            held = union(held, union(refs, _contained(refs, part.n_deep)))
+            held = union(held, union(refs, _contained(refs, 2 if part.name == ANYWHERE else part.n_deep)))
     return things.values(), held
+
+
+# Of a part: that it is a class itself, or a function that runs when the item is used.
+_MARKS: Final = (type, types.GeneratorType)
 
 
 def _contained(refs: Value, n_deep: int) -> Value:

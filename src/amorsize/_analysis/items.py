@@ -12,16 +12,19 @@ import functools
 import gc
 import itertools
 import types
+import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._analysis import bounds, inert
-from amorsize._analysis.values import own_attributes
-from amorsize._attribute import module_of, once_per_class
+from amorsize._analysis.values import ABSENT, cell_value, own_attributes
+from amorsize._attribute import is_of, module_of, once_per_class, wrapped_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-_FUNCTIONS: Final = frozenset({types.FunctionType, types.MethodType})
+_GENERATORS: Final = frozenset({types.GeneratorType, types.CoroutineType})
+_CACHED: Final = type(functools.cache(lambda: None))
+_WITH_CODE: Final = frozenset({types.FunctionType, types.MethodType, collections.defaultdict, _CACHED, *_GENERATORS})
 
 # Types of what an object refers to that has plain values only: these, and its class.
 _PLAIN: Final = inert.SCALARS | {type}
@@ -39,7 +42,8 @@ class Part(NamedTuple):
         name: The attribute; ANYWHERE, where that is not known.
         n_deep: How many containers, in the item or the attribute, it is in.
         value: A class, for its objects; or a function.
-        me: The class of the object that the function is bound to.
+        me: The class of the object that the function is bound to; ``type``, where a class itself is meant, and
+            GeneratorType, where the function runs when the value is used: a generator's code, a defaultdict's factory.
     """
 
     owner: type | None
@@ -83,7 +87,8 @@ def n_kinds(parts: Iterable[Part]) -> int:
 
 def _identity(part: Any) -> int:
     """Return what tells classes and functions from one another: functions that differ in nothing are one."""
-    is_plain = type(part) is types.FunctionType and not (part.__closure__ or part.__defaults__ or part.__kwdefaults__)
+    is_plain = type(part) is types.FunctionType and not (part.__defaults__ or part.__kwdefaults__)
+    is_plain = is_plain and all(cell_value(cell) is ABSENT for cell in part.__closure__ or ())
     return id(part.__code__ if is_plain else part)
 
 
@@ -183,6 +188,8 @@ def _signature(value: Any, depth: int) -> Any:
     kind: Any = type(value)
     if kind is types.FunctionType:
         return kind, value.__code__
+    if kind in _GENERATORS:
+        return kind, value.cr_code if kind is types.CoroutineType else value.gi_code
     if kind is types.MethodType:
         return kind, getattr(value.__func__, "__code__", None), id(type(value.__self__))
     held = _values_in(value) if depth else ()
@@ -200,6 +207,12 @@ def _plain_iter(kind: type) -> Callable[[Any], Iterable[Any]] | None:
     """Return what iterates over the values of a built-in container, or of one derived from it; None for others."""
     if issubclass(kind, dict):
         return dict.values
+    if kind is types.MappingProxyType:
+        return lambda value: dict.values(held) if is_of(held := gc.get_referents(value)[0], dict) else ()
+    if kind is weakref.ReferenceType:
+        return lambda value: () if (held := weakref.ReferenceType.__call__(value)) is None else (held,)
+    if inert.kind_of_class(kind) == "object" and inert.is_python_class(kind) and inert.is_inert(module_of(kind)):
+        return lambda value: [inner for _, inner in own_attributes(value)]  # of a ChainMap, a UserDict, a Namespace
     base: Any = next((base for base in _SEQUENCES if issubclass(kind, base)), None)
     return None if base is None else base.__iter__
 
@@ -251,17 +264,26 @@ def _held_by(layer: Sequence[Any], kinds: set[type], most: int) -> list[Any]:
 def _with_code(values: Sequence[Any], kinds: set[type], seen: set[int]) -> dict[int, Any]:
     """Return one value for each class of the program, and each function, that was not seen, and what is used up."""
     found = {id(kind): next(v for v in values if type(v) is kind) for kind in kinds if is_used_up(kind)}
-    kinds = {kind for kind in kinds if kind in _FUNCTIONS or (id(kind) not in seen and is_followed(kind))}
+    kinds = {
+        kind
+        for kind in kinds
+        if kind in _WITH_CODE or issubclass(kind, type) or (id(kind) not in seen and is_followed(kind))
+    }
     for value in values if kinds else ():
         if type(value) in kinds:
             found |= {key: value for part, _ in _code_of(value) if (key := _identity(part)) not in seen}
     return found
 
 
-def _code_of(value: Any) -> Iterator[tuple[Any, type | None]]:
+def _code_of(value: Any) -> Iterator[tuple[Any, type | None]]:  # noqa: C901 - one branch per kind of value
     """Yield the class of an object of the program, or the function that a value is and the class it is bound to."""
     kind: Any = type(value)
-    if kind is types.MethodType:
+    if issubclass(kind, type):
+        if is_followed(value):
+            yield value, type
+        if is_followed(kind):
+            yield kind, None
+    elif kind is types.MethodType:
         me = type(value.__self__)
         yield from ((part, me) for part, _ in _code_of(value.__func__))
         if is_followed(me):
@@ -269,5 +291,24 @@ def _code_of(value: Any) -> Iterator[tuple[Any, type | None]]:
     elif kind is types.FunctionType:
         if not inert.is_inert(inert.code_module(value)):
             yield value, None
+    elif kind in _GENERATORS:
+        if (func := _of_generator(value)) is not None:
+            yield func, types.GeneratorType
+    elif kind is collections.defaultdict:
+        yield from ((part, types.GeneratorType) for part, me in _code_of(value.default_factory) if me in {None, type})
+    elif kind is _CACHED or wrapped_function(value) is not None:
+        yield value, None
     elif is_followed(kind):
         yield kind, None
+
+
+def _of_generator(value: Any) -> types.FunctionType | None:
+    """Return a function with the code of a generator or coroutine that has not ended, without what it holds."""
+    is_coroutine = type(value) is types.CoroutineType
+    frame = value.cr_frame if is_coroutine else value.gi_frame
+    if frame is None or inert.is_inert(frame.f_globals.get("__name__", "")):
+        return None
+    code = frame.f_code
+    return types.FunctionType(
+        code, frame.f_globals, code.co_name, None, tuple(types.CellType() for _ in code.co_freevars)
+    )

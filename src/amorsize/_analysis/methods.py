@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 # Methods of new containers that return no more than how many there are.
 _SIZES: Final = frozenset(["__len__", "index", "count", "sort", "clear", "reverse", "join", "split", "format", "strip"])
 
+# Methods of containers that compare what they hold.
+_COMPARING: Final = frozenset(["sort", "index", "count", "remove"])
+
 # Methods that only read, whatever the object: of those in inert packages, and in C of the standard library.
 _READERS: Final = frozenset(["get", "keys", "items", "values", "copy", "index", "count"])
 
@@ -227,6 +230,8 @@ def _call_method_of_thing(  # noqa: C901, PLR0912 - what a method may do with wh
     if name in CODING:
         follow_coding(look, args, keywords)
     follow_errors(look, keywords)
+    if name in _COMPARING:
+        touch(look, thing.all())
     if is_of(thing.kind, type):
         follow_overrides(look, (Ref(MADE, thing),), thing.kind)
     follow_given(look, given)

@@ -102,7 +102,7 @@ def load_item(frame: Frame, _: Step) -> None:
     frame.stack.append(item(frame, owner, key))
 
 
-def item(frame: Frame, owner: Value, key: Value) -> Value:
+def item(frame: Frame, owner: Value, key: Value) -> Value:  # noqa: C901 - one branch per kind of owner
     out: Value = special(frame.look, owner, "__getitem__", args=[key])
     for ref in owner:
         if ref.kind == EXACT and is_of(ref.value, type):
@@ -114,6 +114,8 @@ def item(frame: Frame, owner: Value, key: Value) -> Value:
     for ref in owner:
         if ref.kind in {MADE, METHOD, BOUND}:
             out = union(out, items_of((ref,)))
+            if ref.kind == MADE:
+                out = union(out, special(frame.look, (ref,), "__missing__", args=[key]))
             if ref.kind == MADE and type(constant) is str:
                 out = union(out, ref.value.get(constant))
             continue
