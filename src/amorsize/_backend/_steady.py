@@ -24,9 +24,6 @@ from amorsize._backend._pickles import cloudpickle, dumps_by_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Functions that one may call of its own and still be looked at: beyond, the look takes as long as the pickle.
-_MOST_FUNCTIONS: Final = 16
-
 _FIXED: Final = frozenset({int, float, complex, bool, str, bytes, type(None), type(...), range})
 
 # What cloudpickle takes of a function's module beside the names in its code.
@@ -102,7 +99,7 @@ def _parts_of(func: Any) -> _Parts | None:
             objects.append(value)
             if _is_fixed(value, by_value) or id(value) in seen:
                 continue
-            if len(todo) == _MOST_FUNCTIONS:
+            if len(todo) == bounds.MOST_FUNCTIONS:
                 return None
             todo.append(value)
             seen.add(id(value))
