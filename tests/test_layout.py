@@ -19,8 +19,8 @@ TREES = {
 # Numbers that are no choice of ours: of a protocol, of a system, of a language; and the widths of lines.
 FIXED = {
     "SCHEMA", "FAILED", "USAGE", "INTERRUPTED", "CLOSED_PIPE", "WIDTH", "_COLUMNS", "_LABEL", "_MOST_TIMEOUT_S",
-    "_UNKNOWN", "_UNSENDABLE_BYTES", "_HELLO", "_PR_SET_PDEATHSIG", "_BEFORE_SEMAPHORES", "_EXIT_PRIORITY", "_ALIGNMENT",
-    "_MAP_FIXED", "NO_LIMIT", "UNOPENED", "SAID", "NO_MORE", "SAID_TASK", "UNOPENED_TASK", "_HEAP_TYPE",
+    "_UNKNOWN", "_UNSENDABLE_BYTES", "_HELLO", "_PR_SET_PDEATHSIG", "_BEFORE_SEMAPHORES", "_EXIT_PRIORITY",
+    "_ALIGNMENT", "_MAP_FIXED", "NO_LIMIT", "UNOPENED", "SAID", "NO_MORE", "SAID_TASK", "UNOPENED_TASK", "_HEAP_TYPE",
     "_ACTION_BYTES", "_INPLACE_FROM", "_INPLACE_TO", "_OR", "_SUBSCR",
 }  # fmt: skip
 HOMES = {"amorsize._cost", "amorsize._bounds", "amorsize._backend._bounds", "amorsize._analysis.bounds"}
