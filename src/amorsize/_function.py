@@ -149,16 +149,19 @@ def named_values(found: types.FunctionType) -> dict[str, Any]:
     return values
 
 
+def found_at(module: str | None, qualname: str) -> Any:
+    """Return what a module that is loaded has under a qualified name, None where it has nothing."""
+    value: Any = sys.modules.get(module or "")
+    for part in qualname.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
 def is_importable(found: types.FunctionType) -> bool:
     """Tell whether a worker can import the function by module and qualified name (decorated or not)."""
-    module = sys.modules.get(found.__module__ or "")
-    if module is None or found.__module__ == "__main__":
+    value = None if found.__module__ == "__main__" else found_at(found.__module__, found.__qualname__)
+    if value is None:
         return False
-    value: Any = module
-    for part in found.__qualname__.split("."):
-        value = getattr(value, part, None)
-        if value is None:
-            return False
     value = getattr(value, "__func__", value)
     return value is found or getattr(value, "__wrapped__", None) is found
 

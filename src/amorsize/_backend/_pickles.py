@@ -15,12 +15,11 @@ import io
 import linecache
 import os
 import pickle
-import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from amorsize import _outside
+from amorsize import _function, _outside
 from amorsize._backend import _unfound
 from amorsize._modules import loaded
 
@@ -263,13 +262,7 @@ def reduced(obj: Any, dynamic: Collection[str]) -> Any:
 
 def _is_found(obj: Any, dynamic: Collection[str]) -> bool:
     """Tell whether a worker finds an object by its name."""
-    module = sys.modules.get(obj.__module__)
-    if module is None or obj.__module__ in {"__main__", *dynamic}:
-        return False
-    value: Any = module
-    for part in obj.__qualname__.split("."):
-        value = getattr(value, part, None)
-    return value is obj
+    return obj.__module__ not in {"__main__", *dynamic} and _function.found_at(obj.__module__, obj.__qualname__) is obj
 
 
 def _cached(func: Callable[..., Any], parameters: dict[str, Any]) -> Any:

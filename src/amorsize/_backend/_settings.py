@@ -89,9 +89,7 @@ def _is_at_home(value: Any, module: str, name: str) -> bool:
     if value.__module__ == module and value.__qualname__ == name:
         return True
     # Imported from elsewhere: a fresh import does the same, if it is what that module has under this name.
-    home: Any = sys.modules.get(value.__module__ or "")
-    for part in value.__qualname__.split("."):
-        home = getattr(home, part, None)
+    home = _function.found_at(value.__module__, value.__qualname__)
     return home is value and value.__module__ != "__main__" and name.rpartition(".")[2] == value.__name__
 
 

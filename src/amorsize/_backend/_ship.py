@@ -61,9 +61,7 @@ def _helpers(func: Callable[..., Any]) -> dict[tuple[str, str], tuple[str, ...]]
 
 def _hashes_at(module: str, qualname: str) -> tuple[str, ...]:
     """Return the code hashes of the function of a name, and of those that it wraps; none where it is not there."""
-    value: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        value = getattr(value, part, None)
+    value = _function.found_at(module, qualname)
     found, _ = _function.bare(value) if callable(value) else (None, ())
     hashes: list[str] = []
     while isinstance(found, types.FunctionType) and len(hashes) < bounds.MOST_WRAPPED:

@@ -17,6 +17,7 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._analysis.bytecode import names_of
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
 from amorsize._backend._pickles import cloudpickle, dumps_by_value
@@ -127,16 +128,8 @@ def _held(func: types.FunctionType) -> Iterator[Any]:
         except ValueError:  # not set yet
             yield _ABSENT
     known = func.__globals__
-    for name in (*_OF_MODULE, *_names(func.__code__)):
+    for name in (*_OF_MODULE, *names_of(func.__code__)):
         yield known.get(name, _ABSENT)
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """Yield the names in a function's code, those of functions that it makes included."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            yield from _names(constant)
 
 
 def _is_fixed(value: Any, by_value: frozenset[str]) -> bool:
