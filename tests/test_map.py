@@ -1090,6 +1090,24 @@ def test_the_plan_of_a_stream_that_runs_tells_of_the_items_so_far() -> None:
     assert [plan and plan.profile.n_sampled for plan in plans] == [1, 2, 3, 4]
 
 
+def test_a_stream_that_is_left_is_not_compared_with_the_whole() -> None:
+    """One result of 500 was said to have been predicted to take seconds, and to have taken a hundredth of that."""
+    work = amorsize.parallel(functions.square.__wrapped__)
+    with work.imap(range(500)) as stream:
+        assert next(stream) == 0
+    assert work.last_plan is not None
+    assert work.last_plan.n_items == 1
+    work = amorsize.parallel(functions.slow.__wrapped__, n_jobs=2)
+    with work.imap(range(500)) as stream:
+        assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    plan = work.last_plan
+    assert plan is not None
+    assert plan.is_parallel
+    assert plan.n_items == 500
+    assert (plan.revisions[-1].what, plan.revisions[-1].n_done) == ("stop", 3)
+    assert "%" not in plan.explain().splitlines()[-1]
+
+
 def test_the_forecast_of_items_that_all_run_in_workers_is_a_lower_bound() -> None:
     """Six items of a second were predicted to take 86 ms: what starting workers takes."""
 

@@ -137,6 +137,14 @@ def test_a_method_that_is_asked_of_its_class_leads_to_an_object() -> None:
     assert Machine().run.map([1]) == [1]
 
 
+def test_a_name_asked_of_a_bound_method_leads_to_one_that_exists() -> None:
+    """A method hands the question on to its function."""
+    run = Machine().run
+    for name, meant in (("n_jobs", "last_plan.n_jobs"), ("submit", "imap")):
+        with pytest.raises(AttributeError, match=f"did you mean f\\.{meant}"):
+            getattr(run, name)
+
+
 def test_a_function_without_arguments_takes_no_item() -> None:
     """It says how often it was meant to be called, at most."""
     notes = notes_of(lambda: amorsize.parallel(lambda: 1).map(range(2)))

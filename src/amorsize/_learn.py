@@ -13,7 +13,7 @@ from amorsize import _cost as cost
 from amorsize import _host, _known
 from amorsize._plans import Reason
 from amorsize._record import store
-from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
+from amorsize._records import FORK, FORKSERVER, LOKY, STOP, THREADS, Revision
 
 if TYPE_CHECKING:
     from amorsize._backend._job import Outcome
@@ -50,12 +50,14 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate, fir
         kept.keep(request.state.key, actual_s)
 
 
-def finish_stream(request: Request, evidence: Evidence, n_out: int) -> None:
-    """Write down what a stream took of which *n_out* results have been asked for."""
+def finish_stream(request: Request, evidence: Evidence, n_out: int, *, is_left: bool) -> None:
+    """Write down what a stream took of which *n_out* results have been asked for; *is_left* if more would have come."""
     record, samples = request.record, evidence.samples
     actual_s = record.actual_s = time.perf_counter() - record.began - record.outside_s
+    if is_left and record.plan is not None:
+        record.revisions.append(Revision(at_s=actual_s, n_done=n_out, what=STOP, why="the stream was left"))
     if record.plan is None:
-        record.n_items = n_out if request.source.n_items is None else request.source.n_items
+        record.n_items = n_out if is_left or request.source.n_items is None else request.source.n_items
         record.profile = replace(evidence.profile, n_head=0, head_s=0.0)
         if samples is not None and not evidence.is_recalled:
             record.n_head, record.head_s = len(samples.times), sum(samples.times)

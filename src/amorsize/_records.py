@@ -23,6 +23,9 @@ FORKSERVER = "forkserver"
 LOKY = "loky"
 THREADS = "threading"
 
+# What a revision calls the end of a stream that was left before its last item.
+STOP = "stop"
+
 
 class Record:
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
 from amorsize._plans import SENTENCES, Reason
-from amorsize._records import SERIAL, THREADS
+from amorsize._records import SERIAL, STOP, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -267,7 +267,8 @@ def _outcome(plan: Plan) -> str:
         predicted += f", {plan.speedup:.2f} times as fast as the loop"
     if plan.actual_s is None:
         return f"{predicted}; not run"
-    difference = "" if plan.is_lower_bound else _difference(plan.actual_s, plan.predicted_s)
+    is_whole = not any(revision.what == STOP for revision in plan.revisions)
+    difference = _difference(plan.actual_s, plan.predicted_s) if is_whole and not plan.is_lower_bound else ""
     return f"{predicted}; measured {seconds(plan.actual_s)}{difference}"
 
 

@@ -153,7 +153,7 @@ class _Course:
         record.began = clock()
         self._request.state.last = record
         record.so_far = self._evidence.so_far
-        follower = self._follower()
+        follower, is_left = self._follower(), False
         try:
             for index, item, result in self._results():
                 self._n_out += 1
@@ -166,13 +166,14 @@ class _Course:
                 if follower is not None:
                     follower.update(self._n_out)
         except BaseException as error:
+            is_left = isinstance(error, GeneratorExit)
             _trace.trim(error)
             raise
         finally:
             self.is_over = True
             if follower is not None:
                 follower.close()
-            finish_stream(self._request, self._evidence, self._n_out)
+            finish_stream(self._request, self._evidence, self._n_out, is_left=is_left)
             self._evidence.forget()
 
     def _follower(self) -> Any:

@@ -64,7 +64,9 @@ else:
                 return super().__getattr__(name)
             except AttributeError as error:
                 # Protocols ask for private names: pickle, copy, notebooks. And an attribute that is there may fail.
-                if name.startswith("_") or error.name != name or error.obj is not self.__wrapped__:
+                wrapped = self.__wrapped__
+                asked = wrapped.__func__ if type(wrapped) is types.MethodType else wrapped
+                if name.startswith("_") or error.name != name or error.obj is not asked:
                     raise
 
                 meant = method_meant_by(name)
