@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -83,13 +82,10 @@ def _n_waits() -> int:
 def scheduled_s(thread: int) -> tuple[float, float] | None:
     """Return the seconds that a thread has computed, and those it was ready to but had no core; None if unknown."""
     try:
-        fd = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
+        with open(f"/proc/self/task/{thread}/schedstat", "rb", buffering=0) as file:
+            computed_ns, ready_ns = file.read(100).split()[:2]
     except OSError:
         return None
-    try:
-        computed_ns, ready_ns = os.read(fd, 100).split()[:2]
-    finally:
-        os.close(fd)
     return int(computed_ns) * 1e-9, int(ready_ns) * 1e-9
 
 
