@@ -335,7 +335,6 @@ class Inbox:
                 continue
             if self.first_message_s is None:
                 self.first_message_s = begin - self._began
-            opened = clock()
             with memoryview(buffer) as view, view[used : used + n_bytes] as part:
                 results, failures = self._unpacked(worker, part, start, n_buffers)
             used += n_bytes
@@ -343,7 +342,7 @@ class Inbox:
             self._outcome.spans.append(
                 Span(lane=lane, begin_s=begin, end_s=end, start=self._job.base + start, n_items=n_items)
             )
-            self._outcome.received(n_items, n_bytes, end - begin, clock() - opened)
+            self._outcome.received(n_items, n_bytes)
             accept(start, results, failures)
         del buffer[:used]
 

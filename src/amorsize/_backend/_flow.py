@@ -200,7 +200,7 @@ class FlowTeam(Engine):
         if answer.error is not None:
             self._failed_chunk(start, stop, answer)
             return
-        result, opened = answer.result, self.clock()
+        result = answer.result
         if isinstance(result.results, bytes | bytearray | memoryview):
             n_bytes = len(result.results) + sum(len(buffer) for buffer in result.buffers)
             results, failures = _worker.unpack(
@@ -209,7 +209,7 @@ class FlowTeam(Engine):
         else:
             n_bytes = 0
             results, failures = result.results
-        self.outcome.received(result.n_items, n_bytes, result.end_s - result.begin_s, self.clock() - opened)
+        self.outcome.received(result.n_items, n_bytes)
         self.deaths.has_begun = True
         self.chunker.observe(result.n_items, result.end_s - result.begin_s)
         self._note(result.lane, result.begin_s, result.end_s, start, result.n_items)

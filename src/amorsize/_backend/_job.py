@@ -167,9 +167,7 @@ class Outcome:
         close_s: Seconds that ending the workers took.
         n_chunks: Messages with results.
         n_bytes: Bytes in them.
-        busy_s: Seconds workers spent on items.
-        busy_items: Items they did.
-        open_s: Seconds the caller spent unpacking them.
+        busy_items: Items that workers did.
         read_s: Seconds the caller spent reading them, where that was measured.
         is_warm: Whether the workers were there before this run.
         sink: Given results as they come, if anybody wants them; see :class:`amorsize._backend._job.Job`.
@@ -185,9 +183,7 @@ class Outcome:
     close_s: float = 0.0
     n_chunks: int = 0
     n_bytes: int = 0
-    busy_s: float = 0.0
     busy_items: int = 0
-    open_s: float = 0.0
     read_s: float = 0.0
     is_warm: bool = False
     is_refused: bool = False
@@ -214,13 +210,11 @@ class Outcome:
         if self.sink is not None:
             self.sink(start, results, [position for position, _ in failures])
 
-    def received(self, n_items: int, n_bytes: int, busy_s: float, open_s: float) -> None:
+    def received(self, n_items: int, n_bytes: int) -> None:
         """Add one message to the measurements."""
         self.n_chunks += 1
         self.n_bytes += n_bytes
-        self.busy_s += busy_s
         self.busy_items += n_items
-        self.open_s += open_s
 
     def is_complete(self, stop: int) -> bool:
         """Tell whether everything before *stop* is known."""

@@ -45,12 +45,12 @@ _seen: dict[str, _Seen] = {}
 class Job:
     """One batch: waiting, being computed by the caller, sent, or done."""
 
-    __slots__ = ("batch", "callback", "error", "is_done", "is_sent", "is_taken", "result")
+    __slots__ = ("batch", "callback", "error", "is_done", "is_sent", "result")
 
     def __init__(self, batch: Any, callback: Callable[[Any], None]) -> None:
         self.batch = batch
         self.callback = callback
-        self.is_taken = self.is_sent = False
+        self.is_sent = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.is_done = threading.Event()
@@ -182,7 +182,6 @@ class Run:
             here = not job.is_sent
             if here:
                 self.waiting.remove(job)
-                job.is_taken = True
         if here:
             return self.compute(job)
         if not self.workers.wait(job.is_done, timeout):
