@@ -46,15 +46,18 @@ def test_the_ratios_of_scripts_and_threads_are_those_that_were_measured() -> Non
 
 
 def test_the_ratios_of_notebooks_are_those_that_were_measured() -> None:
-    """Their row sums up the table of that section."""
-    table = section(ROOT / "docs" / "performance.md", "threads")
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if "| later |" in line
-            or "| first |" in line]  # fmt: skip
+    """Their row sums up the tables of that section, by hand or as the benchmark writes them: with a summary."""
+    lines = section(ROOT / "docs" / "performance.md", "threads").splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("| ")]
     (summary,) = [line for line in section(ROOT / "README.md", "ratios").splitlines() if "in a notebook" in line]
     for cell, calls in zip(summary.strip("| ").split("|")[1:], ("first", "later"), strict=True):
-        ratios = [float(row[4]) for row in rows if row[1] == calls]
-        assert cell.strip() == f"{statistics.geometric_mean(ratios):.2f} ({max(ratios):.2f})"
-        assert f"({len(ratios)}, " in summary
+        found = [row for row in rows if row[1] == calls]
+        if found[0][0] == "amorsize":
+            expected = f"{found[0][2]} ({found[0][5]})"
+        else:
+            ratios = [float(row[4]) for row in found]
+            expected = f"{statistics.geometric_mean(ratios):.2f} ({max(ratios):.2f})"
+        assert cell.strip() == expected
 
 
 def among_themselves(calls: str) -> dict[str, tuple[float, float]]:
