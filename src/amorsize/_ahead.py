@@ -30,18 +30,20 @@ from amorsize import _backend, _dispatch, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import known_dependencies, of_each_kind
 from amorsize._analysis.observation import shared_by
-from amorsize._gate import decide_here
+from amorsize._gate import decide_here, warn_of
 from amorsize._outside import pass_on, signals_held
 from amorsize._plans import Reason
 from amorsize._records import FORKSERVER, Profile
-from amorsize._source import SLICED, is_array
+from amorsize._source import is_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from amorsize._backend._team import Team
+    from amorsize._evidence import Evidence
+    from amorsize._gate import Gate
     from amorsize._plans import Plan
-    from amorsize._request import Request
+    from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
 
@@ -74,12 +76,53 @@ class Begun:
         return self.may_fork and (state is None or state[1] > 0)
 
 
+def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, int]:
+    """Run the first item; returns what workers have begun with meanwhile, and how many modules that took."""
+    watch = watcher(request)
+    if watch is None:
+        evidence.sample(1)
+        return None, 0
+    watch.start()
+    try:
+        evidence.sample(1)
+    except BaseException:
+        watch.cancel()
+        raise
+    begun = watch.end()
+    if (cpu_fraction := watch.cpu_fraction()) is not None:
+        evidence.take_cpu(cpu_fraction)
+    return begun, watch.n_modules
+
+
+def go_on(begun: Begun, request: Request, ledger: Ledger, gate: Gate) -> bool:
+    """Finish what workers have begun with, if it still pays now that the first item is known."""
+    try:
+        # One that found nothing does not tell whether what the others find can be sent.
+        is_telling = ledger.results[0] is not None and not begun.is_too_late()
+        plan = gate.decide_again(begun.plan.host, begun.head_s) if is_telling else None
+    except BaseException:
+        begun.team.close(kill=True)
+        raise
+    if plan is None or plan.backend != begun.plan.backend:
+        # The first result cannot be sent, say. What has been begun changes nothing that others see, and is done again.
+        begun.team.close(kill=True)
+        return False
+    gate.note(plan)
+    warn_of(plan, request)
+    _dispatch.go_on(request, ledger, plan, begun.items, begun.team)
+    return True
+
+
+def _is_sliced(data: Any) -> bool:
+    return type(data) in {list, tuple, range} or is_array(data)
+
+
 def watcher(request: Request) -> Ahead | None:
     """Return the watcher of a call's first item, not started; None where no workers could be had from it."""
     source, limits = request.source, request.limits
     n_items = source.n_items
     most = bounds.FEW_PER_CPU * (os.cpu_count() or 1)  # of more, one item is a small part of the call
-    if n_items is None or not 2 <= n_items <= most or not (type(source.data) in SLICED or is_array(source.data)):
+    if n_items is None or not 2 <= n_items <= most or not _is_sliced(source.data):
         return None
     # Before the first item has ended nobody knows its memory. And an awaited call takes turns with others.
     if limits.n_jobs == 1 or limits.max_memory is not None or request.check is not None or request.keeper is not None:

@@ -30,7 +30,6 @@ from amorsize._window import take_over
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._ahead import Begun
     from amorsize._options import Options
     from amorsize._record import State
     from amorsize._source import Source
@@ -103,8 +102,8 @@ class Call:
         """First call: time the first items one by one; all but the very first are watched for what they change."""
         limits, evidence = self.request.limits, self._evidence
         n_modules = len(sys.modules)
-        begun, n_imported = self._first_item()
-        if begun is not None and self._go_on(begun):
+        begun, n_imported = _ahead.first_item(self.request, evidence)
+        if begun is not None and _ahead.go_on(begun, self.request, self.ledger, self._gate):
             return
         # Threads are started in a tenth of a millisecond: more than to know whether the first was an outlier is not
         # worth that the others wait.
@@ -123,41 +122,6 @@ class Call:
             self._loop()
             return
         self._consider()
-
-    def _first_item(self) -> tuple[Begun | None, int]:
-        """Run the first item; returns what workers have begun with meanwhile, and how many modules that took."""
-        watcher = _ahead.watcher(self.request)
-        if watcher is None:
-            self._evidence.sample(1)
-            return None, 0
-        watcher.start()
-        try:
-            self._evidence.sample(1)
-        except BaseException:
-            watcher.cancel()
-            raise
-        begun = watcher.end()
-        if (cpu_fraction := watcher.cpu_fraction()) is not None:
-            self._evidence.take_cpu(cpu_fraction)
-        return begun, watcher.n_modules
-
-    def _go_on(self, begun: Begun) -> bool:
-        """Finish what workers have begun with, if it still pays now that the first item is known."""
-        try:
-            # One that found nothing does not tell whether what the others find can be sent.
-            is_telling = self.ledger.results[0] is not None and not begun.is_too_late()
-            plan = self._gate.decide_again(begun.plan.host, begun.head_s) if is_telling else None
-        except BaseException:
-            begun.team.close(kill=True)
-            raise
-        if plan is None or plan.backend != begun.plan.backend:
-            # The first result cannot be sent, say. What has been begun changes nothing that others see, and is redone.
-            begun.team.close(kill=True)
-            return False
-        self._gate.note(plan)
-        warn_of(plan, self.request)
-        _dispatch.go_on(self.request, self.ledger, plan, begun.items, begun.team)
-        return True
 
     def _run_known(self, known: _known.Known) -> None:
         """Later calls: trust what is remembered as far as the items seen now bear it out."""
