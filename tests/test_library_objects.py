@@ -7,10 +7,12 @@ import argparse
 import codecs
 import configparser
 import contextlib
+import contextvars
 import copy
 import csv
 import ctypes
 import enum
+import functools
 import io
 import logging
 import types
@@ -100,7 +102,49 @@ def views_as_a_class(_x: int) -> Any:
     return np.zeros(2).view(Array)
 
 
+class Log:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def add(self, x: int) -> None:
+        self.seen.append(x)
+
+
+LOG = Log()
+
+
+def adds_in_a_class_of_its_own(x: int) -> None:
+    class Local:
+        log = LOG
+
+        def add(self, x: int) -> None:
+            self.log.add(x)
+
+    if x > LATE:
+        Local().add(x)
+
+
+def adds_through_a_property_of_a_class_of_its_own(x: int) -> None:
+    class Local:
+        @functools.cached_property
+        def log(self) -> Log:
+            return LOG
+
+    if x > LATE:
+        Local().log.add(x)
+
+
+def adds_through_a_context_variable(x: int) -> None:
+    variable = contextvars.ContextVar[Log]("variable")
+    variable.set(LOG)
+    if x > LATE:
+        variable.get().add(x)
+
+
 CALLS: dict[Any, str] = {
+    adds_in_a_class_of_its_own: "LOG",
+    adds_through_a_property_of_a_class_of_its_own: "LOG",
+    adds_through_a_context_variable: "LOG",
     asks_an_enum_for_what_it_lacks: "COUNT",
     calls_a_pointer_of_ctypes: "COUNT",
     calls_a_ufunc_of_a_function: "COUNT",

@@ -60,6 +60,9 @@ _OF_TEXT: Final = frozenset(["format", "format_map", "encode", "decode"])
 # Attributes of an exception that lead to others.
 _CHAIN: Final = frozenset(["__cause__", "__context__"])
 
+# What holds the function that reads an attribute, as far as that is known.
+_READ: Final = (None, property, functools.cached_property)
+
 # Where a class made in the function holds its metaclasses, those of the program.
 METACLASS: Final = "its metaclass"
 
@@ -304,8 +307,12 @@ def _attr_made(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR0911
 
 
 def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
-    """Follow what a metaclass does when an attribute of a class is read that the function has made."""
+    """Follow what reading an attribute runs of a class that the function has made: of itself, and of its metaclass."""
     out: Value = FRESH
+    for held in ref.value.all():  # a property, or its like
+        for code in held.value.all() if held.kind == MADE and held.value.kind in _READ else ():
+            if code.kind == CODE:
+                out = union(out, look.call((code,), [(ref,)], {}))
     for meta in ref.value.held.get(METACLASS, FRESH):
         for getter in ("__getattribute__", "__getattr__"):
             method = class_attribute(meta.value, getter)

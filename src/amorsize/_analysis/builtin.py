@@ -149,13 +149,14 @@ def _build_class(look: Look, args: list[Value], keywords: dict[str, Value]) -> V
         if ref.kind == CODE:
             found = union(found, run_code(look, ref, [], {}))
     derive(look, bases, named)
+    made = make_inner(look, union(found, bases), metaclasses)
     for ref in found:
         if ref.kind == CODE:
-            look.call((ref,), [FRESH] * n_parameters(ref), {})
+            look.call((ref,), [made, *[FRESH] * (n_parameters(ref) - 1)], {})
     special(look, found, "__set_name__")
     if metaclass:
         look.call(metaclass, [FRESH, bases, found], named)
-    return make_inner(look, union(found, bases), metaclasses)
+    return made
 
 
 def _standard_streams() -> tuple[Any, ...]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _BUILT_IN_CONTAINERS: Final = (list, tuple, dict, set, frozenset)
 
 
-def make(  # noqa: C901, PLR0911 - one per kind of class
+def make(  # noqa: C901, PLR0911, PLR0912 - one per kind of class
     look: Look, kind: type, root: str, args: list[Value], keywords: dict[str, Value]
 ) -> Value:
     """Make an object of a class: what it holds may be what it was given."""
@@ -70,6 +70,8 @@ def make(  # noqa: C901, PLR0911 - one per kind of class
     if kind in {operator.attrgetter, operator.itemgetter, operator.methodcaller}:
         return _make_getter(kind, args)
     if inert.kind_of_class(kind) == "immutable":
+        if name_of(kind) == "ContextVar":  # it gives back what it is given
+            return made(None, given)
         return held_in(given) if kind is weakref.ReferenceType else FRESH
     if kind is functools.partial:
         return made(None, given)
