@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -180,9 +181,11 @@ def test_map_of_the_module_is_map_without_a_decorator() -> None:
 
 def test_the_module_is_completed_with_its_public_names() -> None:
     """Shells offered what its file imports, too: `Any`, `sys`, and every module that begins with an underscore."""
-    assert [name for name in dir(amorsize) if not name.startswith("__")] == [
-        name for name in sorted(amorsize.__all__) if not name.startswith("__")
-    ]
+    importlib.import_module("amorsize.testing")
+    public = {*amorsize.__all__, "testing"}
+    assert [name for name in dir(amorsize) if not name.startswith("__")] == sorted(
+        name for name in public if not name.startswith("__")
+    )
 
 
 def test_map_of_the_module_remembers_an_importable_function() -> None:

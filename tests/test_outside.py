@@ -461,12 +461,18 @@ class TestLimits:
         assert came == [taken_by]
         assert func.map(range(100)) == list(range(100))
 
-    @pytest.mark.parametrize("method", ["loky", "fork", "forkserver"])
-    @pytest.mark.parametrize("kind", ["map", "imap"])
+    @pytest.mark.parametrize(
+        ("method", "kind"),
+        [("loky", "map"), ("fork", "map"), ("loky", "imap"), ("fork", "imap"), ("forkserver", "imap")],
+    )
     def test_a_limit_that_comes_as_workers_are_prepared(
         self, monkeypatch: pytest.MonkeyPatch, method: str, kind: str
     ) -> None:
-        """Seen one time in a hundred: it came as a warning filter was pickled, or a stream flushed, and was lost."""
+        """
+        Seen one time in a hundred: it came as a warning filter was pickled, or a stream flushed, and was lost.
+
+        Where nothing is forked from the caller, a map flushes no stream.
+        """
         func = amorsize.parallel(abs, n_jobs=2, start_method=method, batch_size=1)
         monkeypatch.setattr(sys, "stdout", StrikingStream())
         with pytest.raises(Limit), handling(on_signal):
