@@ -90,7 +90,8 @@ def in_thread(work: Callable[[], Any]) -> Any:
 def _first_calls() -> None:
     """Forget what earlier tests have measured, and have workers that wait: a server takes seconds on a busy machine."""
     CACHE.clear()
-    amorsize.parallel(square, n_jobs=2, start_method="forkserver").map(range(4))
+    # With retries the caller leaves all items to workers, so that they are there when this has ended.
+    amorsize.parallel(square, n_jobs=2, start_method="forkserver", retries=1).map(range(4))
 
 
 @pytest.mark.parametrize("where", [lambda work: work(), in_thread], ids=["main thread", "another thread"])

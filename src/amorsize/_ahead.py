@@ -148,7 +148,7 @@ class Ahead:
         self._request = request
         # Found here: in another thread there are none to be seen.
         self._handlers = _backend.handlers()
-        self._may_fork = threading.active_count() == 1
+        self._may_fork = request.limits.start_method is None and threading.active_count() == 1
         self._over, self._done = _thread.allocate_lock(), _thread.allocate_lock()
         self._is_at_work = False
         self._worker: threading.Thread | None = None
