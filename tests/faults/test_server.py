@@ -19,6 +19,7 @@ import pytest
 import amorsize
 from amorsize.exceptions import WorkerDied
 from tests.faults.functions import plain
+from tests.faults.harness import is_tracker
 
 pytestmark = [
     pytest.mark.faults,
@@ -32,8 +33,8 @@ SEED = int(os.environ.get("AMORSIZE_SEED", "20261126"))
 
 
 def _victims() -> list[int]:
-    """Return the server and its workers."""
-    return [child.pid for child in psutil.Process().children(recursive=True)]
+    """Return the server and its workers; loky's trackers of an earlier test stay for the life of the program."""
+    return [child.pid for child in psutil.Process().children(recursive=True) if not is_tracker(child)]
 
 
 class _Killer(threading.Thread):
