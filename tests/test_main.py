@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import amorsize
-from amorsize import _demo
+from amorsize import _bounds, _demo
 from amorsize.__main__ import main
 from amorsize._cli.work import to_json
 
@@ -468,7 +468,7 @@ class TestPlanAndHost:
         forked = _demo.count_nodes.with_options(n_jobs=2, start_method="fork")
         monkeypatch.setattr(_demo, "count_nodes", forked)
         for busy in (0.0, math.inf):
-            monkeypatch.setattr(_demo, "_BUSY", busy)
+            monkeypatch.setattr(_bounds, "DEMO_BUSY", busy)
             _demo.run(lines.append)
         assert sum("other programs are running: the map had" in line for line in lines) == 1
 
