@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from amorsize._gate import Gate
     from amorsize._plans import Plan
     from amorsize._request import Ledger, Request
+    from amorsize._source import Source
 
 clock = time.perf_counter
 
@@ -76,12 +77,18 @@ class Begun:
         return self.may_fork and (state is None or state[1] > 0)
 
 
-def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, int]:
-    """Run the first item; returns what workers have begun with meanwhile, and how many modules that took."""
+def is_few(source: Source) -> bool:
+    """Tell whether there are so few items that each of them is a large part of the call."""
+    return source.n_items is not None and source.n_items <= bounds.FEW_PER_CPU * (os.cpu_count() or 1)
+
+
+def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, bool]:
+    """Run the first item; returns what workers have begun with meanwhile, and whether the item imported modules."""
+    n_modules = len(sys.modules)
     watch = watcher(request)
     if watch is None:
         evidence.sample(1)
-        return None, 0
+        return None, len(sys.modules) != n_modules
     watch.start()
     try:
         evidence.sample(1)
@@ -91,7 +98,7 @@ def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, int]
     begun = watch.end()
     if (cpu_fraction := watch.cpu_fraction()) is not None:
         evidence.take_cpu(cpu_fraction)
-    return begun, watch.n_modules
+    return begun, len(sys.modules) != n_modules + watch.n_modules
 
 
 def go_on(begun: Begun, request: Request, ledger: Ledger, gate: Gate) -> bool:
@@ -120,9 +127,7 @@ def _is_sliced(data: Any) -> bool:
 def watcher(request: Request) -> Ahead | None:
     """Return the watcher of a call's first item, not started; None where no workers could be had from it."""
     source, limits = request.source, request.limits
-    n_items = source.n_items
-    most = bounds.FEW_PER_CPU * (os.cpu_count() or 1)  # of more, one item is a small part of the call
-    if n_items is None or not 2 <= n_items <= most or not _is_sliced(source.data):
+    if not is_few(source) or (source.n_items or 0) < 2 or not _is_sliced(source.data):
         return None
     # Before the first item has ended nobody knows its memory. And an awaited call takes turns with others.
     if limits.n_jobs == 1 or limits.max_memory is not None or request.check is not None or request.keeper is not None:

@@ -8,8 +8,6 @@ One call of ``map``, from items to results: sample, decide, run, learn. Read it 
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -101,17 +99,14 @@ class Call:
     def _run_unknown(self) -> None:
         """First call: time the first items one by one; all but the very first are watched for what they change."""
         limits, evidence = self.request.limits, self._evidence
-        n_modules = len(sys.modules)
-        begun, n_imported = _ahead.first_item(self.request, evidence)
+        begun, has_imported = _ahead.first_item(self.request, evidence)
         if begun is not None and _ahead.go_on(begun, self.request, self.ledger, self._gate):
             return
         # Threads are started in a tenth of a millisecond: more than to know whether the first was an outlier is not
         # worth that the others wait.
         is_long = limits.prefer == "threads" and evidence.profile.item_s > bounds.LONG_FOR_THREADS_S
         n_more = 1 if is_long else limits.sample_size - 1
-        n_few = bounds.FEW_PER_CPU * (os.cpu_count() or 1)
-        is_few = self.request.source.n_items is not None and self.request.source.n_items <= n_few
-        if is_few and len(sys.modules) == n_modules + n_imported and evidence.first_prepares_nothing():
+        if _ahead.is_few(self.request.source) and not has_imported and evidence.first_prepares_nothing():
             n_more = 0
         if n_more:
             rest_s = evidence.profile.item_s * ((self.request.source.n_items or bounds.ENDLESS) - 1)
