@@ -207,6 +207,10 @@ def effect(op: int, arg: int, *, jump: bool) -> int:
             return 0
 
 
+# Flags of code that does not run when it is called: of generators, coroutines and asynchronous generators.
+RUNS_LATER: Final = 0x20 | 0x80 | 0x200
+
+
 @functools.lru_cache(maxsize=1024)
 def names_of(code: types.CodeType) -> frozenset[str]:
     """Return all names of globals, attributes and imports in a code object and the code nested in it."""

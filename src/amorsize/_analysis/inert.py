@@ -127,7 +127,7 @@ OPEN_BUILTINS: Final = frozenset(
     ["__import__", "breakpoint", "compile", "eval", "exec", "globals", "help", "input", "locals"]
 )
 
-_CACHED: Final = type(functools.cache(lambda: None))
+CACHED: Final = type(functools.cache(lambda: None))
 
 
 def type_path(kind: type) -> str:
@@ -214,7 +214,7 @@ def kind_of_class(kind: type) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
 
 _CALLABLES: Final = frozenset(
     {
-        types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, functools.partial, _CACHED,
+        types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, functools.partial, CACHED,
         property, classmethod, staticmethod, types.CellType,
     }
 )  # fmt: skip

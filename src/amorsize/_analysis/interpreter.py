@@ -5,10 +5,10 @@ from __future__ import annotations
 import dis
 import functools
 import types
-from typing import Any, Final
+from typing import Any
 
 from amorsize._analysis import bounds
-from amorsize._analysis.bytecode import effect, protected, steps
+from amorsize._analysis.bytecode import RUNS_LATER, effect, protected, steps
 from amorsize._analysis.frame import Frame
 from amorsize._analysis.look import MORE, Look
 from amorsize._analysis.opcodes import HANDLERS
@@ -17,7 +17,6 @@ from amorsize._analysis.settings import hand_on, set_by
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 
 # Flags of code whose call gives something that yields, or is awaited for, what the code returns.
-_GENERATOR_FLAGS: Final = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
 def run(  # noqa: PLR0917 - what a call consists of
@@ -62,7 +61,7 @@ def run(  # noqa: PLR0917 - what a call consists of
         look.set_by[signature] = set_by(frame)
         hand_on(look, code, look.set_by[signature])
     out = frame.returned
-    if code.co_flags & _GENERATOR_FLAGS:
+    if code.co_flags & RUNS_LATER:
         # What it yields, and what it delegates to.
         out = made(None, union(out, items_of(out))) if out else FRESH
     look.seen[signature] = out

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 _GENERATORS: Final = frozenset({types.GeneratorType, types.CoroutineType})
-_CACHED: Final = type(functools.cache(lambda: None))
-_WITH_CODE: Final = frozenset({types.FunctionType, types.MethodType, collections.defaultdict, _CACHED, *_GENERATORS})
+_WITH_CODE: Final = frozenset(
+    {types.FunctionType, types.MethodType, collections.defaultdict, inert.CACHED, *_GENERATORS}
+)
 
 # Types of what an object refers to that has plain values only: these, and its class.
 _PLAIN: Final = inert.SCALARS | {type}
@@ -296,7 +297,7 @@ def _code_of(value: Any) -> Iterator[tuple[Any, type | None]]:  # noqa: C901 - o
             yield func, types.GeneratorType
     elif kind is collections.defaultdict:
         yield from ((part, types.GeneratorType) for part, me in _code_of(value.default_factory) if me in {None, type})
-    elif kind is _CACHED or wrapped_function(value) is not None:
+    elif kind is inert.CACHED or wrapped_function(value) is not None:
         yield value, None
     elif is_followed(kind):
         yield kind, None

@@ -20,7 +20,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
-from amorsize._analysis.bytecode import protected, steps
+from amorsize._analysis.bytecode import RUNS_LATER, protected, steps
 from amorsize._analysis.look import Setting
 from amorsize._analysis.values import CODE, EXACT, METHOD, Ref, Value
 from amorsize._attribute import is_of, name_of
@@ -265,11 +265,7 @@ def _uncertain(code: types.CodeType) -> tuple[int, ...]:
 
 
 def _is_certain(code: types.CodeType, offset: int) -> bool:
-    return not code.co_flags & _LATER and offset not in _uncertain(code)
-
-
-# Flags of code that does not run when it is called: of generators, coroutines, asynchronous generators.
-_LATER: Final = 0x20 | 0x80 | 0x200
+    return not code.co_flags & RUNS_LATER and offset not in _uncertain(code)
 
 
 def _only_raises(code: types.CodeType, target: int) -> bool:

@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from amorsize import _function, _outside
+from amorsize._analysis.inert import CACHED
 from amorsize._backend import _unfound
 from amorsize._modules import loaded
 
@@ -223,8 +224,6 @@ def placed(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: 
 # -- objects of decorators ---------------------------------------------------------------------------------------------
 
 
-_CACHED: Final = type(functools.cache(lambda: None))
-
 # What a wrapper takes over from its function.
 _COPIED: Final = frozenset({"__wrapped__", *functools.WRAPPER_ASSIGNMENTS})
 
@@ -239,10 +238,10 @@ def reduced(obj: Any, dynamic: Collection[str]) -> Any:
     """
     kind: Any = type(obj)
     if kind.__reduce__ is not object.__reduce__:
-        wraps = isinstance(kind.__reduce__, types.FunctionType) or kind is _CACHED
+        wraps = isinstance(kind.__reduce__, types.FunctionType) or kind is CACHED
         if not wraps or "__wrapped__" not in getattr(obj, "__dict__", ()) or _is_found(obj, dynamic):
             return NotImplemented
-        if kind is _CACHED:  # which go by name, and so do those of cachetools
+        if kind is CACHED:  # which go by name, and so do those of cachetools
             own = {name: value for name, value in vars(obj).items() if name not in _COPIED}
             return _cached, (obj.__wrapped__, obj.cache_parameters()), own or None
         is_name = isinstance(obj.__reduce__(), str)

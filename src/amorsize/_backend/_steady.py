@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis.bytecode import names_of
+from amorsize._analysis.values import ABSENT, cell_value
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
 from amorsize._backend._pickles import cloudpickle, dumps_by_value
@@ -32,9 +33,6 @@ _OF_MODULE: Final = ("__name__", "__package__", "__file__", "__path__")
 
 # Set in ``type.__flags__`` of classes that a program made; those of the interpreter itself have no such flag.
 _HEAP_TYPE: Final = 1 << 9
-
-# What a name stands for that nothing has been given. A text of its own, which no program can have.
-_ABSENT: Final = str(b"not there", "ascii")
 
 # The latest function, what it was made from, and its pickle.
 _latest: tuple[_Parts, bytes] | None = None
@@ -122,20 +120,16 @@ def _held(func: types.FunctionType) -> Iterator[Any]:
     for name, value in func.__annotations__.items():
         yield name
         yield value
-    for cell in func.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not set yet
-            yield _ABSENT
+    yield from map(cell_value, func.__closure__ or ())
     known = func.__globals__
     for name in (*_OF_MODULE, *names_of(func.__code__)):
-        yield known.get(name, _ABSENT)
+        yield known.get(name, ABSENT)
 
 
 def _is_fixed(value: Any, by_value: frozenset[str]) -> bool:
     """Tell whether the pickle of a value follows from which object it is."""
     kind = type(value)
-    if kind in _FIXED:
+    if kind in _FIXED or value is ABSENT:
         return True
     if kind is types.ModuleType:
         name = str(getattr(value, "__name__", ""))
