@@ -129,6 +129,35 @@ def test_nothing_is_begun_for_a_function_that_changes_what_items_see() -> None:
     assert seen == list(range(6))
 
 
+rate = 1
+
+
+def scaled(number: int) -> int:
+    """Multiply by what another thread may set, after a while with the first item."""
+    time.sleep(LONG_S if number == 0 else 0.01)
+    return number * rate
+
+
+@pytest.mark.parametrize("what", ["global", "item", "length"])
+def test_what_another_thread_sets_while_the_first_item_runs_holds_for_the_others(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that had begun went by what was there before; the loop goes by what is there."""
+    monkeypatch.setattr(sys.modules[__name__], "rate", 1)
+    items = list(range(6))
+    change = {
+        "global": lambda: setattr(sys.modules[__name__], "rate", 10),
+        "item": lambda: items.__setitem__(3, 30),
+        "length": lambda: items.append(6),
+    }[what]
+    timer = threading.Timer(LONG_S / 2, change)
+    timer.start()
+    work = amorsize.parallel(scaled, n_jobs=2, start_method="forkserver")
+    found = work.map(items)
+    timer.join()
+    assert found == [number * rate for number in items]
+
+
 def test_a_first_item_that_fails_ends_what_has_been_begun() -> None:
     """Its exception is the loop's, and the workers are there for the next call."""
     work = amorsize.parallel(fails_first, n_jobs=2, start_method="forkserver")

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _dispatch, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import known_dependencies, of_each_kind
-from amorsize._analysis.observation import shared_by
+from amorsize._analysis.observation import Observation, shared_by
 from amorsize._gate import decide_here, warn_of
 from amorsize._outside import pass_on, signals_held
 from amorsize._plans import Reason
@@ -39,6 +39,7 @@ from amorsize._source import is_array
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from amorsize._analysis import Dependencies
     from amorsize._backend._team import Team
     from amorsize._evidence import Evidence
     from amorsize._gate import Gate
@@ -63,6 +64,7 @@ class Begun:
         team: The workers at them.
         head_s: Seconds of the first item before.
         may_fork: Whether workers can be had sooner, now that the first item has ended, than from a server that starts.
+        before: What function and items were when the workers were given them.
     """
 
     plan: Plan
@@ -70,6 +72,7 @@ class Begun:
     team: Team
     head_s: float
     may_fork: bool
+    before: Observation
 
     def is_too_late(self) -> bool:
         """Tell whether forked workers would be there before these."""
@@ -104,8 +107,9 @@ def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, bool
 def go_on(begun: Begun, request: Request, ledger: Ledger, gate: Gate) -> bool:
     """Finish what workers have begun with, if it still pays now that the first item is known."""
     try:
-        # One that found nothing does not tell whether what the others find can be sent.
-        is_telling = ledger.results[0] is not None and not begun.is_too_late()
+        # One that found nothing does not tell whether what the others find can be sent. And the loop would go on with
+        # what other threads, or handlers of signals, have set while it ran.
+        is_telling = ledger.results[0] is not None and not begun.is_too_late() and not begun.before.changed()
         plan = gate.decide_again(begun.plan.host, begun.head_s) if is_telling else None
     except BaseException:
         begun.team.close(kill=True)
@@ -251,11 +255,12 @@ class Ahead:
         # Once the first item has ended workers can perhaps be forked: they would be there before a server that starts.
         if self._may_fork and elapsed_s < plan.host.costs[FORKSERVER].start_s:
             return True
-        self._begin(plan)
+        self._begin(plan, found)
         return False
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: Plan, found: Dependencies) -> None:
         items = self._request.source.rest(1)
+        before = Observation(found, (self._request.source.data, *items), pickles=False, whole=True)
         job = replace(_dispatch.describe(self._request, 1, plan, items, None), handlers=self._handlers)
         head_s = clock() - self._began
-        self._begun = Begun(plan, items, _backend.begin_ahead(job), head_s, self._may_fork)
+        self._begun = Begun(plan, items, _backend.begin_ahead(job), head_s, self._may_fork, before)

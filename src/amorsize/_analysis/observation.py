@@ -41,7 +41,9 @@ _UNREADABLE: Final = "unreadable"
 class Observation:
     """The state that a function can reach, as it was; compared with what it is later."""
 
-    def __init__(self, found: Dependencies, shared: Sequence[Any] = (), *, pickles: bool = True) -> None:
+    def __init__(
+        self, found: Dependencies, shared: Sequence[Any] = (), *, pickles: bool = True, whole: bool = False
+    ) -> None:
         """
         Take the state.
 
@@ -49,12 +51,13 @@ class Observation:
             found: What the function can reach.
             shared: What several items hold in common.
             pickles: Whether objects of C may be pickled to see their state.
+            whole: Whether to look at what the code is known to leave alone, too: whether others have changed it.
         """
-        # What its code is known to leave alone needs no look: other threads may change it meanwhile.
+        # What its code is known to leave alone needs no look else: other threads may change it meanwhile.
         is_watched = found.needs_watching
-        self._mutable = [(one.path, one.value) for one in found.mutable if is_watched]
+        self._mutable = [(one.path, one.value) for one in found.mutable if is_watched or whole]
         self._mutable += [(SHARED_BY_ITEMS, one) for one in shared]
-        self._bindings = found.bindings if is_watched else ()
+        self._bindings = found.bindings if is_watched or whole else ()
         self._generators = _GENERATORS if is_watched else ()
         self._is_watched = is_watched
         self._pickles = pickles
