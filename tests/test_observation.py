@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import types
@@ -17,7 +18,7 @@ from amorsize.exceptions import AmorsizeWarning
 from tests.functions import square
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def draws(item: tuple[random.Random, int]) -> float:
@@ -54,6 +55,62 @@ def test_a_generator_that_items_share_is_drawn_from_in_one_process() -> None:
             found = f.map([(shared, i) for i in range(300)])
         assert found == [draws((same, i)) for i in range(300)]
         assert shared.getstate() == same.getstate()
+
+
+class Sum:
+    """Adds up."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, number: int) -> int:
+        """Return the sum so far."""
+        self.total += number
+        return self.total
+
+
+def calls(item: Callable[[], Any]) -> Any:
+    """Call what the item is."""
+    sum(range(20_000))
+    return item()
+
+
+def note(number: int, *, numbers: list[int]) -> int:
+    """Return how many numbers there are by now."""
+    numbers.append(number)
+    return len(numbers)
+
+
+def partials_of_a_method() -> list[Callable[[], Any]]:
+    """Return items that add to one sum."""
+    add = Sum().add
+    return [functools.partial(add, number) for number in range(300)]
+
+
+def partials_with_a_list() -> list[Callable[[], Any]]:
+    """Return items that append to one list."""
+    numbers: list[int] = []
+    return [functools.partial(note, number, numbers=numbers) for number in range(300)]
+
+
+@pytest.mark.usefixtures("thread")
+@pytest.mark.parametrize(
+    "make",
+    [
+        partials_of_a_method,
+        partials_with_a_list,
+        lambda: [functools.partial(next, iter(range(1000)))] * 300,
+        lambda: [iter(range(1000)).__next__] * 300,
+        lambda: [list(range(1000)).pop] * 300,
+        lambda: [functools.partial(list(range(1000)).pop)] * 300,
+    ],
+    ids=["method", "keyword", "iterator", "next", "pop", "pop in a partial"],
+)
+def test_what_items_that_are_called_share_is_changed_in_one_process(make: Callable[[], list[Any]]) -> None:
+    """An item that is a partial, or a method of an object of C, brings along what it is bound to."""
+    with pytest.warns(AmorsizeWarning, match="what its items share"):
+        found = amorsize.parallel(calls).map(make())
+    assert found == [calls(item) for item in make()]
 
 
 def test_a_table_that_items_share_and_nobody_changes_is_no_obstacle() -> None:

@@ -10,6 +10,7 @@ Reads state without running code of the user's: methods of built-in and well-kno
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -293,6 +294,10 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
     )
 
 
+# Functions of an object; those of a module have that for their object, which is nothing that an item brings along.
+_BOUND: Final = frozenset({types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType})
+
+
 def _within(item: Any) -> dict[int, Any]:
     """Return what may be changed in an item, by identity: what it is, its values and attributes, and theirs."""
     found: dict[int, Any] = {}
@@ -302,8 +307,11 @@ def _within(item: Any) -> dict[int, Any]:
         for value in layer:
             if type(value) in inert.SCALARS or id(value) in found:
                 continue
-            if type(value) is types.MethodType:
+            if type(value) in _BOUND:
                 inner.append(value.__self__)
+                continue
+            if type(value) is functools.partial:
+                inner += itertools.islice((value.func, *value.args, *value.keywords.values()), bounds.MOST_IN_ITEM)
                 continue
             kind = inert.kind_of_class(type(value))
             if kind in {"immutable", "callable"}:
