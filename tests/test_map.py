@@ -1136,7 +1136,8 @@ def test_other_programs_that_compute_are_in_the_forecast() -> None:
             pass
         return n
 
-    work = amorsize.parallel(slow)
+    # Forked, so that no workers begin while the first item runs: that item would be timed beside them.
+    work = amorsize.parallel(slow, start_method="fork")
     with subprocess.Popen(
         [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
     ) as busy:
