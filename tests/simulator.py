@@ -23,6 +23,7 @@ import numpy as np
 
 from amorsize import _bounds, _profile, _source
 from amorsize import _cost as cost
+from amorsize import _pace as pace
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as backend_bounds
 from amorsize._backend._carrier import Answer, Done
@@ -311,8 +312,8 @@ class _Team:
         chunker = schedule.Chunker(machine.n, item_s, batch_overhead_s, batch_size)
         tokens = schedule.cut_up(items.n - first, chunker, (), None, backend_bounds.MOST_TOKENS)
         self.queue = deque((first + start, first + stop) for start, stop in tokens)
-        self.block = [schedule.first_block(item_s)] * machine.n
-        self.stretches: list[schedule.Stretch | None] = [None] * machine.n
+        self.block = [pace.first_block(item_s)] * machine.n
+        self.stretches: list[pace.Stretch | None] = [None] * machine.n
         self.waiting: deque[int] = deque()
         self.began_at = [0] * machine.n
         self.block_began = [0.0] * machine.n
@@ -339,7 +340,7 @@ class _Team:
             return
         now += self.machine.hand_s
         start, stop = self.queue.popleft()
-        self.stretches[worker] = schedule.Stretch(
+        self.stretches[worker] = pace.Stretch(
             start, stop, self.block[worker], now, is_fixed=self.is_fixed, is_single=False
         )
         self.began_at[worker] = start
@@ -580,7 +581,7 @@ class _Workers:
         """Run a chunk like the function of that name: until it is done or the quantum is over."""
         machine, prefix, now, n_done = self.machine, self.items.prefix, begin, 0
         quantum_s = work.quantum_s if self.quantum_s is None else self.quantum_s
-        quantum = schedule.Quantum(quantum_s, work.block, 2 * cost.CHECK_S)
+        quantum = pace.Quantum(quantum_s, work.block, 2 * _bounds.CHECK_S)
         while n_done < len(work.items) and quantum.goes_on(n_done, now - begin):
             high = min(len(work.items), n_done + quantum.block)
             before = now
@@ -688,7 +689,7 @@ class _Caller:
         prefix, n = self.items.prefix, self.items.n
         self.now_s = prefix[position]
         source = _source.Source((range(n),), star=False)
-        due_s = self.now_s + cost.LOOK_S
+        due_s = self.now_s + _bounds.LOOK_S
         beat = _source.Beat(
             source, position, self.profile.item_s, due_s, self.think, is_first=True, clock=lambda: self.now_s
         )

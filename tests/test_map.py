@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Reason
-from amorsize._backend import _blas, _carrier, _chunks, _ship, _worker, in_worker
+from amorsize._backend import _blas, _chunks, _ship, _worker, in_worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend._carrier import Callbacks, Work
 from amorsize._backend._chunks import Board
@@ -1553,7 +1553,7 @@ def test_a_chunk_that_is_given_up_begins_no_more_items() -> None:
     try:
         tell = _chunks.tell_on(board.path, board.take(1))
         with pytest.raises(_worker.Overrun):
-            _carrier.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
+            _worker.run_quantum(work, range(10), 60.0, 1, keep_going=False, tell=tell)
         assert begun == [0, 1, 2]
         assert board.end(1) == 3
         assert board.end(2) == 0

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amorsize import Profile
-from amorsize import _cost as cost
+from amorsize import _bounds as bounds
+from amorsize import _pace as pace
 from amorsize import _schedule as schedule
-from amorsize._backend import _carrier
+from amorsize._backend import _worker
 from amorsize._cost import PRIORS
 from amorsize._records import FORK, LOKY
 from tests import simulator
@@ -238,11 +239,11 @@ def test_a_worker_sends_what_it_has_every_50_ms(item_s: float, expected: float) 
         return i
 
     chunker = schedule.Chunker(n_workers=2, item_s=expected * item_s, batch_overhead_s=300e-6)
-    assert chunker.quantum_s == cost.QUANTUM_S == 0.05
+    assert chunker.quantum_s == bounds.QUANTUM_S == 0.05
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_carrier, "clock", lambda: now)
-        block = schedule.first_block(chunker.item_s)
-        results, _ = _carrier.run_quantum(work, range(1_000_000), chunker.quantum_s, block, keep_going=False)
+        patch.setattr(_worker, "clock", lambda: now)
+        block = pace.first_block(chunker.item_s)
+        results, _ = _worker.run_quantum(work, range(1_000_000), chunker.quantum_s, block, keep_going=False)
     assert results == list(range(len(results)))
     assert 0.04 <= now <= max(chunker.quantum_s, item_s) + 1e-9
 

@@ -2,7 +2,7 @@
 Bounds and waits beside the model of costs: how long, how much and how many at most, and what runs teach the model.
 
 Each has its unit, where it comes from, and what happens if it is wrong by a factor of two. What the model needs stands
-in :mod:`amorsize._cost`, what is decided in flight in :mod:`amorsize._schedule`.
+in :mod:`amorsize._cost`.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ FIRST_BLOCK: Final = 256
 
 # Items in one block at most: slices of more than 128 kB are mapped and unmapped by the allocator each time, which made
 # a loop over a million items a quarter slower. Half: twice the looks. Twice: up to that bound of the allocator.
-MOST_BLOCK: Final = 8192
+MOST_LOOP_BLOCK: Final = 8192
 
 # Items in a block from which its rate is that of many, whatever single ones take; and seconds of a block of fewer from
 # which it is slow for nothing but its items: a lost core or a pass of the garbage collector over a hundred thousand
@@ -306,7 +306,7 @@ LONG_S: Final = 0.02
 
 # Seconds after which a loop that somebody may cancel looks whether somebody has. Half or twice: as much sooner or later
 # a cancelled task ends.
-CHECK_S: Final = 0.1
+CANCEL_LOOK_S: Final = 0.1
 
 # Items in a block below which its producer's seconds are told apart from the function's. Half or twice: blocks of that
 # many cost 0.2 us more or less per item.
@@ -415,3 +415,29 @@ SLICE_S: Final = 0.01
 # Seconds that a map waits for its turn while none of those before it comes to an end: they may be long, or wait for it.
 # Half: two maps compute where one would have ended. Twice: maps that wait for one another lose two seconds.
 PATIENCE_S: Final = 1.0
+
+# -- in flight ---------------------------------------------------------------------------------------------------------
+
+# Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a dying
+# worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us. Half:
+# twice the messages. Twice: up to 0.1 s is lost with a worker, and progress is reported half as often.
+QUANTUM_S: Final = 0.05
+
+# Seconds of work between two looks at the clock and at the pipe of tasks. A look costs about 1 us, so it takes 0.1 %;
+# it bounds how long a worker without work waits for a share of another worker's chunk. Half: 0.2 %. Twice: 2 ms.
+CHECK_S: Final = 0.001
+
+# Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
+# short against the 2 ms from which a forked worker pays. Half: 0.5 % of a loop. Twice: workers start 2 ms later.
+LOOK_S: Final = 0.002
+
+# Seconds of one block of a loop: a block sized before items became fifty times as long must not hide them for long.
+# Half: twice the looks at the clock, 0.1 us each. Twice: such a block takes 50 ms.
+BEAT_S: Final = LOOK_S / 4
+
+# Items in a worker's first block at most. A sample of nothing says nothing, and doubling reaches 1,000 in six looks.
+# Half or twice: one look more or less.
+WORKER_BLOCK: Final = 16
+
+# Items in one block at most, so that a block of nothing measurable still ends. Half or twice: as soon or late.
+MOST_BLOCK: Final = 1 << 16

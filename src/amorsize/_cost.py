@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from amorsize import _bounds as bounds
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ LOADING_RUNS_S: Final = 3e-3
 READING_S: Final = 2e-3
 PSUTIL_S: Final = 15e-3
 
-# Seconds of work in one chunk at most. Workers send finished results home after each chunk, so this bounds what a dying
-# worker can lose and what the last chunk can cost; 50 ms is 500 times the measured dispatch of 60 to 100 us. Half:
-# twice the messages. Twice: up to 0.1 s is lost with a worker, and progress is reported half as often.
-QUANTUM_S: Final = 0.05
-
 # Share of the quantum that a chunk is sized for. At the whole of it the usual scatter of 5 % would cut every other
 # chunk just before its end, and each cut costs a dispatch; a smaller chunk costs only a fourth of one. Half: twice the
 # chunks. Twice: nearly every chunk is cut.
@@ -65,8 +61,8 @@ LAST_DISPATCH_SHARE: Final = 0.05
 SERVED: Final = "served"
 
 # Share of a start of the fork server that the caller itself pays, loading what it needs and spawning a process: 10 to
-# 20 ms of 80. The rest passes on another core while the caller goes on, so calls that miss workers need not have missed
-# all of it. Half or twice: the server is started for calls that have missed 10 or 40 ms instead of 20.
+# 20 ms of 50. The rest passes on another core while the caller goes on, so calls that miss workers need not have missed
+# all of it. Half or twice: the server is started for calls that have missed 6 or 25 ms instead of 12.
 SERVER_SHARE: Final = 0.25
 
 # Seconds that a server which is there takes to fork a worker and to have it ready (measured: 2 ms, on 60 runs). Half or
@@ -157,11 +153,11 @@ _FORK = Costs(
     efficiency=0.96,
     worker_bytes=8 << 20,
 )
-# The fork server and its first worker: 60 to 90 ms on the reference host, an interpreter and the modules that a worker
+# The fork server and its first worker: 40 to 60 ms on the reference host, an interpreter and the modules that a worker
 # needs; items in memory that is mapped, results in the pipe or in memory of their own (tests/benchmarks/probes.py).
 # Half or twice: first calls of 0.1 to 0.3 s go the other way.
 _FORKSERVER = Costs(
-    start_s=0.08,
+    start_s=0.05,
     start_each_s=1.0e-3,
     batch_overhead_s=60e-6,
     item_overhead_s=100e-9,
@@ -238,27 +234,6 @@ DATA_DISPATCH: Final = 3.0
 DATA_BYTES: Final = 1 << 20
 
 
-# -- in flight ---------------------------------------------------------------------------------------------------------
-
-# Seconds of work between two looks at the clock and at the pipe of tasks. A look costs about 1 us, so it takes 0.1 %;
-# it bounds how long a worker without work waits for a share of another worker's chunk. Half: 0.2 %. Twice: 2 ms.
-CHECK_S: Final = 0.001
-
-# Seconds of serial work between two looks at whether to go parallel: long enough that a look (5 us) does not show,
-# short against the 2 ms from which a forked worker pays. Half: 0.5 % of a loop. Twice: workers start 2 ms later.
-LOOK_S: Final = 0.002
-
-# Seconds of one block of a loop: a block sized before items became fifty times as long must not hide them for long.
-# Half: twice the looks at the clock, 0.1 us each. Twice: such a block takes 50 ms.
-BEAT_S: Final = LOOK_S / 4
-
-# Items in a worker's first block at most. A sample of nothing says nothing, and doubling reaches 1,000 in six looks.
-# Half or twice: one look more or less.
-FIRST_BLOCK: Final = 16
-
-# Items in one block at most, so that a block of nothing measurable still ends. Half or twice: as soon or late.
-MOST_BLOCK: Final = 1 << 16
-
 # -- the equations -----------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +260,7 @@ def of_function(profile: Profile, costs: Costs, backend: str, *, has_gil: bool =
     """
     changes: dict[str, Any] = {}
     if backend not in LOCAL and profile.item_s > 0.0:
-        n_bytes = (profile.arg_bytes + profile.result_bytes) * max(1.0, QUANTUM_S / profile.item_s)
+        n_bytes = (profile.arg_bytes + profile.result_bytes) * max(1.0, bounds.QUANTUM_S / profile.item_s)
         if n_bytes > DATA_BYTES:
             changes["batch_overhead_s"] = DATA_DISPATCH * costs.batch_overhead_s
     seen = 0.0
@@ -367,8 +342,9 @@ def next_chunk(n_left: int, n_jobs: int, each_s: float, batch_overhead_s: float)
     Choose the items of the next chunk, and how many chunks of that size are to be handed out in a row.
 
     Half of an equal share per worker (factoring, Flynn Hummel, Schonberg and Flynn 1992, with the factor two of
-    Hummel's FAC2), at most four fifths of :data:`QUANTUM_S` of work, at least :func:`dispatch_floor_s`; never more than
-    an equal share, so that every worker gets work.
+    Hummel's FAC2), at most four fifths of the quantum
+    (:data:`amorsize._bounds.QUANTUM_S`) of work, at least :func:`dispatch_floor_s`; never more than an equal share, so
+    that every worker gets work.
 
     Where one dispatch asks for more than the quantum, as on a cluster, few chunks are made, and a worker cannot take
     over items of another: they must end together. So factoring's rounds are kept, one chunk of a size for each worker.
@@ -378,8 +354,8 @@ def next_chunk(n_left: int, n_jobs: int, each_s: float, batch_overhead_s: float)
     each_s = max(each_s, 1e-9)
     share = n_left / n_jobs
     least = dispatch_floor_s(batch_overhead_s, n_jobs) / each_s
-    most = max(1, int(SIZED * QUANTUM_S / each_s))
-    if batch_overhead_s <= DISPATCH_SHARE * SIZED * QUANTUM_S:
+    most = max(1, int(SIZED * bounds.QUANTUM_S / each_s))
+    if batch_overhead_s <= DISPATCH_SHARE * SIZED * bounds.QUANTUM_S:
         at_least = math.ceil(min(math.ceil(share), least))
         return max(1, at_least, min(most, math.ceil(share / 2))), 1
     if share < 2 * least:
@@ -439,7 +415,7 @@ def parallel(
         home_s = 0.0
     else:
         # Overlapped start: beyond the first moments the caller goes on at STARTING_SPEED until the workers answer.
-        start_s -= min(work_s, STARTING_SPEED * max(0.0, costs.start_s - QUANTUM_S) / n_jobs)
+        start_s -= min(work_s, STARTING_SPEED * max(0.0, costs.start_s - bounds.QUANTUM_S) / n_jobs)
     dispatch_s = n_chunks * costs.batch_overhead_s / n_jobs
     busy_s = max(work_s + transfer_s + dispatch_s, home_s)
     return Forecast(start_s + busy_s, start_s + dispatch_s, max(0.0, busy_s - work_s - dispatch_s))

@@ -342,7 +342,7 @@ def memory_ceiling(profile: Profile, host: Host, limits: Limits, backend: str, n
     """
     base = host.costs[backend].worker_bytes if backend in host.costs else 0
     each_s = max(profile.item_s, 1e-9)
-    in_flight = 2 * max(1.0, cost.QUANTUM_S / each_s) * (profile.arg_bytes + profile.result_bytes)
+    in_flight = 2 * max(1.0, bounds.QUANTUM_S / each_s) * (profile.arg_bytes + profile.result_bytes)
     job_bytes = max(1.0, base + profile.peak_bytes + min(in_flight, 64 << 20))
     memory = host.memory_bytes * cost.MEMORY_SHARE
     if limits.max_memory is not None:

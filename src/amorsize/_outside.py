@@ -13,9 +13,9 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # what signal stands on, without its enums: 30 us
 import contextlib
 import ctypes
-import dis
 import functools
 import itertools
+import opcode
 import sys
 import threading
 import types
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 
 # Instructions at which asynchronous exceptions and nothing else are raised; RESUME only where a function begins, since
 # after a yield it is where ``throw`` raises.
-_RESUME: Final = dis.opmap["RESUME"]
+_RESUME: Final = opcode.opmap["RESUME"]
 _LOOPS: Final = frozenset(
-    code for name, code in dis.opmap.items() if name == "JUMP_BACKWARD" or name.startswith("POP_JUMP_BACKWARD_IF_")
+    code for name, code in opcode.opmap.items() if name == "JUMP_BACKWARD" or name.startswith("POP_JUMP_BACKWARD_IF_")
 )
 
 # Instructions at which they are raised after a call of native code, which could have raised the same itself.
 _CALLS: Final = frozenset(
-    dis.opmap[name] for name in ("PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX") if name in dis.opmap
+    opcode.opmap[name] for name in ("PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX") if name in opcode.opmap
 )
 
 # CPython 3.11 compares numbers and jumps back in one instruction, which bears the name of the first.
-_COMPARES: Final = dis.opmap["COMPARE_OP"]
-_CACHE: Final = dis.opmap["CACHE"]
+_COMPARES: Final = opcode.opmap["COMPARE_OP"]
+_CACHE: Final = opcode.opmap["CACHE"]
+_RAISE: Final = opcode.opmap["RAISE_VARARGS"]
 
 # What native code raises without arguments, as an asynchronous exception has none.
 _BARE: Final = (StopIteration, StopAsyncIteration, MemoryError, RecursionError, SystemExit, GeneratorExit)
@@ -292,7 +293,7 @@ def _is_asynchronous(error: BaseException, innermost: types.TracebackType) -> bo
         return True
     if opcode == _RESUME:
         # Native code that shows a line of its source has a frame with nothing in it.
-        return not argument & 3 and dis.opmap["RAISE_VARARGS"] not in code[at : at + 8 : 2]
+        return not argument & 3 and _RAISE not in code[at : at + 8 : 2]
     is_joined = opcode == _COMPARES and next((op for op in code[at + 2 :: 2] if op != _CACHE), -1) in _LOOPS
     return (is_joined or opcode in _CALLS) and not error.args and not _may_be_native(type(error))
 

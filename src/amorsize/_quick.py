@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
-from amorsize import _cost as cost
 from amorsize import _known
 from amorsize._call import Call
 from amorsize._gate import is_never_worth
@@ -40,7 +39,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         return None
     source = Source((data,), star=False)
     # What has been settled before is not thought about again unless it takes half as long again.
-    beat = Beat(source, 0, known.profile.item_s, began + max(cost.LOOK_S, 1.5 * expected_s))
+    beat = Beat(source, 0, known.profile.item_s, began + max(bounds.LOOK_S, 1.5 * expected_s))
     record = state.last = Record(known.profile, source.n_items, options.limits, began=began)
     try:
         results = [func(item) for block in beat.blocks() for item in block]

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amorsize import _bounds as bounds
-from amorsize import _cost as cost
+from amorsize import _pace as pace
 from amorsize import _schedule as schedule
 from amorsize._gate import is_never_worth
 from amorsize._source import Beat, note_error
@@ -76,7 +76,7 @@ class SerialLoop:
     def _in_blocks(self) -> Iterator[HandOver]:
         request, ledger, evidence, gate = self._request, self._ledger, self._evidence, self._gate
         source, call, began = request.source, request.call, request.record.began
-        due = (began if evidence.samples is None else clock()) + cost.LOOK_S
+        due = (began if evidence.samples is None else clock()) + bounds.LOOK_S
         self._is_doubtful()
         is_first = not evidence.is_recalled
         beat = Beat(source, ledger.n_done, evidence.profile.item_s, due, self._think, is_first=is_first)
@@ -108,7 +108,7 @@ class SerialLoop:
             request.progress(beat.position)
         if gate.speaks_for_workers(beat.item_s, n_left, elapsed_s):
             if self._is_doubtful():
-                return cost.BEAT_S
+                return bounds.BEAT_S
             if evidence.is_weighed or evidence.samples is None:
                 return None
             evidence.inspect()  # with the sample at hand the loop need not stop for that
@@ -128,7 +128,7 @@ class SerialLoop:
     def _next_look_s(self, rest_s: float, elapsed_s: float) -> float:
         """Return the seconds until the next look."""
         wait_s = schedule.next_look_s(rest_s, elapsed_s, is_never_worth=is_never_worth(rest_s))
-        return wait_s if self._request.check is None else min(wait_s, bounds.CHECK_S)
+        return wait_s if self._request.check is None else min(wait_s, bounds.CANCEL_LOOK_S)
 
     def _one_by_one(self) -> Iterator[HandOver]:
         source, ledger, evidence = self._request.source, self._ledger, self._evidence
@@ -141,7 +141,7 @@ class SerialLoop:
                 evidence.note_first(last)
                 ledger.report()
                 elapsed_s = evidence.profile.head_s + spent_s
-                if took_s >= cost.LOOK_S / 4 and self._gate.opens(item_s, elapsed_s):
+                if took_s >= bounds.LOOK_S / 4 and self._gate.opens(item_s, elapsed_s):
                     yield HandOver(item_s, elapsed_s)
                     if source.iterator is not iterator:
                         break
@@ -189,7 +189,7 @@ def one_by_one(request: Request, ledger: Ledger, *, is_single: bool = False) -> 
         if check is not None:
             check()
         ledger.keep()
-        count = schedule.next_block(n_done, took_s, cost.LOOK_S)
+        count = pace.next_block(n_done, took_s, bounds.LOOK_S)
         item_s = min(first_s, took_s / n_done) if n_done < bounds.FEW else took_s / n_done
         yield item, n_done, item_s, took_s
         n_before, block_began = len(results), clock()

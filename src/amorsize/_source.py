@@ -10,9 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
-from amorsize import _cost as cost
 from amorsize import _known
-from amorsize import _schedule as schedule
+from amorsize import _pace as pace
 from amorsize._outside import pass_on
 from amorsize._wrong_call import instead_of_items
 
@@ -168,13 +167,13 @@ class Beat:
         looks, least = (
             (bounds.FIRST_LOOKS, bounds.FIRST_LEAST_BLOCK) if is_first else (bounds.LOOKS, bounds.LEAST_BLOCK)
         )
-        self._most = max(least, min(bounds.MOST_BLOCK, self.n_items // looks))
-        self._block = int(max(1, min(bounds.FIRST_BLOCK, self._most, cost.BEAT_S / item_s if item_s > 0 else 1)))
+        self._most = max(least, min(bounds.MOST_LOOP_BLOCK, self.n_items // looks))
+        self._block = int(max(1, min(bounds.FIRST_BLOCK, self._most, bounds.BEAT_S / item_s if item_s > 0 else 1)))
 
     def blocks(self) -> Iterator[Iterator[Any]]:
         """Yield the items in blocks until a thought ends it."""
         source, position, n_items = self._source, self.position, self.n_items
-        block, most, due, beat_s = self._block, self._most, self.due, cost.BEAT_S
+        block, most, due, beat_s = self._block, self._most, self.due, bounds.BEAT_S
         data = source.data if type(source.data) in SLICED else None
         clock = self._clock
         before, last_s = clock(), math.inf
@@ -194,7 +193,7 @@ class Beat:
                 # A pass of the garbage collector or a lost core makes one block slow: items are slow if two blocks are.
                 is_plain = took_s >= bounds.LONG_S and stop - position < bounds.MANY
                 self.item_s = item_s if is_plain else min(item_s, last_s)
-                self._block = min(most, schedule.next_block(block, took_s, beat_s))
+                self._block = min(most, pace.next_block(block, took_s, beat_s))
                 self.position = stop
                 wait_s = self._think(self) if self._think is not None and stop < n_items else None
                 if wait_s is None:
@@ -203,7 +202,7 @@ class Beat:
                 due = now + wait_s
             last_s = item_s
             if block < most or took_s > beat_s:
-                block = min(most, schedule.next_block(block, took_s, beat_s))
+                block = min(most, pace.next_block(block, took_s, beat_s))
             position, before = stop, now
 
     def current(self) -> int:

@@ -13,7 +13,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from amorsize import _cost as cost
+from amorsize import _bounds as bounds
 from amorsize import _known, _profile, _trace
 from amorsize._backend import MISSING
 from amorsize._evidence import Evidence
@@ -201,7 +201,7 @@ class _Course:
         """Compute here, item by item; go parallel when the time spent says that it pays."""
         ledger, evidence = self._ledger, self._evidence
         spent_s, n_looked, looked_s = 0.0, 0, 0.0  # all of it, and what there was at the last look
-        look_at = 0.0 if self._is_fixed else cost.LOOK_S
+        look_at = 0.0 if self._is_fixed else bounds.LOOK_S
         n_most, began = self._request.limits.sample_size, _profile.cpu_now()
         for item, _, item_s, _ in one_by_one(self._request, ledger, is_single=True):
             spent_s += item_s
@@ -213,7 +213,7 @@ class _Course:
                 began = _profile.cpu_now()  # what the consumer computes is not the function's
             if spent_s < look_at:
                 continue
-            look_at = spent_s * 1.25 + cost.LOOK_S
+            look_at = spent_s * 1.25 + bounds.LOOK_S
             # The mean since the last look: a single item during which something else had the core says nothing.
             decided = self._look((spent_s - looked_s) / (ledger.n_done - n_looked), spent_s)
             looked_s, n_looked = spent_s, ledger.n_done

@@ -272,7 +272,7 @@ def default_buffersize(plan: Plan, profile: Profile) -> int:
     n_chunks = bounds.CHUNKS_PER_WORKER * plan.n_jobs
     item_bytes = bounds.PLACE_BYTES + profile.arg_bytes + profile.result_bytes
     dispatch_s = plan.host.costs.get(plan.backend, cost.EXTERNAL_PRIOR).batch_overhead_s
-    most_s, least_s = cost.QUANTUM_S, min(cost.QUANTUM_S, dispatch_s / cost.DISPATCH_SHARE)
+    most_s, least_s = bounds.QUANTUM_S, min(bounds.QUANTUM_S, dispatch_s / cost.DISPATCH_SHARE)
     most, least = (n_chunks * max(1, int(s / max(profile.item_s, 1e-9))) for s in (most_s, least_s))
     wanted = min(most, max(least, bounds.BUFFER_BYTES // item_bytes))
     affordable = int(plan.host.memory_bytes * bounds.STREAM_MEMORY_SHARE / item_bytes)

@@ -19,8 +19,18 @@ Never runs user code, and never imports a module of the user.
 
 from __future__ import annotations
 
+from amorsize._analysis.bytecode import chains_of
 from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.items import Kinds, of_each_kind
 
-__all__ = ["Dependencies", "Effects", "Kinds", "dependencies", "effects_of", "known_dependencies", "of_each_kind"]
+__all__ = [
+    "Dependencies",
+    "Effects",
+    "Kinds",
+    "chains_of",
+    "dependencies",
+    "effects_of",
+    "known_dependencies",
+    "of_each_kind",
+]

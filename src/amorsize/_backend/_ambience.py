@@ -8,16 +8,14 @@ import os
 import pickle
 import sys
 import warnings
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from amorsize._backend import _output
 from amorsize._modules import loaded
 from amorsize._outside import suppressed
 
 
-@dataclass(frozen=True, slots=True)
-class Ambience:
+class Ambience(NamedTuple):
     """
     The state of the calling process that people expect a function to see: as of the call.
 

@@ -161,13 +161,13 @@ ROOM_LOOK_S: Final = 0.005
 CALLER_LOOK_S: Final = 2
 
 # Servers in a row that may end by themselves before they are ready, or be killed before; then this process gets none.
-# Half: one that is killed by chance counts. Twice: a broken installation is tried 80 ms longer.
+# Half: one that is killed by chance counts. Twice: a broken installation is tried 50 ms longer.
 MOST_FAILURES: Final = 2
 MOST_KILLED: Final = 20
 
 # Seconds that a server takes to be ready, as measured on the 2-core reference host; of one that is starting, what is
 # left of them is counted. Half or twice: one call more or less waits for it.
-START_S: Final = 0.08
+START_S: Final = 0.05
 
 # Seconds to wait for the server's word on how a worker ended. It answers in microseconds unless it imports a package.
 # Half or twice: how a worker ended is "unknown" sooner or later.

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amorsize import _cost as cost
 from amorsize import _outside
-from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._voice import Voice
@@ -31,9 +28,6 @@ if TYPE_CHECKING:
 
 
 # -- the records -------------------------------------------------------------------------------------------------------
-
-
-clock = time.perf_counter
 
 
 @dataclass(eq=False, repr=False, match_args=False)
@@ -85,35 +79,6 @@ def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
         _outside.pass_on(error)
         message = f"{type(error).__name__}: {error}"
         raise Unsendable(message) from error
-
-
-def run_quantum(
-    call: Callable[[Any], Any],
-    items: Sequence[Any],
-    quantum_s: float,
-    block: int,
-    *,
-    keep_going: bool,
-    look_s: float = 2 * cost.CHECK_S,
-    tell: Callable[[int], None] | None = None,
-) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """Run items, at least one, until they are done or *quantum_s* is nearly over; every *look_s* looks at the clock."""
-    quantum = schedule.Quantum(quantum_s, block, look_s)
-    results: list[Any] = []
-    failures: list[tuple[int, BaseException]] = []
-    begin = now = clock()
-    while len(results) < len(items) and quantum.goes_on(len(results), now - begin):
-        part = items[len(results) : len(results) + quantum.block]
-        if tell is not None:
-            tell(len(results) + len(part))
-        done, failed = _worker.run_block(call, part, keep_going=keep_going)
-        failures += [(len(results) + position, error) for position, error in failed]
-        results += done
-        if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
-            break
-        before, now = now, clock()
-        quantum.ran(now - before)
-    return results, failures
 
 
 # -- the protocols -----------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _files, _output, _pickles, _ship, _worker
-from amorsize._backend._carrier import Done, run_quantum, send_by
+from amorsize._backend import _files, _output, _parcel, _pickles, _worker
+from amorsize._backend._carrier import Done, send_by
 from amorsize._backend._job import overran
+from amorsize._backend._worker import run_quantum
 
 if TYPE_CHECKING or sys.platform != "win32":
     import fcntl
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from amorsize._backend._carrier import Work
     from amorsize._backend._job import Job
-    from amorsize._backend._ship import Parcel
+    from amorsize._backend._parcel import Parcel
 
 clock = time.perf_counter
 
@@ -68,7 +69,7 @@ class Chunk:
         _worker.mark_worker()
         if self.board:
             speak_on(self.board)
-        call = _ship.open_parcel(self.parcel)
+        call = _parcel.open_parcel(self.parcel)
         _output.know_handlers()  # what modules add when they are imported, they have added in the caller too
         items = pickle.loads(self.items)
         if self.timeout is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from typing import Any
 
 # After multiprocessing has joined the program's children, which may still read: its own temporary folders go then too.
@@ -18,6 +17,8 @@ _EXIT_PRIORITY = -100
 
 def make() -> tuple[int, str]:
     """Return the descriptor and the path of a new file; the caller of this function holds interrupts back."""
+    import tempfile  # noqa: PLC0415 - 4 ms of the fork server's start, which makes none
+
     return tempfile.mkstemp(prefix="amorsize-")
 
 

@@ -18,12 +18,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _cost as cost
+from amorsize import _pace as pace
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._carrier import Refused, Unsendable, Work
 from amorsize._backend._job import Engine, died_idle
+from amorsize._bounds import CHECK_S
 from amorsize._records import Span
 from amorsize.exceptions import ItemTimeout, WorkerDied
 
@@ -97,7 +98,7 @@ class FlowTeam(Engine):
         """
         for _ in range(self.n_jobs):
             self.carrier.submit(_HELLO, self.carrier.task(self.job, Work(0, [], 0.0, 1)))
-        block = schedule.first_block(self.job.item_s)
+        block = pace.first_block(self.job.item_s)
         while not self.outcome.n_chunks and not self.is_done():
             if self.ready:
                 self.top_up(ahead=0)
@@ -114,14 +115,14 @@ class FlowTeam(Engine):
             self.ranges.give_back(start + len(done), stop)
             self.accept(start, done, failed)
             self._note("caller", begin, end, start, len(done))
-            block = schedule.next_block(block, end - begin, 2 * cost.CHECK_S)
+            block = pace.next_block(block, end - begin, 2 * CHECK_S)
             self.chunker.observe(len(done), end - begin)
             self.take(0)
 
     def _note(self, lane: str, begin: float, end: float, start: int, n_items: int) -> None:
         spans = self.outcome.spans
         last = spans[-1] if spans else None
-        if last is not None and last.lane == lane and begin - last.end_s < cost.CHECK_S:
+        if last is not None and last.lane == lane and begin - last.end_s < CHECK_S:
             begin, start, n_items = last.begin_s, last.start - self.job.base, last.n_items + n_items
             spans.pop()
         spans.append(Span(lane=lane, begin_s=begin, end_s=end, start=self.job.base + start, n_items=n_items))
@@ -151,7 +152,7 @@ class FlowTeam(Engine):
         number = self._serial
         # A fixed batch_size is one chunk whatever it takes.
         quantum_s = 1e9 if job.batch_size is not None else self.chunker.quantum_s
-        block = schedule.first_block(self.chunker.item_s)
+        block = pace.first_block(self.chunker.item_s)
         work = Work(job.base + start, _worker.cut(job.items, start, stop), quantum_s, block)
         try:
             task = self.carrier.task(job, work)

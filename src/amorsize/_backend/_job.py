@@ -19,7 +19,7 @@ from amorsize.exceptions import ItemTimeout, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._backend._ship import Parcel
+    from amorsize._backend._parcel import Parcel
     from amorsize._outside import Handlers
     from amorsize._records import Span
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _cost as cost
+from amorsize import _pace as pace
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend._carrier import Unsendable
@@ -81,7 +82,7 @@ class Evidence:
         self._n_batches += 1
         self._longest = max(self._longest, (took_s, n_items))
         self._cpu_s += cpu_s
-        self.block = schedule.next_block(n_items, took_s, bounds.BATCH_HERE_S)
+        self.block = pace.next_block(n_items, took_s, bounds.BATCH_HERE_S)
         if self._first is not None and self.weights is not None:
             self.weights = shared(self.weights, self._first, batch.items[0], self._max_nbytes)
             self._first = None

@@ -9,11 +9,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from amorsize import _cost as cost
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
 from amorsize._backend._carrier import Answer, Work
 from amorsize._backend._threads import Threads
+from amorsize._bounds import QUANTUM_S
 from amorsize._modules import loaded
 from amorsize._records import FORKSERVER, LOKY, THREADS
 
@@ -243,7 +243,7 @@ class Served:
         """
         with self.lock:
             number = next(self._numbers)
-            task = self._pool.task(self._pool.job, Work(number, [batch], cost.QUANTUM_S, 1))
+            task = self._pool.task(self._pool.job, Work(number, [batch], QUANTUM_S, 1))
             self._sent[number] = batch, done
             self._queue.append((number, task))
             self._post()

@@ -20,12 +20,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from amorsize import _cost as cost
-from amorsize import _schedule as schedule
+from amorsize import _pace as pace
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _output, _pickles, _worker
 from amorsize._backend import _process as process
-from amorsize._backend._carrier import run_quantum
+from amorsize._backend._worker import run_quantum
+from amorsize._bounds import CHECK_S
 
 if sys.platform != "linux":
     message = "this way of running workers is for Linux; nothing imports it elsewhere"
@@ -195,7 +195,7 @@ class RangeWorker:
         self.board = board
         self.task_r, self.task_w = tasks
         self.home = home
-        self.block = schedule.first_block(job.item_s) if job.timeout is None else 1
+        self.block = pace.first_block(job.item_s) if job.timeout is None else 1
         self._empty = select.poll()
         self._empty.register(self.task_r, select.POLLIN)
 
@@ -229,7 +229,7 @@ class RangeWorker:
         results: list[Any] = []
         failures: list[tuple[int, BaseException]] = []
         begin = clock()
-        stretch = schedule.Stretch(
+        stretch = pace.Stretch(
             start, stop, self.block, begin, is_fixed=job.batch_size is not None, is_single=job.timeout is not None
         )
         while stretch.current < min(stretch.stop, board[LIMIT]):
@@ -260,7 +260,7 @@ class RangeWorker:
         if results:
             self._send(stretch.current - len(results), results, failures, begin)
 
-    def _share(self, slot: int, stretch: schedule.Stretch) -> None:
+    def _share(self, slot: int, stretch: pace.Stretch) -> None:
         """Put the second half of a range back for a colleague who has nothing."""
         middle, stop = stretch.half()
         self.board[slot + STOP] = middle
@@ -420,5 +420,5 @@ class TaskWorker:
             board[place + N_BEGUN] = n_begun
 
         return run_quantum(
-            self.call, items, quantum_s, int(block), keep_going=self._keep_going, look_s=cost.CHECK_S, tell=tell
+            self.call, items, quantum_s, int(block), keep_going=self._keep_going, look_s=CHECK_S, tell=tell
         )

@@ -13,11 +13,11 @@ import mmap
 import os
 import socket
 import sys
-import tempfile
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
+from amorsize._backend import _files
 
 if sys.platform != "linux":
     message = "this way of running workers is for Linux; nothing imports it elsewhere"
@@ -44,7 +44,7 @@ def make(name: str) -> int:
     """
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC)
-    fd, path = tempfile.mkstemp(prefix="amorsize-")
+    fd, path = _files.make()
     os.unlink(path)
     return fd
 

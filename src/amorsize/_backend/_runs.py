@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from amorsize._backend import _local, _threads
+from amorsize._backend import _local, _ship, _threads
 from amorsize._backend._blockers import if_used
 from amorsize._backend._carrier import Callbacks
 from amorsize._backend._flow import FlowTeam
@@ -23,6 +23,7 @@ from amorsize._records import FORK, FORKSERVER, LOKY, THREADS
 if TYPE_CHECKING:
     from amorsize._backend._chunks import Board
     from amorsize._backend._job import Job, Outcome
+    from amorsize._backend._parcel import Parcel
     from amorsize._backend._team import Team
 
 
@@ -130,9 +131,8 @@ def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> J
     Raises:
         UnsendableFunctionError: If it cannot be pickled, or something that it holds.
     """
-    from amorsize._backend import _ship  # noqa: PLC0415 - 5 ms, half of it hashlib; forks need none of it
 
-    def pack(*, by_value: bool) -> _ship.Parcel:
+    def pack(*, by_value: bool) -> Parcel:
         try:
             return _ship.pack_function(
                 job.func,

@@ -24,10 +24,9 @@ import signal
 import socket
 import struct
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from amorsize._backend import _blas, _local_worker, _memory, _output, _shared_items, _ship, _worker
+from amorsize._backend import _blas, _local_worker, _memory, _output, _parcel, _shared_items, _worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
 from amorsize._backend._local_worker import NUMBER, PipeHome, RangeJob, RangeWorker
@@ -38,7 +37,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amorsize._backend._ship import Parcel
+    from amorsize._backend._parcel import Parcel
 
 # Packages that may be imported before workers are forked: they hold no files, connections or threads that a fork must
 # not share, and what they draw at random is seeded anew in each worker. NumPy's OpenBLAS stops its threads for a fork;
@@ -54,8 +53,7 @@ HELLO, STALE, UNUSABLE, FREE = b"h", b"s", b"u", b"i"
 PAIR: Final = struct.Struct("=qq")
 
 
-@dataclass(slots=True, eq=False, repr=False, match_args=False)
-class Assignment:
+class Assignment(NamedTuple):
     """
     One map, as a worker is told of it: the same for all of its workers.
 
@@ -142,7 +140,6 @@ class _Server:
         self._conn = conn
         self._caller = caller
         self._workers: dict[int, int] = {}
-        self._is_frozen = False
 
     def run(self) -> None:
         process.prepare()
@@ -187,16 +184,12 @@ class _Server:
             for name in rest.decode().split():
                 with contextlib.suppress(Exception):  # a worker that needs it will say why it cannot be imported
                     importlib.import_module(name)
-            self._is_frozen = False
         for fd in fds:
             os.close(fd)
         return True
 
     def _fork(self, number: int, fd: int) -> None:
-        if not self._is_frozen:
-            self._is_frozen = True
-            gc.collect()
-            gc.freeze()  # what exists now is never looked at again by a collector, so its pages stay shared
+        gc.freeze()  # what exists now is never looked at again by a collector, so its pages stay shared
         server = os.getpid()
         try:
             pid = os.fork()
@@ -223,6 +216,7 @@ def _worker_main(server: int, fd: int, others: socket.socket) -> NoReturn:
     """Be a worker; never returns."""
     code = 1
     try:
+        gc.enable()
         process.settle(server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         others.close()
@@ -339,7 +333,7 @@ class _Worker:
         parcel = assignment.parcel
         while True:
             try:
-                return _ship.open_parcel(parcel)
+                return _parcel.open_parcel(parcel)
             except _worker.StaleCode as error:
                 self._conn.send(STALE + number + str(error).encode()[:1000])
             except BaseException as error:  # noqa: BLE001 - what a module raises at import, SystemExit included

@@ -20,9 +20,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _function
-from amorsize._analysis import known_dependencies
-from amorsize._analysis.bytecode import chains_of
+from amorsize import _analysis, _function
 from amorsize._attribute import wrapped_function
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
@@ -48,7 +46,7 @@ class _Bounded(io.BytesIO):
 
 def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
-    for module, path, known in known_dependencies(func).settings:
+    for module, path, known in _analysis.known_dependencies(func).settings:
         name, value = _now(module, path, known)
         if module in {"__main__", "__mp_main__", "builtins"} or isinstance(value, types.ModuleType):
             continue
@@ -99,8 +97,11 @@ _BY_TEXT: Final = frozenset({"eval", "exec", "globals"})
 
 def problem(func: Callable[..., Any]) -> str:
     """Return which stand-in of a test cannot be sent along, or what finds names that are not; or ""."""
-    for helper in known_dependencies(func).functions:
-        by_text = _BY_TEXT.intersection(chain[0] for chain in chains_of(helper.__code__)) - helper.__globals__.keys()
+    for helper in _analysis.known_dependencies(func).functions:
+        by_text = (
+            _BY_TEXT.intersection(chain[0] for chain in _analysis.chains_of(helper.__code__))
+            - helper.__globals__.keys()
+        )
         if by_text and (not _function.is_importable(helper) or helper.__module__ in _unfound.unfound()):
             return (
                 f"{helper.__name__}() uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"

@@ -23,11 +23,11 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _cost as cost
 from amorsize import _outside
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _pickles, _worker
 from amorsize._backend._local_worker import UnopenedItems
+from amorsize._bounds import CHECK_S
 
 if sys.platform != "linux":
     message = "this way of running workers is for Linux; nothing imports it elsewhere"
@@ -63,7 +63,7 @@ class PackedItems:
         self.fd = -1
         self.most_items: int | None = None
         self.inline: bytes | None = None
-        self.block = max(1, min(bounds.BLOCK_ITEMS, int(cost.CHECK_S / max(item_s, 1e-9))))
+        self.block = max(1, min(bounds.BLOCK_ITEMS, int(CHECK_S / max(item_s, 1e-9))))
         one = self._size_of_one()
         if isinstance(items, range) or one * self._n_items <= bounds.INLINE_BYTES:
             self.inline = self._whole()

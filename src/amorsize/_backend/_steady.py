@@ -14,8 +14,7 @@ import atexit
 import operator
 import sys
 import types
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._analysis.bytecode import names_of
 from amorsize._analysis.values import ABSENT, cell_value
@@ -56,8 +55,7 @@ def _forget() -> None:
     _latest = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
+class _Parts(NamedTuple):
     """
     What the pickle of a function is made from.
 

@@ -30,7 +30,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from amorsize import _schedule as schedule
+from amorsize import _pace as pace
 from amorsize._backend import _blas, _worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
@@ -63,7 +63,7 @@ class Team(Engine):
         self.workers: Workers[Worker] = Workers()
         self.parent = os.getpid()
         self.n_slots = _n_workers(job)
-        self.block = schedule.first_block(job.item_s) if job.timeout is None else 1
+        self.block = pace.first_block(job.item_s) if job.timeout is None else 1
         self._fork_s = 0.0
         self.slots = Slots(self.n_slots)
         self.handout = Handout(job, crew, self.n_slots, self.tell)
@@ -211,7 +211,7 @@ class Team(Engine):
 
     def _compute_range(self, start: int, stop: int) -> None:
         job, begin = self.job, clock()
-        stretch = schedule.Stretch(
+        stretch = pace.Stretch(
             start, stop, self.block, begin, is_fixed=job.batch_size is not None, is_single=job.timeout is not None
         )
         while stretch.current < min(stretch.stop, self.limit):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._carrier import Done, run_quantum
+from amorsize._backend._carrier import Done
+from amorsize._backend._worker import run_quantum
 from amorsize._outside import signals_held
 
 if TYPE_CHECKING:

@@ -13,21 +13,22 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _outside, _trace
+from amorsize import _pace as pace
 from amorsize._backend import _pickles
+from amorsize._bounds import CHECK_S
 from amorsize.exceptions import RemoteError, UnpicklableResult
-
-if TYPE_CHECKING or sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Failure = tuple[int, BaseException]
+
+clock = time.perf_counter
 
 _in_worker = False
 _threads = threading.local()
@@ -54,26 +55,6 @@ def mark_worker() -> None:
         signal.signal(signal.SIGINT, lambda *_: None)
         if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def end_with(lifeline: Any) -> None:
-    """
-    End this worker when the other end of a pipe is gone, which only the caller's end closes.
-
-    Of a caller that was killed, loky's workers would know nothing: idle ones stay for :data:`IDLE_S`, busy ones compute
-    to the end and then wait for ever for somebody to take a large result. A signal, whose default action ends
-    a process even inside native code, and not a thread, beside which the user's function could not safely fork.
-    """
-    if sys.platform != "linux":
-        return
-
-    with contextlib.suppress(OSError):  # where there is no /proc a killed caller's workers stay, as elsewhere
-        # Opened once more: of what is inherited, all workers share one, and it signals to the last who asks.
-        own = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
-        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        if lifeline.poll():  # it was gone before
-            os._exit(1)
 
 
 # What ends this package's own idle threads: no fork is made beside them.
@@ -163,6 +144,35 @@ def run_block(
         return results, failures
 
 
+def run_quantum(
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    quantum_s: float,
+    block: int,
+    *,
+    keep_going: bool,
+    look_s: float = 2 * CHECK_S,
+    tell: Callable[[int], None] | None = None,
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """Run items, at least one, until they are done or *quantum_s* is nearly over; every *look_s* looks at the clock."""
+    quantum = pace.Quantum(quantum_s, block, look_s)
+    results: list[Any] = []
+    failures: list[tuple[int, BaseException]] = []
+    begin = now = clock()
+    while len(results) < len(items) and quantum.goes_on(len(results), now - begin):
+        part = items[len(results) : len(results) + quantum.block]
+        if tell is not None:
+            tell(len(results) + len(part))
+        done, failed = run_block(call, part, keep_going=keep_going)
+        failures += [(len(results) + position, error) for position, error in failed]
+        results += done
+        if failed and not (keep_going and all(isinstance(e, Exception) for _, e in failed)):
+            break
+        before, now = now, clock()
+        quantum.ran(now - before)
+    return results, failures
+
+
 def prepared(call: Callable[[Any], Any], initialize: Callable[[], None] | None) -> Callable[[Any], Any]:
     """Initialize a forked worker; returns *call*, or what fails each item with what the initializer raised."""
     if initialize is None:
@@ -181,8 +191,7 @@ def prepared(call: Callable[[Any], Any], initialize: Callable[[], None] | None) 
     return call
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False, match_args=False)
-class Boxed:
+class Boxed(NamedTuple):
     """
     An exception that only pickles by value, closed until the caller opens it.
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
-from amorsize._backend import _pickles, _ship, _worker
-from amorsize._backend._carrier import Done, run_quantum
+from amorsize._backend import _parcel, _pickles, _worker
+from amorsize._backend._carrier import Done
 from amorsize._backend._chunks import alarmed
+from amorsize._backend._worker import run_quantum
 from amorsize.exceptions import ItemTimeout
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ def open_once(shipped: Shipped) -> Callable[[Any], Any]:
     with _opening:
         call = _opened.get(shipped.digest)
         if call is None:
-            parcel = _ship.Parcel(shipped.digest, bytes(shipped.data.data), "", shipped.is_by_value)
-            call = _opened[shipped.digest] = _ship.open_parcel(parcel)
+            parcel = _parcel.Parcel(shipped.digest, bytes(shipped.data.data), "", 0, is_by_value=shipped.is_by_value)
+            call = _opened[shipped.digest] = _parcel.open_parcel(parcel)
             while len(_opened) > bounds.KEPT_PARCELS:
                 _opened.popitem(last=False)
         else:
