@@ -579,6 +579,40 @@ class TestLimits:
         )
         assert (done.stdout.split(), done.stderr) == (["ended", "none"], "")
 
+    @pytest.mark.parametrize("name", ["joblib.executor", "joblib.externals.loky.backend.spawn"])
+    def test_a_limit_that_comes_inside_the_import_of_joblib(self, name: str) -> None:
+        """It left half of joblib behind: from then on each map on loky's workers failed with an AttributeError."""
+        program = f"""
+        import signal, sys, time, amorsize
+        def on_signal(*_):
+            raise TimeoutError
+        def hook(event, args):
+            if event == "import" and args[0] == {name!r} and not came:
+                came.append(args[0])
+                signal.raise_signal(signal.SIGTERM)
+        def work(x):
+            time.sleep(1e-3)
+            return x
+        came = []
+        signal.signal(signal.SIGTERM, on_signal)
+        sys.addaudithook(hook)
+        func = amorsize.parallel(work, n_jobs=2, start_method="loky")
+        try:
+            func.map(range(20))
+        except TimeoutError:
+            print("ended", len(came))
+        assert func.map(range(20)) == list(range(20))
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (done.stdout.split(), done.stderr) == (["ended", "1"], "")
+
     def test_a_limit_that_comes_as_the_end_of_the_interpreter_is_looked_for(self) -> None:
         """It ended the main thread as far as ``threading`` knew: nothing was run in parallel any more."""
         n_left = 0

@@ -209,6 +209,7 @@ class Loky:
         try:
             self._ensure(n_jobs, share or self._share)
         except Exception as error:
+            pass_on(error)
             refusal = _loky_inside.refusal(error)
             if refusal is None:
                 raise
@@ -217,7 +218,8 @@ class Loky:
     def _ensure(self, n_jobs: int, n_threads: int) -> None:
         with self._lock:
             # Under the lock, and joblib itself first: two threads that import it at once meet in its middle.
-            from joblib.externals import loky  # noqa: PLC0415 - 30 to 250 ms, with joblib
+            with signals_held():  # an import that a limit of the program ends is half done for good
+                from joblib.externals import loky  # noqa: PLC0415 - 30 to 250 ms, with joblib
 
             multiprocessing: Any = sys.modules["multiprocessing"]  # with what loky has loaded of it
 
