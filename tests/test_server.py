@@ -370,6 +370,42 @@ def kind_of(item: tuple[Any, bytes]) -> str:
     return type(item[0]).__name__
 
 
+def test_a_worker_does_not_import_numpy_for_its_settings() -> None:
+    """The caller has imported it, and the function has nothing to do with it; one that does sees what the loop sees."""
+    program = """
+    import sys, threading, time, warnings
+    import numpy
+    import amorsize
+
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    options = dict(n_jobs=2, start_method="forkserver", timeout=60)
+
+    def has_numpy(x):
+        return "numpy" in sys.modules
+
+    def seen(x):
+        import numpy.exceptions
+        with warnings.catch_warnings(record=True) as caught:
+            try:
+                warnings.warn("w", numpy.exceptions.RankWarning)
+            except numpy.exceptions.RankWarning:
+                return "error"
+        return len(caught), numpy.geterr()["over"], str(numpy.array([1 / 3]))
+
+    print(set(amorsize.parallel(has_numpy, **options).map(range(20))))
+    func = amorsize.parallel(seen, **options)
+    print(set(func.map(range(20))) == {seen(0)})
+    with numpy.errstate(over="raise"), numpy.printoptions(precision=2):
+        print(set(func.map(range(20))) == {seen(0)})
+    print(set(func.map(range(20))) == {seen(0)})
+    warnings.simplefilter("error")
+    amorsize.shutdown()
+    print(set(func.map(range(20))) == {seen(0)}, seen(0))
+    """
+    done = run_program(program)
+    assert (done.stdout.splitlines(), done.stderr) == (["{False}", "True", "True", "True", "True error"], "")
+
+
 def test_closures_lambdas_and_their_classes_travel() -> None:
     """What has no name to be found by goes by value, there and back."""
     offset = 5

@@ -292,6 +292,8 @@ def _packages(job: Job) -> set[str]:
         names.add(str(getattr(value, "__name__" if _is_module(value) else "__module__", None) or ""))
     if job.parcel is not None and job.parcel.is_by_value:
         names.add("cloudpickle")
+    else:  # what the function's module has imported, each worker would import with it
+        names.update(str(value.__name__) for value in list(known.values()) if _is_module(value))
     roots = {name.partition(".")[0] for name in names} & PRELOADED
     return {name for name in roots if loaded(name) is not None}
 
