@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import amorsize
 from amorsize import Profile, _bounds, _profile, _weigh
+from amorsize._analysis import known_dependencies
 from amorsize._backend import dumps_by_value
 from amorsize._bounds import SAMPLE_BOX_S
 from amorsize._known import CACHE, Known, ProfileCache, refresh, remember
@@ -289,7 +290,9 @@ def test_a_function_that_holds_what_cannot_be_pickled_is_told() -> None:
         with lock:
             return x
 
-    assert inspect_function(Profile(), locked).is_picklable  # nothing is pickled before workers are predicted to pay
+    assert inspect_function(
+        Profile(), locked, known_dependencies(locked)
+    ).is_picklable  # nothing is pickled before workers are predicted to pay
     assert "'lock'" in function_problem(locked, dumps_by_value)
 
 
@@ -316,8 +319,8 @@ def test_an_importable_function_is_small() -> None:
     def closure(x: int) -> int:
         return x + len(data)
 
-    assert inspect_function(Profile(), identity).func_bytes < 1000
-    assert inspect_function(Profile(), closure).func_bytes > 10_000
+    assert inspect_function(Profile(), identity, known_dependencies(identity)).func_bytes < 1000
+    assert inspect_function(Profile(), closure, known_dependencies(closure)).func_bytes > 10_000
 
 
 class NoSize:

@@ -247,7 +247,7 @@ class Ahead:
             return False
         peak_bytes = max(0, _profile.peak_bytes() - self._peak_bytes)
         profile = Profile(n_sampled=1, item_s=elapsed_s, first_s=elapsed_s, peak_bytes=peak_bytes)
-        profile = _weigh.inspect_function(profile, request.func)
+        profile = _weigh.inspect_function(profile, request.func, found)
         profile = _weigh.weigh(profile, data[1:3], (), _backend.dumps_by_value)
         plan, _ = decide_here(request.func, profile, request.source.n_items, request.limits)
         if plan.backend != FORKSERVER:

@@ -31,7 +31,8 @@ def run(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], back
         BaseException: What the loop would have raised.
     """
     job = describe(request, ledger.n_done, plan, items, backend)
-    request.record.ran = replace(plan, caller_computes=job.caller_computes)
+    is_as_planned = job.caller_computes == plan.caller_computes
+    request.record.ran = plan if is_as_planned else replace(plan, caller_computes=job.caller_computes)
     with _named(plan, items), _share(request, plan):
         began = clock()
         outcome = _backend.run(plan.backend, job)

@@ -251,8 +251,8 @@ class Evidence:
         request = self._request
         if not self._is_inspected:
             items = self._first_items()
-            found = known_dependencies(request.func, items)  # what follows goes by this look
-            self.profile = _weigh.inspect_function(self.profile, request.func, self.watch.changed)
+            found = known_dependencies(request.func, items)
+            self.profile = _weigh.inspect_function(self.profile, request.func, found, self.watch.changed)
             data = request.source.data
             if type(data) in {list, tuple} and share_later(data, bounds.WATCH_SHARED, items, found):
                 self.profile = replace(self.profile, mutates=tuple(sorted({*self.profile.mutates, SHARED_BY_ITEMS})))
@@ -278,6 +278,8 @@ class Evidence:
 
     def after(self, n_head: int) -> Profile:
         """Return the profile with *n_head* items done."""
+        if not n_head and not self.profile.n_head:
+            return self.profile
         return replace(self.profile, n_head=n_head, head_s=clock() - self._request.record.began if n_head else 0.0)
 
     def forget(self) -> None:

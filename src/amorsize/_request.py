@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from amorsize._turns import Halt
 
 
+# What is known of a function before its first item.
+_UNKNOWN: Final = Profile()
+
 # -- what was asked for ------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +92,7 @@ class Request:
         self.check = check
         self.progress: Callable[[int], None] | None = None
         self.keeper = keeper
-        self.record = Record(Profile(), source.n_items, self.limits, began)
+        self.record = Record(_UNKNOWN, source.n_items, self.limits, began)
 
     @property
     def name(self) -> str:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _FLAT = (bytes, bytearray, str, array.array)
 
+# Classes without the attribute nbytes: that is looked for in 2 us.
+_WITHOUT_BUFFER = frozenset({int, float, str, bytes, tuple, list, dict})
+
 # What became of trying to pickle functions lately, by what they could reach then.
 _problems: dict[int, tuple[Dependencies, str]] = {}
 atexit.register(_problems.clear)  # as for what dependencies knows
@@ -33,11 +36,11 @@ atexit.register(_problems.clear)  # as for what dependencies knows
 
 def shallow_bytes(value: object) -> int:
     """Estimate the size of a value without looking inside: its buffer, its length, or its own size."""
-    nbytes = attribute_of(value, "nbytes")
-    if is_of(nbytes, int):
-        return nbytes
     try:
-        return sys.getsizeof(value)
+        if type(value) in _WITHOUT_BUFFER:
+            return sys.getsizeof(value)
+        nbytes = attribute_of(value, "nbytes")
+        return nbytes if is_of(nbytes, int) else sys.getsizeof(value)
     except TypeError:
         return 64
 
@@ -145,29 +148,31 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def inspect_function(profile: Profile, func: Callable[..., Any], changed: tuple[str, ...] = ()) -> Profile:
+def inspect_function(
+    profile: Profile, func: Callable[..., Any], found: Dependencies, changed: tuple[str, ...] = ()
+) -> Profile:
     """
     Add what the function's code says: the outside state it changes and reads, and about what it takes to ship.
+
+    A profile that says so already is returned as it is.
 
     Args:
         profile: What is known so far.
         func: The function.
+        found: What it can reach.
         changed: Names of what it was seen to change.
     """
-    found = known_dependencies(func)
     changes = {*found.effects.changes, *changed}
     if profile.n_sampled:
         # What the sample has not set up will be set up by some later item, in each worker by another one.
         changes.update(found.effects.not_set_yet)
     if not found.is_complete:
         changes.add("more than can be looked through")
-    return replace(
-        profile,
-        mutates=tuple(sorted(changes)),
-        reads_mutable=found.reads_mutable,
-        by_seed=found.effects.by_seed,
-        func_bytes=_function_bytes(func),
-    )
+    said = tuple(sorted(changes)), found.reads_mutable, found.effects.by_seed, _function_bytes(func)
+    if said == (profile.mutates, profile.reads_mutable, profile.by_seed, profile.func_bytes):
+        return profile
+    mutates, reads_mutable, by_seed, func_bytes = said
+    return replace(profile, mutates=mutates, reads_mutable=reads_mutable, by_seed=by_seed, func_bytes=func_bytes)
 
 
 def _function_bytes(func: Callable[..., Any]) -> int:

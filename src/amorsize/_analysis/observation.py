@@ -280,7 +280,7 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
         found: What is known of the function.
     """
     kinds = found.effects.alters
-    if not kinds and not any(is_used_up(type(one.value if type(one) is Late else one)) for one in first):
+    if not kinds and not any(map(is_used_up, {type(one.value if type(one) is Late else one) for one in first})):
         return False
     if not come_again(data, n_first, kinds):
         return False
