@@ -39,9 +39,9 @@ FIRST_MARGIN: Final = 0.15
 LOADING_RUNS_S: Final = 3e-3
 
 # Seconds that the first decision of a process takes: it reads CPUs, memory and loaded libraries for the first time
-# (measured: 1.5 to 2 ms), and imports psutil where that is needed and has not been done (12 ms more). Shorter work is
+# (measured: 1.1 to 1.5 ms), and imports psutil where that is needed and has not been done (12 ms more). Shorter work is
 # not worth it. Half or twice: first calls of 2 to 4 ms go the other way.
-READING_S: Final = 2e-3
+READING_S: Final = 1.5e-3
 PSUTIL_S: Final = 15e-3
 
 # Share of the quantum that a chunk is sized for. At the whole of it the usual scatter of 5 % would cut every other

@@ -10,7 +10,7 @@ from amorsize import _arguments, _gate, _host, _options, _record, _wrapper
 from amorsize._decorator import ParallelFunction, decorate
 from amorsize._options import MapOptions, Options, OtherOptions
 from amorsize._plans import Plan
-from amorsize._records import Host
+from amorsize._records import LOKY, Host
 from amorsize._wrapper import A, B, C, R
 from amorsize._wrong_call import instead_of_function
 
@@ -150,7 +150,7 @@ def _decorated(func: Any, items: tuple[Any, ...], caller: str) -> Any:
 def host() -> Host:
     """Read this machine as this process may use it now: CPUs, memory, and what workers cost here."""
     _host.forget_snapshot()
-    return _gate.current_host(len)[0]
+    return _gate.current_host(len, start_method=LOKY)[0]  # so that all ways are looked at
 
 
 def configure(

@@ -29,21 +29,16 @@ def blockers(func: Callable[..., Any], prefer: str | None = None, start_method: 
     Return why a backend that exists cannot be used for *func* now, by backend name.
 
     With ``prefer="threads"`` only what forbids threads is looked for; with ``start_method="fork"``, which is an order,
-    not what the function can reach.
+    not what the function can reach; and loky is looked at only where it is asked for, or there is no fork server.
     """
-    reasons = {}
-    if reason := thread_blocker():
-        reasons[THREADS] = reason
-    if prefer == "threads":
-        return reasons
-    if reason := process_blocker() or ("" if start_method == FORK else function_blocker(func)):
-        reasons[FORK] = reason
-    no_interpreters = executable_blocker() or patched_by()
-    if reason := _server_blocker(no_interpreters):
-        reasons[FORKSERVER] = reason
-    if reason := _loky_blocker(no_interpreters):
-        reasons[LOKY] = reason
-    return reasons
+    reasons = {THREADS: thread_blocker()}
+    if prefer != "threads":
+        reasons[FORK] = process_blocker() or ("" if start_method == FORK else function_blocker(func))
+        no_interpreters = executable_blocker() or patched_by()
+        reasons[FORKSERVER] = _server_blocker(no_interpreters)
+        if reasons[FORKSERVER] or start_method == LOKY:
+            reasons[LOKY] = _loky_blocker(no_interpreters)
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def server_blocker() -> str:
@@ -67,8 +62,8 @@ def _loky_blocker(no_interpreters: str) -> str:
         return "the interpreter is shutting down"
     if reason := _forbidden() or no_interpreters:
         return reason
-    if _semaphores() is not None:
-        return str(_semaphores())
+    if problem := _semaphores():
+        return problem
     process = loaded("multiprocessing.process")
     if process is not None and process.current_process().daemon:
         return "daemonic processes may not have children"
@@ -77,32 +72,29 @@ def _loky_blocker(no_interpreters: str) -> str:
 
 def _forbidden() -> str:
     """Say which variable of the environment forbids joblib's processes, or its import."""
-    if os.environ.get("JOBLIB_MULTIPROCESSING", "1").strip() == "0":
-        return "JOBLIB_MULTIPROCESSING=0"
     for name in ("JOBLIB_MULTIPROCESSING", "LOKY_MAX_DEPTH"):
+        value = os.environ.get(name, "1")
         try:
-            int(os.environ.get(name, "1"))
+            is_off = int(value) == 0 and name == "JOBLIB_MULTIPROCESSING"
         except ValueError:
-            return f"{name}={os.environ[name]!r} is not a number, and joblib cannot be imported"
+            return f"{name}={value!r} is not a number, and joblib cannot be imported"
+        if is_off:
+            return "JOBLIB_MULTIPROCESSING=0"
     return ""
 
 
-_semaphore_problem: list[str | None] = []
+@functools.cache
+def _semaphores() -> str:
+    """Return why named semaphores are not available, empty if they are; tried once."""
+    try:
+        import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
 
-
-def _semaphores() -> str | None:
-    """Return why named semaphores are not available, None if they are; tried once."""
-    if not _semaphore_problem:
-        try:
-            import _multiprocessing  # type: ignore[import-not-found]  # noqa: PLC0415 - absent on some builds
-
-            name = f"/amorsize-{os.getpid()}-{os.urandom(4).hex()}"
-            lock = _multiprocessing.SemLock(0, 1, 1, name, True)
-            del lock
-            _semaphore_problem.append(None)
-        except (ImportError, OSError, AttributeError) as error:
-            _semaphore_problem.append(f"there are no semaphores: {error}")
-    return _semaphore_problem[0]
+        name = f"/amorsize-{os.getpid()}-{os.urandom(4).hex()}"
+        lock = _multiprocessing.SemLock(0, 1, 1, name, True)
+        del lock
+    except (ImportError, OSError, AttributeError) as error:
+        return f"there are no semaphores: {error}"
+    return ""
 
 
 def process_blocker() -> str:
@@ -152,16 +144,14 @@ def executable_blocker() -> str:
     path: Any = sys.executable
     if not path or not isinstance(path, str):
         return f"sys.executable is {path!r}, so no interpreter can be started"
-    if not _is_interpreter(path):
-        return f"sys.executable is {path}, which is not a Python interpreter by its name"
-    if not os.access(path, os.X_OK):
-        return f"sys.executable is {path}, which cannot be run"
-    return ""
+    return _file_blocker(path)
 
 
 @functools.cache
-def _is_interpreter(path: str) -> bool:
-    return _INTERPRETER.fullmatch(os.path.basename(path)) is not None
+def _file_blocker(path: str) -> str:
+    if _INTERPRETER.fullmatch(os.path.basename(path)) is None:
+        return f"sys.executable is {path}, which is not a Python interpreter by its name"
+    return "" if os.access(path, os.X_OK) else f"sys.executable is {path}, which cannot be run"
 
 
 def thread_blocker() -> str:
