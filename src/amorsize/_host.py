@@ -219,14 +219,22 @@ def _is_disabled(environ: Mapping[str, str]) -> bool:
     return value.strip().lower() not in {"", "0", "false", "no"}
 
 
+# When the resident memory was read, at which peak, and its bytes.
+_resident: tuple[float, int, int] = (-math.inf, 0, 0)
+
+
 def resident_bytes() -> int:
-    """Return the resident memory of this process, 0 where it cannot be read cheaply."""
-    return _attempt(_resident) or 0
-
-
-def _resident() -> int:
+    """Return the resident memory of this process, as of a second ago if its peak is still the same; 0 if unknown."""
+    global _resident  # noqa: PLW0603 - one tuple, replaced in one statement
     if sys.platform == "win32":
         return 0
+    now, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if peak != _resident[1] or now - _resident[0] >= bounds.SNAPSHOT_S:
+        _resident = now, peak, _attempt(_read_resident) or 0
+    return _resident[2]
+
+
+def _read_resident() -> int:
     # Without a buffer, which takes 3 us more; not as a bare descriptor, which Ctrl-C could leave open.
     with open("/proc/self/statm", "rb", buffering=0) as file:
         return int(file.read(100).split()[1]) * os.sysconf("SC_PAGE_SIZE")
