@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import amorsize
-from amorsize import Host, _bounds, _host, _profile
+from amorsize import Host, _backend, _bounds, _host, _profile
 from amorsize._cgroup import cgroup_paths, parse_bytes, parse_cpu_max
-from amorsize._cost import PRIORS
+from amorsize._cost import PRIORS, SERVED
+from amorsize._gate import is_never_worth
 from amorsize._host import (
     CostBook,
     Readings,
@@ -32,6 +33,9 @@ from amorsize._host import (
     usable_cpus,
 )
 from tests.factories import GB
+
+if TYPE_CHECKING or sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -555,8 +559,47 @@ def test_a_first_parallel_call_need_not_load_psutil() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_decision_opens_no_file_a_moment_after_another() -> None:
+    """Forking costs by the resident memory, which was read each time: 8 us, and 50 after other work."""
+    lines = (
+        "import math, sys",
+        "from amorsize import Limits, Profile",
+        "from amorsize._gate import decide_here",
+        "opened, counts = [], []",
+        "sys.addaudithook(lambda event, args: opened.append(args[0]) if event == 'open' else None)",
+        "for _ in range(5):  # one may have to read, since a second has passed",
+        "    opened.clear()",
+        "    plan, _ = decide_here(math.sqrt, Profile(n_sampled=5, item_s=1e-3), 100, Limits())",
+        "    counts.append(len(opened))",
+        "print('fork' in plan.host.costs, min(counts))",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "True 0\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_grows_is_seen_at_once() -> None:
+    """The peak grows with it."""
+    before, peak = _host.resident_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    more = b"x" * (peak - before + (32 << 20))
+    assert _host.resident_bytes() >= before + len(more) // 2
+
+
+def test_work_shorter_than_the_start_of_an_idle_worker_is_not_thought_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether workers are idle is not even asked."""
+    monkeypatch.setattr(_backend, "is_warm", lambda: True)
+    host = read_host()
+    monkeypatch.setattr(_host, "_snapshot", (0.0, os.getpid(), host))
+    idle_s = _host.BOOK.get(SERVED).start_s
+    assert is_never_worth(0.9 * idle_s, None)
+    assert not is_never_worth(1.1 * idle_s, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the file closes itself
-@pytest.mark.parametrize("read", [_host.resident_bytes, lambda: _profile.scheduled_s(threading.get_native_id())])
+@pytest.mark.parametrize("read", [_host._read_resident, lambda: _profile.scheduled_s(threading.get_native_id())])
 def test_ctrl_c_after_any_call_leaves_no_descriptor_open(read: Callable[[], object]) -> None:
     """A descriptor that had just been opened was lost, once in hundreds of maps on a busy machine."""
     read()  # what is loaded on the way is loaded

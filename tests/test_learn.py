@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from amorsize import Reason, _host, _known, _learn
+from amorsize import Reason, _backend, _host, _known, _learn
 from amorsize import _cost as cost
 from amorsize._backend import _blas
+from amorsize._cost import PRIORS
 from amorsize._decide import decide
-from amorsize._records import Span
+from amorsize._record import State
+from amorsize._records import FORKSERVER, Span
 from tests.factories import make_host, make_limits, make_profile
 
 if TYPE_CHECKING:
@@ -74,6 +78,33 @@ def test_a_function_that_does_not_gain_from_cores_stays_in_the_loop() -> None:
     assert not plan.is_parallel
     assert plan.reason is Reason.NOT_WORTH
     assert decide(make_profile(thread_efficiency=0.5), host, 1000, limits).is_parallel
+
+
+def test_a_loop_is_settled_for_as_many_items_and_for_a_moment() -> None:
+    """Then it is decided on again: threads that forbade a fork may have ended, say."""
+    state = State(len)
+    assert not state.is_settled(0)
+    state.settled = 5, math.inf
+    assert state.is_settled(5)
+    assert not state.is_settled(6)
+    state.settled = 5, time.perf_counter()
+    assert not state.is_settled(5)
+
+
+def test_a_short_loop_is_settled_unless_it_misses_workers_that_start_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that miss a fork server are counted, one by one, until its start is worth it."""
+    monkeypatch.setattr(_backend, "is_warm", lambda: False)
+    host = make_host(n_cpus=2, n_physical_cpus=2, costs=PRIORS["linux"])
+    plan = decide(make_profile(efficiency=0.5, item_s=0.5e-3), host, 10, make_limits())
+    assert plan.reason is Reason.NOT_WORTH
+    assert _learn._is_settling(plan, plan.predicted_s)
+    assert not _learn._is_settling(plan, 3 * plan.predicted_s)
+    no_fork = dataclasses.replace(host, costs={FORKSERVER: PRIORS["linux"][FORKSERVER]})
+    plan = decide(plan.profile, no_fork, 10, make_limits())
+    assert plan.reason is Reason.NOT_WORTH
+    assert not _learn._is_settling(plan, plan.predicted_s)
+    monkeypatch.setattr(_backend, "is_warm", lambda: True)
+    assert _learn._is_settling(plan, plan.predicted_s)
 
 
 @pytest.mark.parametrize(("has_gil", "field"), [(True, "thread_efficiency"), (False, "free_thread_efficiency")])

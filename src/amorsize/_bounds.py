@@ -312,8 +312,8 @@ CANCEL_LOOK_S: Final = 0.1
 # many cost 0.2 us more or less per item.
 FEW: Final = 64
 
-# Seconds of work up to which a loop may be settled: for longer work a decision costs nothing. Half or twice: a
-# decision, 50 us, more or less in calls of 10 to 40 ms.
+# Seconds of work up to which a decided loop is settled for SNAPSHOT_S: for longer work a decision costs nothing. Half
+# or twice: a decision, 0.1 ms, more or less in calls of 10 to 40 ms.
 SETTLED_S: Final = 0.02
 
 # Seconds per item below which timing items one by one says little: such a function is timed in blocks, by the loop.

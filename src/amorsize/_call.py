@@ -130,8 +130,8 @@ class Call:
             return
         expected_s = known.profile.item_s * source.n_items
         # Decided before, as a loop, and it took what was predicted: the loop itself watches for changes.
-        is_settled = self.request.state.settled == source.n_items
-        if is_plain and (is_settled or is_never_worth(expected_s)):
+        is_settled = self.request.state.is_settled(source.n_items)
+        if is_plain and (is_settled or is_never_worth(expected_s, limits.prefer)):
             self._loop()
             return
         if not (evidence.is_weighed and evidence.looks_alike(known)):

@@ -1,7 +1,7 @@
 """
 The decision of a call: whether one is worth its time, what it is made from, and the decision itself.
 
-A decision takes 0.2 ms, and the first one in a program 2 ms more. :class:`Gate` stands in front of it, before the loop
+A decision takes 0.1 ms, and the first one in a program 1 ms more. :class:`Gate` stands in front of it, before the loop
 and during it.
 """
 
@@ -49,7 +49,6 @@ class Gate:
     Says whether to decide, and decides.
 
     Attributes:
-        is_hopeless: Whether no start of workers could gain anything, as far as that has been asked.
         has_no_workers: Whether the system has given none.
         thinking_s: Seconds that decisions have taken.
     """
@@ -60,55 +59,45 @@ class Gate:
         self._ledger = ledger
         self._evidence = evidence
         self._refused_s = 0.0
-        self.is_hopeless = self.has_no_workers = False
+        self.has_no_workers = False
         self.thinking_s = 0.0
 
     # -- before the loop ---------------------------------------------------------------------------------------------
 
     def is_in_vain(self, n_items: int) -> bool:
         """Tell whether no start of workers could gain anything: the host is then not even looked at."""
-        if self._request.limits.n_jobs is not None:
+        limits, evidence = self._request.limits, self._evidence
+        if limits.n_jobs is not None:
             return False
-        rest_s = self._evidence.profile.item_s * (n_items - self._ledger.n_done)
-        if rest_s < cost.FLOOR_S:
-            return True
-        return self._is_too_short(rest_s) or self._pays_nowhere(n_items)
-
-    def _is_too_short(self, rest_s: float) -> bool:
-        """Tell whether not even the cheapest start could gain anything."""
-        costs, profile = self.cheapest(), self._evidence.profile
-        start_s = costs.start_each_s + _host.unread_s()
-        self.is_hopeless = 0.9 * cost.gain_of_two(profile, costs, profile.item_s) * rest_s <= start_s
-        return self.is_hopeless
+        rest_s = evidence.profile.item_s * (n_items - self._ledger.n_done)
+        return is_never_worth(rest_s, limits.prefer) or (
+            _host.unread_s() > 0 and not evidence.is_recalled and self._pays_nowhere(n_items)
+        )
 
     def _pays_nowhere(self, n_items: int) -> bool:
-        """Tell whether even the most favourable machine had better loop, once the data have been weighed."""
+        """
+        Tell whether even the most favourable machine had better loop, once the data have been weighed.
+
+        In the first call of a program, where a decision takes 1 ms more. Later calls decide in full: what they lose for
+        want of workers is counted.
+        """
         request, evidence = self._request, self._evidence
-        # Where the last call went parallel this one will, too. And what runs have found of the workers' speed is
-        # doubted now and then: by decisions, which are counted.
-        is_known = request.state.was_parallel or 0 < evidence.profile.efficiency < 1
-        if request.limits.start_method is not None or is_known:
+        if request.limits.start_method is not None:
             return False
-        # What forbids to fork this process is known in 0.1 ms, the rest of a decision takes 3 in a program's first one.
-        # Later calls decide in full: what they lose for want of workers is counted.
-        is_blocked = not evidence.is_recalled and request.limits.prefer != "threads"
-        reason = _backend.process_blocker() if is_blocked else ""
+        # What forbids to fork this process is known in 0.1 ms.
+        reason = _backend.process_blocker() if request.limits.prefer != "threads" else ""
         host = best_case(request.limits.prefer, {FORK: reason} if reason else {})
         if host is None:
             return False
         evidence.inspect()
         plan, _ = decide_here(request.func, evidence.after(self._ledger.n_done), n_items, request.limits, host=host)
-        # Where nothing is forked, calls too short for loky's cold workers are counted, all but the first one; and only
-        # where forking has been looked into is looping settled.
+        # Only where forking has been looked into is it settled that no start pays.
         is_looked_into = FORK in host.costs or FORK in host.unavailable
         pays_nowhere = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and is_looked_into)
-        if pays_nowhere and plan.reason is Reason.NOT_WORTH and evidence.is_recalled:
-            pays_nowhere = not (_backend.process_blocker() or _backend.function_blocker(request.func))
         if pays_nowhere:
             self.refuse()
             request.record.costs, request.record.more_s = host.costs, 0.0
             request.record.unavailable = host.unavailable
-            self.is_hopeless = plan.reason in _TRANSFERS or evidence.is_recalled
         return pays_nowhere
 
     # -- during the loop ---------------------------------------------------------------------------------------------
@@ -255,7 +244,7 @@ def warn_of(plan: Plan, request: Request) -> None:
         warn(f"{name}: n_jobs={fixed} is not possible: {plan.reason}{detail}; it runs serially")
     elif plan.is_parallel and plan.backend != THREADS and plan.profile.mutates:
         warn(f"{name}: {plan.warnings[0]}: what they change in it is lost, and they may see it unchanged")
-    elif plan.backend == FORK and (shared := _backend.function_blocker(request.func)):
+    elif plan.backend == limits.start_method == FORK and (shared := _backend.function_blocker(request.func)):
         warn(f"{name} is forked as start_method asks for, although {shared}")
     elif limits.start_method is not None and plan.reason is Reason.UNAVAILABLE:
         why = plan.host.unavailable.get(limits.start_method, "it does not exist here")
@@ -279,16 +268,18 @@ def warn_of_late(request: Request, profile: Profile, *, is_serial: bool) -> None
 # -- the host as of now, and the decision on it ------------------------------------------------------------------------
 
 
-def is_never_worth(work_s: float) -> bool:
+def is_never_worth(work_s: float, prefer: str | None) -> bool:
     """
-    Tell whether no workers can shorten *work_s* seconds of work, as far as costs are known here.
+    Tell whether no workers of the kind preferred can shorten *work_s* seconds of work, as far as costs are known here.
 
     With W seconds of work and a start of S, two workers take at least S/2 + W/2: no gain of 5 % while W < S.
     """
     if work_s < cost.FLOOR_S:
         return True
+    if prefer == "threads":
+        return work_s < _host.BOOK.get(THREADS).start_s + _host.unread_s()
     start_s = _host.BOOK.cheapest_start_s + _host.unread_s() + _backend.unloaded_s()
-    return work_s < start_s and not _backend.is_warm()
+    return work_s < start_s and (work_s < _host.BOOK.get(cost.SERVED).start_s or not _backend.is_warm())
 
 
 def current_host(
@@ -362,7 +353,7 @@ def best_case(prefer: str | None, unavailable: Mapping[str, str]) -> Host | None
 
     What is *unavailable* it has not, with the reason.
 
-    What does not pay there pays nowhere here, and the 2 ms of looking are saved. None where a context of joblib says
+    What does not pay there pays nowhere here, and the 1 ms of looking is saved. None where a context of joblib says
     what is to be used.
     """
     if _backend.context() != (None, None, None):

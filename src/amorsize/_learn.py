@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from amorsize import _backend, _host, _known
 from amorsize import _bounds as bounds
 from amorsize import _cost as cost
-from amorsize import _host, _known
 from amorsize._plans import Reason
 from amorsize._record import store
 from amorsize._records import FORK, FORKSERVER, LOKY, STOP, THREADS, Revision
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from amorsize._plans import Plan
     from amorsize._records import Costs, Profile, Span
     from amorsize._request import Ledger, Request
+
 
 # Reasons that come of predicted seconds, and so hold for the next call over as many items of the same kind.
 _SETTLING: Final = frozenset({Reason.NOT_WORTH, Reason.TRANSFER_BOUND, Reason.TOO_FAST})
@@ -39,8 +40,9 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate, fir
         if samples is not None:
             record.n_head, record.head_s = n_sampled, sum(samples.times)
         record.n_items = ledger.n_done if request.source.n_items is None else request.source.n_items
-    request.state.was_parallel = record.plan is not None and record.plan.is_parallel
-    request.state.settled = _settled(request, ledger, evidence, is_hopeless=gate.is_hopeless)
+    if record.plan is not None:
+        is_settled = _is_settling(record.plan, actual_s) and not record.revisions
+        request.state.settled = record.plan.n_items, is_settled * (time.perf_counter() + bounds.SNAPSHOT_S)
     is_loop = (record.plan is None or not record.plan.is_parallel) and not record.revisions
     if is_loop and record.plan is not None:
         from_loop(request.state.key, record.plan, actual_s)
@@ -48,6 +50,16 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate, fir
         _known.refresh(request.state.key, (actual_s - gate.thinking_s) / ledger.n_done, ledger.n_done)
     if (kept := store()) is not None:
         kept.keep(request.state.key, actual_s)
+
+
+def _is_settling(plan: Plan, actual_s: float) -> bool:
+    """
+    Tell whether a loop is settled: short, decided by its seconds, and it took about those predicted.
+
+    Not while workers would have to be started that can only be had in advance: calls that miss them are counted.
+    """
+    is_right = plan.serial_s < bounds.SETTLED_S and actual_s < bounds.CHANGED * plan.predicted_s
+    return is_right and plan.reason in _SETTLING and (FORK in plan.host.costs or _backend.is_warm())
 
 
 def finish_stream(request: Request, evidence: Evidence, n_out: int, *, is_left: bool) -> None:
@@ -76,23 +88,6 @@ def remember_stream(request: Request, ledger: Ledger, evidence: Evidence) -> Non
     else:
         evidence.profile = seen
         _known.remember(key, seen, evidence.first_item, ledger.n_done)
-
-
-def _settled(request: Request, ledger: Ledger, evidence: Evidence, *, is_hopeless: bool) -> int | None:
-    """Return the number of items for which looping is settled: decided so, and it took about what was predicted."""
-    record = request.record
-    if record.plan is None and not is_hopeless:
-        return request.state.settled
-    if record.plan is None:
-        expected_s = evidence.profile.item_s * ledger.n_done
-        is_right = expected_s < bounds.SETTLED_S and (record.actual_s or 0.0) < bounds.CHANGED * expected_s
-        return record.n_items if is_right and not record.revisions else None
-    if record.plan.is_parallel or record.revisions or record.actual_s is None:
-        return None
-    # Only short work, and only where every way was open: what is closed now may be open in the next call.
-    is_short = record.plan.serial_s < bounds.SETTLED_S and not record.plan.host.unavailable
-    is_right = is_short and record.actual_s < bounds.CHANGED * record.plan.predicted_s
-    return record.plan.n_items if is_right and record.plan.reason in _SETTLING else None
 
 
 # -- costs and speed, from runs ----------------------------------------------------------------------------------------

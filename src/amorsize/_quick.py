@@ -35,7 +35,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         return None
     expected_s = known.profile.item_s * len(data)
     began = clock()
-    if state.settled != len(data) and not is_never_worth(expected_s):
+    if not (state.is_settled(len(data)) or is_never_worth(expected_s, options.limits.prefer)):
         return None
     source = Source((data,), star=False)
     # What has been settled before is not thought about again unless it takes half as long again.

@@ -48,8 +48,7 @@ class State:
         last: The latest call, or None.
         initialized: Whether its initializer has run in this process.
         is_checked: Whether it stands where decorators may stand.
-        settled: The number of items for which looping has been decided and found right, or None.
-        was_parallel: Whether its latest call that was thought about went to workers.
+        settled: For how many items looping was decided, and found right, and until when that is gone by.
         watched: What the function could reach when its items were watched, and the names of what they changed.
     """
 
@@ -58,8 +57,7 @@ class State:
         self.last: Record | None = None
         self.initialized: int = 0
         self.is_checked: bool = False
-        self.settled: int | None = None
-        self.was_parallel: bool = False
+        self.settled: tuple[int | None, float] = (None, 0.0)
         self.watched: tuple[Dependencies, tuple[str, ...]] | None = None
 
     @functools.cached_property
@@ -68,6 +66,10 @@ class State:
         key = _function.function_key(self.func)
         _known.CACHE.call_it(key, self.func)
         return key
+
+    def is_settled(self, n_items: int) -> bool:
+        """Tell whether looping over as many items was decided a moment ago, and found right."""
+        return self.settled[0] == n_items and time.perf_counter() < self.settled[1]
 
 
 class Record:

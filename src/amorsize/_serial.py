@@ -127,7 +127,9 @@ class SerialLoop:
 
     def _next_look_s(self, rest_s: float, elapsed_s: float) -> float:
         """Return the seconds until the next look."""
-        wait_s = schedule.next_look_s(rest_s, elapsed_s, is_never_worth=is_never_worth(rest_s))
+        wait_s = schedule.next_look_s(
+            rest_s, elapsed_s, is_never_worth=is_never_worth(rest_s, self._request.limits.prefer)
+        )
         return wait_s if self._request.check is None else min(wait_s, bounds.CANCEL_LOOK_S)
 
     def _one_by_one(self) -> Iterator[HandOver]:
