@@ -105,10 +105,10 @@ def process_blocker() -> str:
         return "the interpreter is shutting down"
     if threading.current_thread() is not threading.main_thread():
         return "not called from the main thread"
+    if threading.active_count() == 1:
+        return _blas.foreign_threads()
     # Our own idle threads end before a fork, and so does the one that draws tqdm's bars.
-    if reason := _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads() | monitors()):
-        return reason
-    return ""
+    return _blas.foreign_threads(_local.LOKY.threads() | _threads.waiting_threads() | monitors())
 
 
 def function_blocker(func: Callable[..., Any]) -> str:
