@@ -57,7 +57,6 @@ class Call:
         self.ledger = Ledger(self.request, done)
         self._evidence = Evidence(self.request, self.ledger)
         self._gate = Gate(self.request, self.ledger, self._evidence)
-        self._serial = SerialLoop(self.request, self.ledger, self._evidence, self._gate)
 
     def run(self) -> list[Any]:
         """Do the whole call."""
@@ -76,7 +75,7 @@ class Call:
             else:
                 self._run_unknown()
         finally:
-            finish(request, self.ledger, self._evidence, self._gate, self._serial.first_rate_s)
+            finish(request, self.ledger, self._evidence, self._gate)
             self._evidence.forget()
         return self.ledger.answer()
 
@@ -168,7 +167,7 @@ class Call:
     def _loop(self, *, carefully: bool = False) -> None:
         """Compute the rest here, or up to where workers take over."""
         try:
-            for found in self._serial.run(carefully=carefully):
+            for found in SerialLoop(self.request, self.ledger, self._evidence, self._gate).run(carefully=carefully):
                 if self._promote(found.item_s, found.elapsed_s):
                     return
         except Stopped as stopped:

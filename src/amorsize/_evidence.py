@@ -39,6 +39,7 @@ class Evidence:
         is_weighed: Whether it is known what moving items costs.
         is_recalled: Whether the profile is that of earlier calls.
         watch: Watches what items change.
+        first_rate_s: Seconds per item of the first block of a loop that was long enough to tell; None without one.
     """
 
     def __init__(self, request: Request, ledger: Ledger) -> None:
@@ -47,6 +48,7 @@ class Evidence:
         self.profile: Profile = request.record.profile
         self.samples: _profile.Sampler | None = None
         self.first_item: Any = MISSING
+        self.first_rate_s: float | None = None
         self.is_weighed = self.is_recalled = self._is_inspected = False
         self._items: Sequence[Any] | None = None
         self.watch = Watch(request)

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _SETTLING: Final = frozenset({Reason.NOT_WORTH, Reason.TRANSFER_BOUND, Reason.TOO_FAST})
 
 
-def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate, first_rate_s: float | None) -> None:
-    """Write down what a call took, be it that it failed; *first_rate_s* is the pace of its first block."""
+def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> None:
+    """Write down what a call took, be it that it failed."""
     record, samples = request.record, evidence.samples
     ledger.keep()
     actual_s = record.actual_s = time.perf_counter() - record.began
     n_sampled = 0 if samples is None else len(samples.times)
     if record.plan is None:
         # What is remembered of many items forecasts better than the first block of these.
-        record.profile, record.rate_s = evidence.profile, None if evidence.is_recalled else first_rate_s
+        record.profile, record.rate_s = evidence.profile, None if evidence.is_recalled else evidence.first_rate_s
         if samples is not None:
             record.n_head, record.head_s = n_sampled, sum(samples.times)
         record.n_items = ledger.n_done if request.source.n_items is None else request.source.n_items

@@ -51,12 +51,7 @@ class Stopped(Exception):  # noqa: N818 - a carrier between this room and the ne
 
 
 class SerialLoop:
-    """
-    The rest of a map as a loop.
-
-    Attributes:
-        first_rate_s: Seconds per item of the first block long enough to tell; None without one.
-    """
+    """The rest of a map as a loop."""
 
     def __init__(self, request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> None:
         self._request = request
@@ -64,7 +59,6 @@ class SerialLoop:
         self._evidence = evidence
         self._gate = gate
         self._n_collections: int | None = None
-        self.first_rate_s: float | None = None
 
     def run(self, *, carefully: bool = False) -> Iterator[HandOver]:
         """Compute what is left, *carefully* one at a time; yields where the evidence speaks for workers."""
@@ -90,8 +84,7 @@ class SerialLoop:
                 raise
             ledger.add(done)
             ledger.report()
-            if self.first_rate_s is None:
-                self.first_rate_s = beat.first_rate_s
+            evidence.first_rate_s = evidence.first_rate_s or beat.first_rate_s
             if beat.position < beat.n_items:
                 elapsed_s = clock() - began
                 if gate.opens(beat.item_s, elapsed_s):
