@@ -329,9 +329,21 @@ def _objects_s(pickle_s: float, n_bytes: int) -> float:
     return max(0.0, pickle_s - FLAT_S_PER_BYTE * n_bytes)
 
 
-def chunk_size(profile: Profile, costs: Costs, n_left: int, n_jobs: int) -> int:
+class Moved(NamedTuple):
+    """What moving an item and its result takes: :func:`transfer_item_s` and :func:`touch_item_s`."""
+
+    transfer_s: float
+    touch_s: float
+
+
+def moving(profile: Profile, costs: Costs) -> Moved:
+    """Predict what moving an item and its result takes, however many jobs there are."""
+    return Moved(transfer_item_s(profile, costs), touch_item_s(profile, costs))
+
+
+def chunk_size(profile: Profile, costs: Costs, moved: Moved, n_left: int, n_jobs: int) -> int:
     """Choose the items of the first chunks: :func:`next_chunk` of what items take with their transfer."""
-    each_s = profile.item_s + transfer_item_s(profile, costs)
+    each_s = profile.item_s + moved.transfer_s
     if each_s <= 0.0:
         return max(1, math.ceil(n_left / n_jobs))
     return next_chunk(n_left, n_jobs, each_s, costs.batch_overhead_s)[0]
@@ -379,10 +391,11 @@ def founding_chunk_size(profile: Profile, n_left: int) -> int:
 def parallel(
     profile: Profile,
     costs: Costs,
+    moved: Moved,
     n_left: int,
     n_jobs: int,
-    batch_size: int,
     *,
+    batch_size: int,
     n_cpus: int,
     caller_computes: bool = False,
     is_fixed: bool = False,
@@ -398,8 +411,8 @@ def parallel(
     item_s = profile.item_s
     if profile.cpu_fraction > SEVERAL_CORES:
         item_s *= min(profile.cpu_fraction, n_cpus)
-    item_s = item_s / costs.efficiency + touch_item_s(profile, costs)
-    each_s = transfer_item_s(profile, costs)
+    item_s = item_s / costs.efficiency + moved.touch_s
+    each_s = moved.transfer_s
     n_chunks = math.ceil(n_left / batch_size)
     rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if is_fixed else 0.0
     work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)

@@ -264,16 +264,18 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
         alone = cost.of_function(plan.profile, plan.host.costs[backend], backend, has_gil=plan.host.has_gil)
         most, limited_by = plan.ceiling(backend)
         n_others = plan.host.n_others if backend in cost.LOCAL else 0
+        moved = cost.moving(plan.profile, alone)
         for n_jobs in _job_counts(plan, backend, fewest, most):
             costs = cost.beside_others(alone, n_jobs, plan.host.n_cpus, n_others)
-            caller = _caller_computes(plan, backend, costs, n_jobs)
-            size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, plan.n_left, n_jobs)
+            caller = _caller_computes(plan, backend, costs, moved, n_jobs)
+            size = plan.limits.batch_size or cost.chunk_size(plan.profile, costs, moved, plan.n_left, n_jobs)
             forecast = cost.parallel(
                 plan.profile,
                 costs,
+                moved,
                 plan.n_left,
                 n_jobs,
-                size,
+                batch_size=size,
                 n_cpus=plan.host.n_cpus,
                 caller_computes=caller,
                 is_fixed=plan.limits.batch_size is not None,
@@ -282,7 +284,12 @@ def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:
 
 
 def _job_counts(plan: _Draft, backend: str, fewest: int, most: int) -> Iterator[int]:
-    """Yield the job counts to compare: the fixed one, or a geometric ladder up to the ceiling."""
+    """
+    Yield the job counts to compare: the fixed one, or a ladder up to the ceiling, each half as many again.
+
+    Each takes 6 us. What such steps miss of the best forecast on 64 CPUs is 0.2 % in the mean, and 4 % in one decision
+    of a hundred; steps of a fourth, which are eighteen instead of eleven there, miss 2 % in one of a hundred.
+    """
     if plan.limits.n_jobs is not None:
         # On a cluster -1 is all of its workers.
         is_local = backend in cost.LOCAL
@@ -292,12 +299,12 @@ def _job_counts(plan: _Draft, backend: str, fewest: int, most: int) -> Iterator[
     n_jobs = fewest
     while n_jobs < most:
         yield n_jobs
-        n_jobs = math.ceil(n_jobs * 1.25) if n_jobs > 1 else 2
+        n_jobs += max(1, n_jobs // 2)
     if most >= fewest:
         yield most
 
 
-def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> bool:
+def _caller_computes(plan: _Draft, backend: str, costs: Costs, moved: cost.Moved, n_jobs: int) -> bool:
     """Tell whether the caller is one of the *n_jobs*: few jobs, little traffic, no item it must be shielded from."""
     limits, profile = plan.limits, plan.profile
     if backend not in {FORK, FORKSERVER} or n_jobs > cost.MAX_CALLER_JOBS:
@@ -306,7 +313,7 @@ def _caller_computes(plan: _Draft, backend: str, costs: Costs, n_jobs: int) -> b
         return False
     if backend == FORK and math.isfinite(costs.send_bytes_per_s):
         return False  # a stream: its items are sent
-    traffic_s = cost.CALLER_SHARE * cost.transfer_item_s(profile, costs)
+    traffic_s = cost.CALLER_SHARE * moved.transfer_s
     return traffic_s * (n_jobs - 1) <= cost.MAX_CALLER_TRAFFIC * max(profile.item_s, 1e-9) * n_jobs
 
 

@@ -284,6 +284,8 @@ def _could_s(
     profile: Profile, costs: Costs, n_items: int, n_jobs: int, n_cpus: int, *, caller_computes: bool = False
 ) -> float:
     """Predict the seconds that workers with these costs would have taken."""
-    size = cost.chunk_size(profile, costs, n_items, n_jobs)
-    forecast = cost.parallel(profile, costs, n_items, n_jobs, size, n_cpus=n_cpus, caller_computes=caller_computes)
-    return forecast.total_s
+    moved = cost.moving(profile, costs)
+    size = cost.chunk_size(profile, costs, moved, n_items, n_jobs)
+    return cost.parallel(
+        profile, costs, moved, n_items, n_jobs, batch_size=size, n_cpus=n_cpus, caller_computes=caller_computes
+    ).total_s
