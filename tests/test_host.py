@@ -132,6 +132,7 @@ def test_an_unknown_machine_with_a_known_affinity_has_those_cpus() -> None:
     [
         ({}, None),
         ({"/proc/self/cgroup": ""}, None),
+        ({f"{V2}/cpu.max": "150000 100000\n"}, 1.5),
         ({"/proc/self/cgroup": "nonsense\n::\n0:\n"}, None),
         ({"/proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "150000 100000\n"}, 1.5),
         ({"/proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": "max 100000\n"}, None),
@@ -208,6 +209,21 @@ def test_an_unknown_machine_with_a_known_affinity_has_those_cpus() -> None:
 def test_the_cpu_quota_of_the_own_cgroup_and_its_parents(contents: dict[str, str], expected: float | None) -> None:
     """Both versions of cgroups are read along the path of this process; the smallest quota counts (S3)."""
     assert cpu_limits(make_readings(read_text=files(contents)))["cgroup CPU quota"] == expected
+
+
+@pytest.mark.parametrize(
+    ("paths", "n_files"), [("0::/\n", 3), ("2:memory:/\n1:cpu:/\n0::/\n", 6), ("2:memory:/a\n1:cpu:/\n", 5)]
+)
+def test_files_of_cgroups_are_looked_for_where_they_may_be(paths: str, n_files: int) -> None:
+    """Those of both versions were looked for everywhere, 15 us for each that is not there."""
+    asked: list[str] = []
+
+    def read(path: str) -> str:
+        asked.append(path)
+        return paths if path == "/proc/self/cgroup" else ""
+
+    read_host(make_readings(read_text=read))
+    assert len(asked) == n_files
 
 
 @pytest.mark.parametrize(("quota", "n_cpus"), [("50000", 1), ("100000", 1), ("150000", 2), ("1", 1), ("99999999", 16)])

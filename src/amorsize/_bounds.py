@@ -11,7 +11,7 @@ from typing import Final
 
 # -- the host --------------------------------------------------------------------------------------------------------
 
-# Seconds a reading of CPUs and memory is used again. It takes 0.1 to 0.3 ms (some ten small files), and limits change
+# Seconds a reading of CPUs and memory is used again. It takes 0.1 to 0.2 ms (some ten small files), and limits change
 # by the second at most. Half: 0.02 % more of a busy second. Twice: a limit that was lowered is seen a second later.
 SNAPSHOT_S: Final = 1.0
 
