@@ -148,7 +148,7 @@ async def in_thread(work: Callable[[Halt], T]) -> T:
     try:
         await signal.wait()
     except BaseException:
-        halt.is_set = True
+        halt.cancel()
         await signal.outlast()
         raise
     try:
@@ -271,7 +271,8 @@ class AsyncStream(Generic[T]):
     def _end(self) -> None:
         """Tell the thread to stop."""
         feed = self._feed
-        feed.halt.is_set = feed.is_over = True
+        feed.is_over = True
+        feed.halt.cancel()
         feed.asks.put(None)
 
     async def aclose(self) -> None:

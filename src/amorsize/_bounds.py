@@ -398,6 +398,10 @@ MOST_AHEAD: Final = 64
 # no order: on a busy machine, the event loop waited up to 23 ms beside one thread that computes, and 115 beside two.
 MOST_COMPUTING: Final = 1
 
+# Seconds after which threads change beside such a map. The longest gap of the loop in a first round of twenty maps was
+# 25 ms with the usual 5 ms, 8 with 1 ms, 7 with 0.2. Half or twice: 1 ms less or more of it.
+SWITCH_S: Final = 0.0005
+
 # Seconds between two looks for a turn; seconds of a look at who computes, and the share of a core above which one does.
 # Half: twice the looks, 20 us each. Twice: turns change 10 ms later.
 TURN_LOOK_S: Final = 0.01

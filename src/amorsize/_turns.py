@@ -29,12 +29,34 @@ class CancelledMap(BaseException):
 class Halt:
     """Tells a map whether it has been cancelled, and lets others compute; called by it between blocks of items."""
 
-    __slots__ = ("_holder", "_used_s", "is_set")
+    __slots__ = ("_holder", "_is_called", "_used_s", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
+        self._is_called = threading.Event()
         self._holder: object = None
         self._used_s = 0.0
+
+    def cancel(self) -> None:
+        """End the map, also where it waits for its turn."""
+        self.is_set = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the map look again whether it is its turn."""
+        self._is_called.set()
+
+    def wait(self, timeout_s: float | None) -> None:
+        """
+        Wait until it is woken, for *timeout_s* at most.
+
+        Raises:
+            CancelledMap: If it has been cancelled.
+        """
+        self._is_called.wait(timeout_s)
+        self._is_called.clear()
+        if self.is_set:
+            raise CancelledMap
 
     def __call__(self) -> None:
         """
@@ -51,18 +73,18 @@ class Halt:
 
     def is_crowded(self) -> bool:
         """Tell whether so many maps are under way that this one had better leave its items to its workers."""
-        return len(_under_way) > bounds.MOST_COMPUTING
+        return len(_UNDER_WAY.halts) > bounds.MOST_COMPUTING
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """Compute in turns with others; see :class:`_Turns`."""
-        _under_way.add(self)
+        _UNDER_WAY.add(self)
         try:
             self._enter()
             yield
         finally:
             self._leave()
-            _under_way.discard(self)
+            _UNDER_WAY.discard(self)
 
     @contextlib.contextmanager
     def sharing(self, n_jobs: int, n_cpus: int) -> Iterator[None]:
@@ -76,7 +98,7 @@ class Halt:
         self._enter()
 
     def _enter(self) -> None:
-        self._holder = _HERE.enter(self, 1, bounds.MOST_COMPUTING, _computing())
+        self._holder = _HERE.enter(self, 1, bounds.MOST_COMPUTING, _computing)
         self._used_s = time.thread_time()
 
     def _leave(self) -> None:
@@ -84,8 +106,48 @@ class Halt:
         _HERE.leave(holder)
 
 
-# The maps that are under way.
-_under_way: Final[set[Halt]] = set()
+class _UnderWay:
+    """
+    The maps that are under way, beside which the interpreter changes threads more often.
+
+    The event loop gets the interpreter after one interval where one thread computes, after several where others wake.
+
+    Attributes:
+        halts: One of each map.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, without maps."""
+        self._lock = threading.Lock()
+        self.halts: set[Halt] = set()
+        self._before_s = self._during_s = 0.0
+
+    def add(self, halt: Halt) -> None:
+        """Take in a map that begins."""
+        with self._lock:
+            if not self.halts:
+                self._before_s = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before_s, bounds.SWITCH_S))
+                self._during_s = sys.getswitchinterval()
+            self.halts.add(halt)
+
+    def discard(self, halt: Halt) -> None:
+        """Be done with a map; behind the last one the interval is as before, unless the program has set another."""
+        with self._lock:
+            self.halts.discard(halt)
+            if not self.halts:
+                self.restore()
+
+    def restore(self) -> None:
+        """Give the interval back."""
+        if self._during_s and sys.getswitchinterval() == self._during_s:
+            sys.setswitchinterval(self._before_s)
+
+
+_UNDER_WAY: Final = _UnderWay()
 
 
 class _Turns:
@@ -101,43 +163,51 @@ class _Turns:
 
     def forget(self) -> None:
         """Begin anew, without holders."""
-        self._door = threading.Lock()
-        self._has_left = threading.Event()
         self._left_at = clock()
+        self._waiting: list[Halt] = []
         self._holders: dict[object, tuple[int, Callable[[], bool]]] = {}
 
     def is_wanted(self) -> bool:
         """Tell whether somebody waits."""
-        return self._door.locked()
+        return bool(self._waiting)
 
-    def enter(self, halt: Halt, weight: int, most: int, is_busy: Callable[[], bool] = lambda: True) -> object:
+    def enter(
+        self, halt: Halt, weight: int, most: int, watch: Callable[[], Callable[[], bool]] | None = None
+    ) -> object:
         """
         Wait until all busy holders and *weight* are at most *most*, or none is busy; returns what :meth:`leave` takes.
 
         Raises:
             CancelledMap: If that happens meanwhile.
         """
-        holder = object()
-        while not self._door.acquire(timeout=10 * bounds.TURN_LOOK_S):
-            halt()
+        holder, waiting = object(), self._waiting
+        waiting.append(halt)
         try:
+            # The others sleep until they are the first: each that wakes asks for the interpreter, as the event loop
+            # does, and nothing says who gets it.
+            while waiting[0] is not halt:
+                halt.wait(None)
             since = clock()
             while (n_busy := self._n_busy()) and n_busy + weight > most:
                 if clock() - max(since, self._left_at) > bounds.PATIENCE_S:
                     break
-                self._has_left.wait(bounds.TURN_LOOK_S)
-                self._has_left.clear()
-                halt()
-            self._holders[holder] = weight, is_busy
+                halt.wait(bounds.TURN_LOOK_S)
+            # From now on: while it waited, its thread computed nothing.
+            self._holders[holder] = weight, (lambda: True) if watch is None else watch()
         finally:
-            self._door.release()
+            waiting.remove(halt)
+            self._wake_first()
         return holder
 
     def leave(self, holder: object) -> None:
         """Let others compute."""
         if self._holders.pop(holder, None) is not None:
             self._left_at = clock()
-            self._has_left.set()
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        for first in self._waiting[:1]:
+            first.wake()
 
     def _n_busy(self) -> int:
         return sum(weight for weight, is_busy in list(self._holders.values()) if is_busy())
@@ -175,7 +245,8 @@ def _computing() -> Callable[[], bool]:
 
 def _forget() -> None:
     """Begin anew: in a forked copy of the program, none of these maps is there."""
-    _under_way.clear()
+    _UNDER_WAY.restore()
+    _UNDER_WAY.forget()
     _HERE.forget()
     _WORKERS.forget()
 
