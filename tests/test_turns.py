@@ -1,8 +1,9 @@
-"""What leaves the event loop its turn beside awaited maps: turns of threads, and how often they change."""
+"""What leaves the event loop its turn beside awaited maps: turns of threads, how often they change, long pickles."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 import threading
 import time
@@ -12,6 +13,8 @@ import pytest
 
 import amorsize
 from amorsize import _turns
+from amorsize._backend import _bounds as bounds
+from amorsize._backend import _pickles, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,3 +180,42 @@ def test_one_that_is_cancelled_in_line_leaves_it(turns: Any) -> None:
     turns.leave(holder)
     third.thread.join(PATIENCE_S)
     assert log == ["second is cancelled", "first is cancelled", "third is watched", "third computes"]
+
+
+# -- long pickles ------------------------------------------------------------------------------------------------------
+
+
+def calls_of_python(work: Callable[[], Any]) -> int:
+    """Count the calls of functions in Python, at each of which another thread can get the interpreter."""
+    count = 0
+
+    def profile(_: Any, event: str, __: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_other_threads_may_run_while_much_is_pickled_and_opened() -> None:
+    """A dictionary of 200,000 texts kept the event loop waiting for 30 ms, each way."""
+    much = ([{i: str(i) for i in range(100_000)}], [])
+    data, _ = _pickles.dumps_apart(much, None)
+    assert calls_of_python(lambda: _pickles.dumps_apart(much, None)) > len(data) / 100_000
+    assert calls_of_python(lambda: _worker.unpack(data, start=0)) > len(data) / 100_000
+    assert _worker.unpack(data, start=0) == much
+
+
+def test_pickles_are_those_of_the_standard_library() -> None:
+    """Whatever their size, with buffers apart or not."""
+    for value in ([], "x" * 1_000_000, b"x" * 1_000_000, bytearray(1_000_000), list(range(100_000)), {"a": (1, 2)}):
+        data, buffers = _pickles.dumps_apart(value, None)
+        assert not buffers
+        assert _pickles.loads(data, ()) == value
+    data, buffers = _pickles.dumps_apart([list(range(100_000)), pickle.PickleBuffer(b"x" * 1_000_000)], 1000)
+    assert bounds.FRAMES_BYTES < len(data) < 1_000_000
+    assert _pickles.loads(data, buffers) == [list(range(100_000)), b"x" * 1_000_000]

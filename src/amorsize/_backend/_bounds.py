@@ -52,6 +52,10 @@ RUNNABLE_S: Final = 0.1
 # as many minutes.
 MOST_SPANS: Final = 10_000
 
+# Bytes of a pickle from which other threads may run while it is opened: that costs 3 us, and less takes 1 ms at most.
+# Half or twice: 3 us more or less for pickles between the two.
+FRAMES_BYTES: Final = 64 * 1024
+
 # -- ranges, pipes and chunks ------------------------------------------------------------------------------------------
 
 # Tokens posted at once at most, and in one write: up to PIPE_BUF, 4,096 bytes, a write happens whole or not at all.

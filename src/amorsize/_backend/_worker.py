@@ -366,7 +366,7 @@ def unpack(
     failures: list[Failure] = []
     try:
         with no_collection():
-            results, packed = pickle.loads(data, buffers=own)
+            results, packed = _pickles.loads(data, own)
     except Exception as problem:  # noqa: BLE001 - objects raise anything when they are made
         _outside.pass_on(problem)
         results, packed = _unpack_others(data, own, start, failures)
