@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # What the server runs: packages of ours whose own code is put off until somebody wants what it defines. Importing all
 # of the library takes 0.1 s of CPU, what a worker needs of it 35 ms, 22 of them the standard library. The garbage
 # collector would take 3 ms of that, and again as much of NumPy's import, and find next to nothing: workers enable it.
+# The bounds of the analysis are there for a worker that imports one of its modules: asked of the package, they would
+# run it, which imports that module, half done.
 _BOOT: Final = """\
 import gc
 gc.disable()
@@ -55,6 +57,7 @@ put_off("amorsize._backend")
 put_off("amorsize._analysis")
 sys.modules["amorsize"]._backend = sys.modules["amorsize._backend"]
 sys.modules["amorsize"]._analysis = sys.modules["amorsize._analysis"]
+import amorsize._analysis.bounds
 from amorsize._backend._serving import main
 main({caller})
 """
