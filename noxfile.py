@@ -57,7 +57,8 @@ OTHERS: list[str] = [v for v in PYTHONS if v != f"{sys.version_info.major}.{sys.
 BY_VERSION = [
     *(f"tests/test_{name}.py" for name in (
         "async", "bytecode", "cases", "decorated", "decorator", "dependencies", "effects", "observation", "odd_objects",
-        "options", "private_names", "profile", "programs", "special_methods", "traceback", "travel", "turns", "wrong_calls",
+        "options", "private_names", "profile", "programs", "special_methods", "traceback", "travel", "turns",
+        "wrong_calls",
     )),
     "README.md",
     "docs",
