@@ -189,3 +189,26 @@ def test_what_a_decorator_holds_and_cannot_be_sent_is_named_as_its_function() ->
     function = amorsize.parallel(cached, n_jobs=2, start_method="loky")
     with pytest.warns(amorsize.exceptions.AmorsizeWarning, match="holds as '<lambda>': .*RLock"):
         function.map(range(40))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is only used on Linux")
+def test_what_forbids_a_fork_is_told_in_the_words_of_who_wrote_the_decorator() -> None:
+    """Not by the names that the library has for its own variables."""
+    (reason,) = dependencies(of_tenacity()).open_names
+    assert reason == "what the decorator of work (tenacity) keeps (threading.local)"
+
+
+def test_what_the_program_s_own_decorator_holds_goes_by_the_name_it_has_there() -> None:
+    """Its author knows that name."""
+    lock = threading.local()
+
+    def own(func: Any) -> Any:
+        @functools.wraps(func)
+        def guarded(n: int) -> Any:
+            lock.n = n
+            return func(n)
+
+        return guarded
+
+    (reason,) = dependencies(own(work)).open_names
+    assert reason == "lock (threading.local)"

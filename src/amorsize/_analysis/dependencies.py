@@ -20,7 +20,7 @@ from __future__ import annotations
 import atexit
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.effects import Effects, effects_of
@@ -32,6 +32,10 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+
+# What the documentation calls types whose own names say where CPython has them.
+_DOCUMENTED: Final = {"_thread._local": "threading.local", "_thread.lock": "threading.Lock"}
 
 
 @dataclass(frozen=True, eq=False, match_args=False)
@@ -49,6 +53,7 @@ class Dependencies:
         bindings: Names in modules, closures and classes whose values it reads: holder, name, value.
         functions: The Python functions it can reach outside inert packages, itself included.
         settings: Module, name and value of what it reads from modules and classes: a fresh import may have others.
+        decorators: The function that a library's decorator is at, and the library, by what its variables are called.
         reads_mutable: Names of containers and arrays that it names directly.
         is_complete: Whether all was looked at.
         held: Attributes and closure variables that it names: holder, name, identity and type of the value.
@@ -65,6 +70,7 @@ class Dependencies:
     bindings: tuple[tuple[dict[str, Any], str, Any], ...]
     functions: tuple[types.FunctionType, ...]
     settings: tuple[tuple[str, str, Any], ...]
+    decorators: dict[str, str]
     reads_mutable: tuple[str, ...]
     is_complete: bool
     held: tuple[tuple[Any, str, int, type], ...]
@@ -84,8 +90,15 @@ class Dependencies:
     @property
     def open_names(self) -> tuple[str, ...]:
         """What forbids a fork, in words."""
-        found = [*self.shared, *self.unknown]
-        return tuple(dict.fromkeys(f"{f.path} ({f.why})" for f in found))
+        return tuple(dict.fromkeys(self._words(found) for found in (*self.shared, *self.unknown)))
+
+    def _words(self, found: Found) -> str:
+        """Say what was found in words that the user wrote: not in the names of a library's decorator for its own."""
+        why = _DOCUMENTED.get(found.why, found.why)
+        for variable, decorated in self.decorators.items():
+            if found.path == variable or found.path.startswith(f"{variable}."):
+                return f"what the decorator of {decorated} keeps ({why})"
+        return f"{found.path} ({why})"
 
     def holds(self) -> bool:
         """
@@ -135,6 +148,7 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
         bindings=tuple(walk.bindings),
         functions=tuple(walk.functions),
         settings=tuple((module, name, value) for (module, name), value in walk.settings.items()),
+        decorators=walk.decorators,
         reads_mutable=tuple(sorted(name for name in walk.reads_mutable if name not in effects.changes)),
         is_complete=walk.is_complete,
         held=tuple(walk.held),

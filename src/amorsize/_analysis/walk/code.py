@@ -26,11 +26,7 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
     wrapped = func.__dict__.get("__wrapped__")
     if wrapped is not None:
         walk.visit(path, wrapped)
-    for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=False):
-        held = cell_value(cell)
-        if held is not ABSENT:
-            walk.held.append((Cell(cell), name, id(held), type(held)))
-            walk.visit(cell_name(func, name, held) if name != "__class__" else path, held)
+    _look_at_closure(walk, path, func)
     for value in (*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()):
         walk.visit(f"a default of {func.__name__}", value)
     if inert.is_inert(module):
@@ -45,6 +41,19 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
     walk.names |= names_of(code)
     for chain in chains_of(code):
         _look_at_global(walk, func, chain)
+
+
+def _look_at_closure(walk: Walk, path: str, func: types.FunctionType) -> None:
+    module, wrapped = inert.code_module(func), func.__dict__.get("__wrapped__")
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False):
+        held = cell_value(cell)
+        if held is ABSENT:
+            continue
+        walk.held.append((Cell(cell), name, id(held), type(held)))
+        own = cell_name(func, name, held) if name != "__class__" else path
+        if wrapped is not None and inert.is_inert(module):
+            walk.decorators[own] = f"{func.__name__} ({module.partition('.')[0]})"
+        walk.visit(own, held)
 
 
 def _look_at_defaults(walk: Walk, func: types.FunctionType) -> None:

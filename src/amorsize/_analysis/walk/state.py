@@ -45,6 +45,7 @@ class Walk:
         held: Attributes and closure variables: holder, name, identity and type of the value.
         shapes: Containers and the namespaces of classes, and what tells each from what it is later.
         codes: Those functions, their code and their defaults, which a reload replaces in place.
+        decorators: The function that a library's decorator is at, and the library, by what its variables are called.
         reads_mutable: Names of containers and arrays that the code names directly.
         is_complete: Whether all was looked at.
         todo: What is still to be looked at, with the way to it.
@@ -66,6 +67,7 @@ class Walk:
         self.held: list[tuple[Any, str, int, type]] = []
         self.shapes: list[tuple[Any, Any]] = []
         self.codes: list[tuple[types.FunctionType, types.CodeType, Any, Any]] = []
+        self.decorators: dict[str, str] = {}
         self.reads_mutable: dict[str, None] = {}
         self.is_complete = True
         self.todo: list[tuple[str, Any]] = []
