@@ -1533,8 +1533,9 @@ def test_dropping_a_stream_ends_its_work_at_once(options: dict[str, Any]) -> Non
     try:
         assert next(stream) == 0
         assert not ended
+        left = weakref.ref(stream)
         del stream
-        assert ended
+        assert ended, [str(holder)[:500] for holder in gc.get_referrers(left())]
     finally:
         gc.enable()
 

@@ -107,7 +107,7 @@ def test_with_a_thread_alive_workers_come_from_the_server() -> None:
 
 
 def test_a_first_call_too_short_for_the_server_does_not_look_at_the_machine() -> None:
-    """Where nothing may be forked, a loop of 30 ms is over before the server is: the rest of a decision is left out."""
+    """Where nothing may be forked, a loop of 20 ms is over before the server is: the rest of a decision is left out."""
     result = run_program("""
         import threading, time
         import amorsize
@@ -120,10 +120,10 @@ def test_a_first_call_too_short_for_the_server_does_not_look_at_the_machine() ->
         for _ in range(3):
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         f = amorsize.parallel(work)
-        assert f.map(range(25)) == list(range(25))
+        assert f.map(range(18)) == list(range(18))
         print(_host.latest() is None, f.last_plan.backend, f.last_plan.reason)
         print("other threads are alive" in f.last_plan.explain())
-        f.map(range(25))
+        f.map(range(200))
         print(_host.latest() is None)
     """)
     assert result.stdout.splitlines() == ["True sequential not-worth", "True", "False"], result.stderr
