@@ -432,6 +432,10 @@ def test_an_attribute_that_fails_inside_says_so(name: str, inner: str) -> None:
         ("prefer", "threading", "threads"),
         ("prefer", "process", "processes"),
         ("prefer", "multiprocessing", "processes"),
+        ("prefer", "fork", "start_method='fork'"),
+        ("prefer", "loky", "start_method='loky'"),
+        ("start_method", "threads", "prefer='threads'"),
+        ("start_method", "processes", "prefer='processes'"),
         ("prefer", "gpu", None),
         ("errors", 3, None),
         ("prefer", "spawn", None),
@@ -441,4 +445,52 @@ def test_a_value_that_does_not_exist_leads_to_the_nearest(name: str, value: Any,
     """Misspelt ones, and those of other libraries; nothing where nothing is near."""
     with pytest.raises(ValueError, match=f"{name} must be one of .*, not {value!r}") as caught:
         amorsize.parallel(**{name: value})
-    assert str(caught.value).partition("; did you mean ")[2] == ("" if meant is None else f"{meant!r}?")
+    meant = None if meant is None else meant if "=" in meant else repr(meant)
+    assert str(caught.value).partition("; did you mean ")[2] == ("" if meant is None else f"{meant}?")
+
+
+def add_one(x: int) -> int:
+    """Stand for a function of one argument."""
+    return x + 1
+
+
+added: Any = amorsize.parallel(add_one)
+pairs: Any = amorsize.parallel(power)
+
+
+@pytest.mark.parametrize(
+    ("call", "way"),
+    [
+        ("added.map(None)", "a function without a return gives None"),
+        ("added.map()", "needs at least one iterable of items"),
+        ("added.map(data=[1])", "by position and not as data="),
+        ("added.map(added, [1])", "the items alone are given here"),
+        ("added.map(added)", "did you mean to call it?"),
+        ('amorsize.map("add_one", [1])', "give the function itself, not its name"),
+        ('amorsize.plan("add_one", [1])', "give the function itself, not its name"),
+        ('amorsize.parallel("threads")', "@amorsize.parallel(prefer='threads')"),
+        ('amorsize.parallel("forkserver")', "@amorsize.parallel(start_method='forkserver')"),
+        ("amorsize.parallel([1, 2])", "items are given to f.map(items)"),
+        ("added.map([1], total=3)", "did you mean progress=dict(desc=...)?"),
+        ("added.map([1], ncols=80)", "did you mean progress=dict(desc=...)?"),
+        ('added.map([1], n_jobs="all")', "-1 is all CPUs"),
+        ('added.map([1], n_jobs="auto")', "None lets amorsize decide"),
+        ('added.map([1], start_method="threads")', "did you mean prefer='threads'?"),
+        ('added.map([1], prefer="forkserver")', "did you mean start_method='forkserver'?"),
+        ('added.map([1], max_memory="50%")', "a share such as 0.5"),
+        ('added.map([1], timeout="5s")', "must be seconds or None"),
+        ("added.map([1], checkpoint=True)", "the path of a file or None"),
+        ("added.imap([1], pairs=True)", "must be one of 'index', 'item' or left out"),
+        ("pairs.map([1], exponent=2)", "goes into kwargs={'exponent': ...}"),
+        ("pairs.map([1], 2)", "goes into kwargs={'name': ...}"),
+        ('pairs.map([1], kwargs="exponent=2")', "such as {'name': value}"),
+    ],
+    ids=lambda text: text if text.endswith(")") else "",
+)
+def test_the_first_line_of_an_error_names_the_way_out(call: str, way: str) -> None:
+    """For what a newcomer would try; nothing has been computed then."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        eval(call)  # noqa: S307 - one of those above
+    line, *more = str(caught.value).splitlines()
+    assert way in line
+    assert not more

@@ -51,7 +51,7 @@ def one_of(*words: str, or_none: bool = False) -> Callable[[str, Any], Any]:
             return value
 
         meant = value_meant_by(value, words)
-        hint = "" if meant is None else f"; did you mean {meant!r}?"
+        hint = "" if meant is None else f"; did you mean {meant}?"
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))} or left out, not {value!r}{hint}")
 
     return check

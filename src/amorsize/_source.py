@@ -35,9 +35,12 @@ class Source:
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], *, star: bool) -> None:
         for position, iterable in enumerate(iterables):
-            if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+            kind = type(iterable)
+            # A decorated function is a proxy, which has a method for everything.
+            is_function = hasattr(kind, "_amorsize_unwrap")
+            if is_function or not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
                 which = "" if len(iterables) == 1 else f" {position + 1}"
-                message = f"argument{which} of map must be iterable, not {type(iterable).__name__}: {iterable!r}"
+                message = f"argument{which} of map must be iterable, not {kind.__name__}: {iterable!r}"
                 way_out = instead_of_items(iterable, position, iterables)
                 raise TypeError(f"{message}; {way_out}" if way_out else message)
         self.star = star or len(iterables) > 1

@@ -47,7 +47,8 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
         "callback", "progress_callback",
     ),
     "progress=dict(desc=...)": (
-        "desc", "position", "leave", "unit", "progress_bar_options", "tqdm_kwargs", "progress_kwargs",
+        "desc", "position", "leave", "unit", "total", "ncols", "colour", "bar_format", "progress_bar_options",
+        "tqdm_kwargs", "progress_kwargs",
     ),
     "retries": ("retry", "n_retries", "max_retries", "tries", "attempts", "max_attempts", "max_tries"),
     "timeout": ("timeout_s", "time_limit", "task_timeout", "max_time", "limit_s", "timeout_seconds", "item_timeout"),
@@ -85,13 +86,22 @@ _VALUES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
+# The option that takes a word, for words that people give to another one.
+_OPTION_OF: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("threads", "processes"), "prefer"),
+    **dict.fromkeys(("fork", "forkserver", "loky"), "start_method"),
+}
+
+
 def value_meant_by(value: Any, words: tuple[str, ...]) -> str | None:
     """Return what was meant by a *value* that is none of the *words*, None where nothing is like it."""
     if not isinstance(value, str):
         return None
+    if value in _OPTION_OF:
+        return f"{_OPTION_OF[value]}={value!r}"
     meant = _VALUES.get(value.lower())
     close = [meant] if meant in words else _closest(value, words, 0.6)
-    return close[0] if close else None
+    return repr(close[0]) if close else None
 
 
 # -- methods ---------------------------------------------------------------------------------------------------------
@@ -220,9 +230,10 @@ def instead_of_items(value: Any, position: int, others: tuple[Any, ...]) -> str:
     if position > 0:
         return "a value that is the same for every item goes into kwargs={'name': ...}"
     if callable(value):
-        if len(others) > 1:
-            return "the items alone are given here; did you mean amorsize.map(function, items)?"
-        return "did you mean to call it?"
+        alone = "the items alone are given here; did you mean amorsize.map(function, items)?"
+        return alone if len(others) > 1 else "did you mean to call it?"
+    if value is None:
+        return "a function without a return gives None: look at what makes the items"
     if kind is int and len(others) == 1 and value > 0:
         return f"did you mean range({value})?"
     if hasattr(kind, "__aiter__"):
@@ -233,6 +244,8 @@ def instead_of_items(value: Any, position: int, others: tuple[Any, ...]) -> str:
 def instead_of_function(value: Any, items: tuple[Any, ...], caller: str) -> str:
     """Return what is wrong with a *value* that a *caller* of the package was given, before *items*, for a function."""
     message = f"the first argument of amorsize.{caller} must be the function, not {type(value).__name__}: {value!r}"
+    if type(value) is str:
+        return f"{message}; give the function itself, not its name"
     if not items or not callable(items[0]):
         return message
     return f"{message}; did you mean amorsize.{caller}({getattr(items[0], '__name__', 'function')}, items)?"
@@ -242,6 +255,8 @@ def instead_of_decorated(value: Any) -> str:
     """Return what was meant by decorating a *value* that cannot be called; "" where nothing helps."""
     if type(value) is int:
         return f"options are given by name: @amorsize.parallel(n_jobs={value})"
+    if type(value) is str and value in _OPTION_OF:
+        return f"options are given by name: @amorsize.parallel({_OPTION_OF[value]}={value!r})"
     if isinstance(value, list | tuple | range | set | dict):
         return "items are given to f.map(items), or to amorsize.map(function, items)"
     return ""
