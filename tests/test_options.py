@@ -97,10 +97,12 @@ def test_the_type_checkers_see_the_same_options() -> None:
 
 
 def test_help_tells_every_option() -> None:
-    """The docstring of the decorator has a line for each."""
-    text = inspect.getdoc(amorsize.parallel) or ""
+    """The docstring of the decorator has each, in lines that fit a terminal."""
+    lines = (inspect.getdoc(amorsize.parallel) or "").splitlines()
+    text = " ".join(line.strip() for line in lines)
     for name, option in OPTIONS.items():
         assert f"{name}: {option.words.replace('`', '``')}." in text
+    assert max(map(len, lines)) <= 120
 
 
 def test_help_begins_with_the_methods() -> None:
@@ -410,7 +412,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: amorsize.plan(["a"], wait), r"did you mean amorsize\.plan\(wait, items\)\?"),
     (
         lambda: amorsize.map("wait", ["a"]),
-        r"the first argument of amorsize\.map must be the function, not str: 'wait'$",
+        r"the first argument of amorsize\.map must be the function, not str: 'wait'; give the function itself",
     ),
     (lambda: f.map(5), r"did you mean range\(5\)\?"),
     (lambda: f.map("a", 5), r"same for every item goes into kwargs=\{'name': \.\.\.\}"),
@@ -425,7 +427,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: amorsize.parallel(["a"]), r"items are given to f\.map\(items\), or to amorsize\.map\(function, items\)"),
     (lambda: amorsize.parallel(n_jobs=2)(["a"]), r"items are given to f\.map\(items\)"),
     (lambda: amorsize.parallel("wait"), "decorates a callable, not str: 'wait'$"),
-    (lambda: f.imap(None), "must be iterable, not NoneType: None$"),
+    (lambda: f.imap(None), "a function without a return gives None"),
     (lambda: amorsize.plan(wait, ["a"], jobs=2), r"did you mean n_jobs\?"),
     (lambda: amorsize.configure(cache_folder="x"), "the options are|did you mean"),
     (lambda: amorsize.configure(cache_dir=3), "cache_dir must be a path or None, not 3"),

@@ -11,6 +11,7 @@ A new option is a line of :class:`OtherOptions`, and a field of ``Limits`` if de
 
 import inspect
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, get_args
@@ -85,7 +86,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.memory,
-            'what all workers together may use: bytes, a size such as `"2GB"` or `"512 MiB"`, or a share of the '
+            'memory that all workers together may use: bytes, a size such as `"2GB"` or `"512 MiB"`, or a share of the '
             "available memory such as `0.5`",
         ),
     ]
@@ -102,8 +103,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             0,
             _checks.at_least(0, "how often an item whose worker died may run again"),
-            "how often an item that was in flight when its worker died may run again; with it, no item runs in "
-            "the calling process",
+            "how often an item may run again after its worker died; with it, all items run in workers",
         ),
     ]
     timeout: Annotated[
@@ -111,7 +111,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.timeout,
-            "seconds that each item may take; with it, no item runs in the calling process; no effect with threads",
+            "seconds that each item may take; with it, all items run in workers; no effect with threads",
         ),
     ]
     progress: Annotated[
@@ -119,9 +119,9 @@ class OtherOptions(TypedDict, total=False):
         Option(
             False,
             _checks.progress,
-            "`True` for a bar, `tqdm` or another class like it, `dict(desc=..., position=...)` for arguments of the "
-            "bar, or a callable of `(done, total, elapsed_s)`: the number of items done, of all (`None` while "
-            "unknown), and seconds since the call began",
+            "`True` for a bar; `tqdm` or another class like it; `dict(desc=..., position=...)` for arguments of the "
+            "bar; or a function of `(done, total, elapsed_s)`: the items done, all items (`None` while unknown), and "
+            "the seconds since the call began",
         ),
     ]
     initializer: Annotated[
@@ -129,7 +129,7 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.initializer,
-            "called once in each worker, and in the calling process before items run there",
+            "a function that is called once in each worker, and in the calling process before items run there",
         ),
     ]
     initargs: Annotated[tuple[Any, ...], Option((), _checks.initargs, "arguments of `initializer`")]
@@ -138,8 +138,8 @@ class OtherOptions(TypedDict, total=False):
         Option(
             None,
             _checks.checkpoint,
-            "a file in which finished results are kept as they come, and from which the next call goes on; for `map` "
-            "and `starmap`",
+            "a file that keeps finished results as they come, and from which the next call goes on; for `map` and "
+            "`starmap`",
         ),
     ]
 
@@ -156,8 +156,8 @@ class MapOptions(OtherOptions, total=False):
         Option(
             "raise",
             _checks.one_of("raise", "return", "skip"),
-            '`"raise"` the exception of the failing item with the lowest index, `"return"` exceptions in place of '
-            'results, or `"skip"` failed items',
+            '`"raise"` raises the exception of the first item that fails, `"return"` puts exceptions in place of '
+            'results, `"skip"` leaves failed items out',
         ),
     ]
 
@@ -185,7 +185,8 @@ def parameters() -> list[inspect.Parameter]:
 
 def words(indent: str = "") -> str:
     """Return the options as a list for a docstring."""
-    return "\n".join(f"{indent}{name}: {option.words.replace('`', '``')}." for name, option in OPTIONS.items())
+    lines = (f"{indent}{name}: {option.words.replace('`', '``')}." for name, option in OPTIONS.items())
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent=indent + "    ") for line in lines)
 
 
 # -- names that are not options --------------------------------------------------------------------------------------
