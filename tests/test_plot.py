@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
-from amorsize import Limits, Plan, Profile, Revision, Span, decide
+from amorsize import Limits, Plan, Profile, Revision, Span, _plot, decide
 from amorsize._plot import plot_plan, plot_timeline
 from tests.factories import make_host, make_profile
 
@@ -158,7 +158,21 @@ class TestTimeline:
 
 
 def test_a_missing_matplotlib_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ImportError says what to install."""
+    """The ImportError says what to install, and no more than that."""
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"amorsize\[plot\]"):
+    with pytest.raises(ImportError, match=r"amorsize\[plot\]") as caught:
         plan_of().plot()
+    assert len(caught.traceback) == 2  # this function and the method
+    assert caught.value.__suppress_context__
+
+
+def test_a_module_that_matplotlib_needs_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To install matplotlib would not help."""
+
+    def lack(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'kiwisolver'", name="kiwisolver")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_plot.importlib, "import_module", lack)
+        with pytest.raises(ModuleNotFoundError, match="kiwisolver"):
+            plan_of().plot()

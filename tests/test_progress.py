@@ -296,9 +296,10 @@ class TestBar:
         monkeypatch.setattr(_progress.importlib.util, "find_spec", lambda name: None)
         ran: list[int] = []
         work = amorsize.parallel(ran.append, progress=True)
-        with pytest.raises(ImportError, match=r"amorsize\[progress\]"):
+        with pytest.raises(ImportError, match=r"amorsize\[progress\]") as caught:
             work.map([1])
         assert ran == []
+        assert len(caught.traceback) == 2  # this function and the method
 
 
 def test_an_update_that_is_not_due_only_reads_the_clock(clock: Clock) -> None:

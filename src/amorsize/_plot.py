@@ -366,10 +366,12 @@ def _axes(ax: Any) -> Any:
     try:
         pyplot: Any = importlib.import_module("matplotlib.pyplot")
     except ModuleNotFoundError as error:
+        if not str(error.name).startswith("matplotlib"):  # one that matplotlib needs
+            raise
         raise ImportError(
             "drawing needs matplotlib, which is not installed: pip install 'amorsize[plot]'; "
             "plan.explain() says the same in words"
-        ) from error
+        ) from None
     if ax is not None:
         return ax
     _, new = pyplot.subplots(figsize=(8, 4.5), layout="constrained")

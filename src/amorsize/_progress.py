@@ -197,10 +197,9 @@ def follower_of(request: Request, progress: Progress, name: str) -> Follower:
     return Follower(progress, name, lambda: request.source.n_items, predicted_s, is_least=is_least)
 
 
-@contextlib.contextmanager
-def following(request: Request, progress: Progress, name: str) -> Iterator[Follower]:
+def following(request: Request, progress: Progress, name: str) -> contextlib.AbstractContextManager[Follower]:
     """
-    Follow a call while the block runs.
+    Return what follows a call while its block runs.
 
     Sets ``request.progress``. At the end of a run that failed the last state is reported too, but nothing that
     reporting raises replaces the failure.
@@ -209,8 +208,16 @@ def following(request: Request, progress: Progress, name: str) -> Iterator[Follo
         request: The call that is about to run.
         progress: As for :class:`Follower`.
         name: The function's name.
+
+    Raises:
+        ImportError: As :class:`Follower`.
     """
-    follower = follower_of(request, progress, name)
+    # Not in the block, whose frame of contextlib would look as if the library had failed.
+    return _following(request, follower_of(request, progress, name))
+
+
+@contextlib.contextmanager
+def _following(request: Request, follower: Follower) -> Iterator[Follower]:
     request.progress = follower.update
     try:
         yield follower

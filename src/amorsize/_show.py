@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from amorsize import _render
+from amorsize import _render, _trace
 
 if TYPE_CHECKING:
     from amorsize._records import Shown
@@ -35,4 +35,8 @@ def show(record: Shown, view: str, ax: Any = None) -> Any:
         return _html.PAGES[kind](record)
     from amorsize import _plot  # noqa: PLC0415 - 1 ms, before matplotlib, which is an extra
 
-    return _plot.VIEWS[view](record, ax)
+    try:
+        return _plot.VIEWS[view](record, ax)
+    except ImportError as error:
+        _trace.trim(error)
+        raise

@@ -26,7 +26,7 @@ _LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
 
 # The files in which what callers give is looked at.
 _REFUSING: Final = frozenset(
-    {"_arguments.py", "_checks.py", "_options.py", "_progress.py", "_source.py", "_wrapper.py"}
+    {"_arguments.py", "_checks.py", "_options.py", "_plot.py", "_progress.py", "_source.py", "_wrapper.py"}
 )
 
 # How the note that names an item begins: what bears it comes from the user's function, whatever frame it ends in.
