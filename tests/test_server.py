@@ -406,6 +406,41 @@ def test_a_worker_does_not_import_numpy_for_its_settings() -> None:
     assert (done.stdout.splitlines(), done.stderr) == (["{False}", "True", "True", "True", "True error"], "")
 
 
+def test_filters_of_warnings_hold_for_categories_that_a_worker_has_not_imported() -> None:
+    """One for a category of the script made a worker drop all filters: items warned that raise in the loop."""
+    program = """
+    import threading, time, warnings
+    import numpy.exceptions
+    import amorsize
+
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+    class Ours(UserWarning):
+        pass
+
+    class Special(Ours):
+        pass
+
+    def raised(x):
+        import numpy.exceptions
+        names = []
+        for kind in (Special, UserWarning, numpy.exceptions.ComplexWarning):
+            try:
+                warnings.warn("w", kind)
+            except Warning as error:
+                names.append(type(error).__name__)
+        return names
+
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Ours)
+    warnings.simplefilter("error", numpy.exceptions.ComplexWarning)
+    func = amorsize.parallel(raised, n_jobs=2, start_method="forkserver", timeout=60)
+    print({str(names) for names in func.map(range(20))})
+    """
+    done = run_program(program)
+    assert (done.stdout, done.stderr) == ("{\"['Special', 'ComplexWarning']\"}\n", "")
+
+
 def test_closures_lambdas_and_their_classes_travel() -> None:
     """What has no name to be found by goes by value, there and back."""
     offset = 5

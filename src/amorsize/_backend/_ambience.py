@@ -23,9 +23,7 @@ class Ambience(NamedTuple):
         cwd: Current working directory, None where it cannot be read.
         path: ``sys.path``.
         environ: ``os.environ``.
-        filters: Warning filters, pickled, without those in *late_filters*.
-        late_filters: Those that a package of the program has put in front as it was imported: each as its place, the
-            package and its pickle.
+        filters: Warning filters.
         decimal: The decimal context.
         numpy_errors: ``numpy.geterr()``, None where NumPy is not loaded.
         numpy_print: ``numpy.get_printoptions()``.
@@ -40,7 +38,6 @@ class Ambience(NamedTuple):
     path: tuple[str, ...]
     environ: dict[str, str]
     filters: bytes
-    late_filters: tuple[tuple[int, str, bytes], ...]
     decimal: bytes
     numpy_errors: dict[str, Any] | None
     numpy_print: bytes = b""
@@ -70,28 +67,48 @@ def _picklable(value: Any) -> bytes:
     return b""
 
 
-def _split_filters() -> tuple[list[Any], tuple[tuple[int, str, bytes], ...]]:
+class _Category:
     """
-    Return the warning filters, and apart from them those whose categories another interpreter would have to import.
+    Stands in a worker's filters for a category of warnings, which it knows by its name: also one that came by value.
 
-    NumPy puts one in front for a category of its own: unpickling it takes a worker 50 ms, for functions too that have
-    nothing to do with NumPy. In a worker that imports NumPy later, it is in front again. So it may wait where it
-    stands in front, or behind filters of messages of the same package.
+    A worker imports modules for its functions only. NumPy and IPython put filters for categories of their own, and to
+    import them took each worker 50 and 100 ms, for functions too that have nothing to do with them.
     """
-    usual: list[Any] = []
-    late: list[tuple[int, str, bytes]] = []
-    for place, one in enumerate(warnings.filters):
-        category = one[2]
-        package = category.__module__.partition(".")[0]
-        if package not in sys.stdlib_module_names and all(_is_about(package, before) for before in usual):
-            late.append((place, package, _picklable(one)))
+
+    def __init__(self, kind: type) -> None:
+        self._names = kind.__module__, kind.__qualname__
+
+    def __subclasscheck__(self, kind: type) -> bool:
+        return any((base.__module__, base.__qualname__) == self._names for base in kind.__mro__)
+
+
+def _filters() -> list[Any]:
+    """
+    Return the warning filters, with stand-ins for the categories of the program's modules.
+
+    What puts such a filter may be the import of its module, which in a worker puts it in front of all others. So one
+    of a module has no stand-in where another that may apply to its category is in front of it.
+    """
+    filters: list[Any] = []
+    for one in warnings.filters:
+        kind: Any = one[2]
+        is_known = not isinstance(kind, type) or kind.__module__.partition(".")[0] in sys.stdlib_module_names
+        is_main = kind.__module__ == "__main__"
+        if is_known or (not is_main and any(_may_apply(before, kind) for before in filters)):
+            filters.append(one)
         else:
-            usual.append(one)
-    return usual, tuple(late)
+            filters.append((*one[:2], _Category(kind), *one[3:]))
+    return filters
 
 
-def _is_about(package: str, one: Any) -> bool:
-    return getattr(one[1], "pattern", "").startswith(f"{package}.")
+def _may_apply(one: Any, kind: type) -> bool:
+    return issubclass(kind, one[2]) and not _names_a_package(one)
+
+
+def _names_a_package(one: Any) -> bool:
+    """Tell whether a filter is for messages such as "numpy.dtype size changed"."""
+    package, dot, _ = getattr(one[1], "pattern", "").partition(".")
+    return bool(dot) and package in sys.modules
 
 
 def read() -> Ambience:
@@ -102,14 +119,12 @@ def read() -> Ambience:
         cwd = None
     decimal = loaded("decimal")
     numpy, locale = loaded("numpy"), loaded("locale")
-    filters, late_filters = _split_filters()
     errors, options = (numpy.geterr(), numpy.get_printoptions()) if numpy else (None, {})
     return Ambience(
         cwd=cwd,
         path=tuple(map(str, sys.path)),
         environ=dict(os.environ),
-        filters=_picklable(filters),
-        late_filters=late_filters,
+        filters=_picklable(_filters()),
         decimal=_picklable(decimal.getcontext()) if decimal else b"",
         numpy_errors=errors,
         numpy_print=_picklable(options) if options else b"",
@@ -132,12 +147,9 @@ def enter(state: Ambience) -> None:
     for name, value in state.environ.items():
         if not name.startswith(_KEEP_PREFIXES) and os.environ.get(name) != value:
             os.environ[name] = value
-    with contextlib.suppress(Exception):  # categories of modules that are not here
-        filters = pickle.loads(state.filters)
-        for place, package, late in state.late_filters:
-            if loaded(package) is not None:
-                filters.insert(place, pickle.loads(late))
-        warnings.filters[:] = filters  # type: ignore[index]  # typeshed: Sequence; it is a list
+    if state.filters:
+        with contextlib.suppress(Exception):  # categories of modules that are not here
+            warnings.filters[:] = pickle.loads(state.filters)  # type: ignore[index]  # typeshed: Sequence; it is a list
     if state.loggers:
         _output.adopt(state.loggers)
     _enter_formats(state)

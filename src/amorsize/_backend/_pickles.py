@@ -178,7 +178,7 @@ def _view(data: bytes | bytearray, code: str, shape: tuple[int, ...]) -> memoryv
 
 def is_only_here(data: bytes) -> bool:
     """Tell whether a plain pickle may name what a worker would not find: it is in ``__main__``, or loaded by path."""
-    return b"__main__" in data or any(name.encode() in data for name in _unfound.unfound())
+    return b"__main__" in data or any(mark in data for mark in _unfound.marks())
 
 
 def dumps_error(error: Any) -> bytes:

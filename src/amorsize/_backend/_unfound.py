@@ -7,6 +7,7 @@ What refers to them goes by value, and so do they: functions, classes, and the m
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.machinery
 import os
 import sys
@@ -37,6 +38,16 @@ def unfound() -> frozenset[str]:
     return _not_on_path() | LACKING if LACKING else _not_on_path()
 
 
+def marks() -> tuple[bytes, ...]:
+    """Return what is in each pickle that names one of them: of a package and what is in it, the package."""
+    return _marks_of(unfound())
+
+
+@functools.lru_cache(maxsize=1)
+def _marks_of(names: frozenset[str]) -> tuple[bytes, ...]:
+    return tuple(name.encode() for name in names if name.rpartition(".")[0] not in names)
+
+
 def _not_on_path() -> frozenset[str]:
     """
     Return the names of the modules that an interpreter with the same ``sys.path`` would not find.
@@ -48,15 +59,15 @@ def _not_on_path() -> frozenset[str]:
     path, n_modules = tuple(map(str, sys.path)), len(sys.modules)
     if _latest[:2] == (n_modules, path):
         return _latest[2]
-    found = []
-    for name, module in list(sys.modules.items()):
-        known = _seen.get(name)
-        if known is None or known[0] != id(module) or (known[1] is not path and known[1] != path):
-            known = _seen[name] = (id(module), path, not _is_found(name, module, path))
-        if known[2]:
-            found.append(name)
-    _latest = (n_modules, path, frozenset(found))
+    _latest = (n_modules, path, frozenset(n for n, m in list(sys.modules.items()) if _is_unfound(n, m, path)))
     return _latest[2]
+
+
+def _is_unfound(name: str, module: Any, path: tuple[str, ...]) -> bool:
+    known = _seen.get(name)
+    if known is None or known[0] != id(module) or (known[1] is not path and known[1] != path):
+        known = _seen[name] = (id(module), path, not _is_found(name, module, path))
+    return known[2]
 
 
 def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:
@@ -72,7 +83,7 @@ def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:
     # What the interpreter brings itself may go by another name: collections.abc does from 3.14 on.
     if not file.endswith(".py") or getattr(spec, "origin", None) == "frozen":
         return True
-    return _root(name, file) in _folders(path) or _is_found_otherwise(name, file)
+    return _root(name, file) in _folders(path) or _is_found_otherwise(name, file, path)
 
 
 def _root(name: str, file: str) -> str | None:
@@ -96,11 +107,11 @@ def _folders(path: tuple[str, ...]) -> frozenset[str]:
     return _known_folders[1]
 
 
-def _is_found_otherwise(name: str, file: str) -> bool:
+def _is_found_otherwise(name: str, file: str, path: tuple[str, ...]) -> bool:
     """Ask the parent's own path, links on the way, and finders like those of editable installations."""
     parent = sys.modules.get(name.rpartition(".")[0]) if "." in name else None
     where = None if parent is None else list(getattr(parent, "__path__", ()))
-    if parent is not None and not _is_found(parent.__name__, parent, tuple(map(str, sys.path))):
+    if parent is not None and _is_unfound(parent.__name__, parent, path):  # a debugger has a hundred of these
         return False
     finders: list[Any] = [importlib.machinery.PathFinder, *(f for f in sys.meta_path if f not in _USUAL)]
     for finder in finders:
