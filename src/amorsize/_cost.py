@@ -286,33 +286,38 @@ def serial_s(profile: Profile, n_left: int) -> float:
     return n_left * profile.item_s
 
 
-def transfer_item_s(profile: Profile, costs: Costs) -> float:
+class Moved(NamedTuple):
     """
-    Predict the seconds one item costs beyond the function: packaging, pickling both ways, and the wire.
+    Predicted seconds of moving one item and its result, however many jobs there are.
 
-    Where nothing is sent (``send_bytes_per_s`` infinite) the item is not pickled either.
+    Attributes:
+        transfer_s: What one item costs beyond the function: packaging, pickling both ways, and the wire. Where nothing
+            is sent (``send_bytes_per_s`` infinite) the item is not pickled either.
+        touch_s: What processes that share their memory lose on touching the item and its result.
     """
+
+    transfer_s: float
+    touch_s: float
+
+
+def moving(profile: Profile, costs: Costs) -> Moved:
+    """Predict what moving an item and its result takes."""
     if math.isinf(costs.receive_bytes_per_s):
-        return costs.item_overhead_s
-    pickle_s = profile.pickle_s
+        return Moved(costs.item_overhead_s, 0.0)  # all is in one process
+    results_s = _objects_s(profile.pickle_s - profile.arg_pickle_s, profile.result_bytes)
+    pickle_s = profile.pickle_s + KEPT_SHARE * results_s
+    touch_s = 0.0
     if math.isinf(costs.send_bytes_per_s):
         pickle_s -= profile.arg_pickle_s
-    pickle_s += KEPT_SHARE * _results_s(profile)
+        if not profile.efficiency:  # else it is in the speed that has been measured
+            touch_s = TOUCH_SHARE * (_objects_s(profile.arg_pickle_s, profile.arg_bytes) + results_s)
     wire_s = profile.arg_bytes / costs.send_bytes_per_s + profile.result_bytes / costs.receive_bytes_per_s
-    return costs.item_overhead_s + max(0.0, pickle_s) + wire_s
-
-
-def touch_item_s(profile: Profile, costs: Costs) -> float:
-    """Predict the seconds that processes which share their memory lose on touching one item and its result."""
-    if not math.isinf(costs.send_bytes_per_s) or math.isinf(costs.receive_bytes_per_s) or profile.efficiency > 0:
-        return 0.0  # items are unpickled there; or all is in one process; or it is in the speed that has been measured
-    return TOUCH_SHARE * (_objects_s(profile.arg_pickle_s, profile.arg_bytes) + _results_s(profile))
+    return Moved(costs.item_overhead_s + max(0.0, pickle_s) + wire_s, touch_s)
 
 
 def gain_of_two(profile: Profile, costs: Costs, item_s: float) -> float:
     """Return the share of an item's seconds that a second worker saves."""
-    moved_s = transfer_item_s(profile, costs) + touch_item_s(profile, costs)
-    return 0.5 * costs.efficiency - 0.5 * moved_s / max(item_s, 1e-9)
+    return 0.5 * costs.efficiency - 0.5 * sum(moving(profile, costs)) / max(item_s, 1e-9)
 
 
 def start_of_two_s(costs: Costs) -> float:
@@ -320,25 +325,9 @@ def start_of_two_s(costs: Costs) -> float:
     return costs.start_s + costs.start_each_s + 2 * costs.batch_overhead_s
 
 
-def _results_s(profile: Profile) -> float:
-    return _objects_s(profile.pickle_s - profile.arg_pickle_s, profile.result_bytes)
-
-
 def _objects_s(pickle_s: float, n_bytes: int) -> float:
     """Return the seconds of pickling that are due to objects: not to flat bytes."""
     return max(0.0, pickle_s - FLAT_S_PER_BYTE * n_bytes)
-
-
-class Moved(NamedTuple):
-    """What moving an item and its result takes: :func:`transfer_item_s` and :func:`touch_item_s`."""
-
-    transfer_s: float
-    touch_s: float
-
-
-def moving(profile: Profile, costs: Costs) -> Moved:
-    """Predict what moving an item and its result takes, however many jobs there are."""
-    return Moved(transfer_item_s(profile, costs), touch_item_s(profile, costs))
 
 
 def chunk_size(profile: Profile, costs: Costs, moved: Moved, n_left: int, n_jobs: int) -> int:
@@ -412,19 +401,18 @@ def parallel(
     if profile.cpu_fraction > SEVERAL_CORES:
         item_s *= min(profile.cpu_fraction, n_cpus)
     item_s = item_s / costs.efficiency + moved.touch_s
-    each_s = moved.transfer_s
     n_chunks = math.ceil(n_left / batch_size)
     rounds_s = math.ceil(n_chunks / n_jobs) * min(batch_size, n_left) * item_s if is_fixed else 0.0
-    work_s = max(n_left * item_s / n_jobs, math.ceil(n_left / n_jobs) * item_s, rounds_s)
-    work_s = max(work_s, n_left * (profile.arg_bytes + profile.result_bytes) / MEMORY_BYTES_PER_S)
-    transfer_s = n_left * each_s / n_jobs
-    home_s = n_left * CALLER_SHARE * each_s
-    start_s = costs.start_s + costs.start_each_s * max(0, n_jobs - 1)
+    touched_s = n_left * (profile.arg_bytes + profile.result_bytes) / MEMORY_BYTES_PER_S
+    work_s = max(math.ceil(n_left / n_jobs) * item_s, rounds_s, touched_s)
+    transfer_s = n_left * moved.transfer_s / n_jobs
+    home_s = n_left * CALLER_SHARE * moved.transfer_s
+    start_s = costs.start_s + costs.start_each_s * (n_jobs - 1)
     if caller_computes:
         # The caller works while its workers start, and what it does itself is not moved.
-        hidden_s = max(0.0, costs.start_s - costs.start_each_s) / n_jobs
-        start_s = costs.start_each_s * (n_jobs - 1) + max(0.0, costs.start_s - costs.start_each_s) - hidden_s
-        transfer_s *= (n_jobs - 1) / n_jobs
+        workers = (n_jobs - 1) / n_jobs
+        start_s = costs.start_each_s * (n_jobs - 1) + max(0.0, costs.start_s - costs.start_each_s) * workers
+        transfer_s *= workers
         home_s = 0.0
     else:
         # Overlapped start: beyond the first moments the caller goes on at STARTING_SPEED until the workers answer.

@@ -238,7 +238,7 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
     costs = plan.host.costs.get(plan.backend)
     if costs is None or outcome.n_items < plan.n_jobs:
         return
-    expected_s = cost.transfer_item_s(plan.profile, costs)
+    expected_s = cost.moving(plan.profile, costs).transfer_s
     if expected_s < bounds.LARGE_TRANSFER * plan.profile.item_s:
         return
     seen_s = (elapsed_s - outcome.start_s) * plan.n_jobs / outcome.n_items - plan.profile.item_s
