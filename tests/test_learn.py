@@ -103,6 +103,7 @@ def test_a_short_loop_is_settled_unless_it_misses_workers_that_start_slowly(monk
     plan = decide(plan.profile, no_fork, 10, make_limits())
     assert plan.reason is Reason.NOT_WORTH
     assert not _learn._is_settling(plan, plan.predicted_s)
+    assert _learn._is_settling(dataclasses.replace(plan, limits=make_limits(prefer="threads")), plan.predicted_s)
     monkeypatch.setattr(_backend, "is_warm", lambda: True)
     assert _learn._is_settling(plan, plan.predicted_s)
 

@@ -70,9 +70,8 @@ class Gate:
         if limits.n_jobs is not None:
             return False
         rest_s = evidence.profile.item_s * (n_items - self._ledger.n_done)
-        return is_never_worth(rest_s, limits.prefer) or (
-            _host.unread_s() > 0 and not evidence.is_recalled and self._pays_nowhere(n_items)
-        )
+        is_first = _host.unread_s() > 0 and not evidence.is_recalled
+        return is_never_worth(rest_s, limits.prefer) or (is_first and self._pays_nowhere(n_items))
 
     def _pays_nowhere(self, n_items: int) -> bool:
         """
@@ -119,20 +118,19 @@ class Gate:
             # Only now that the seconds alone speak for it: what would moving the data cost?
             evidence.take_from_loop()
             evidence.inspect()
-        if not self._may_leave():
-            if self._request.record.plan is None:
-                evidence.take_pace(item_s)
-                self.decide()  # for its reason, and its warning
-            return False
-        if not self.speaks_for_workers(item_s, n_left, elapsed_s):
-            return False
-        if not evidence.is_watched(n_done):
-            return False  # watched from here on: at the next look it is known
-        if not self._may_leave():
-            evidence.take_pace(item_s)
+        return (
+            self._leaves(item_s)
+            and self.speaks_for_workers(item_s, n_left, elapsed_s)
+            and evidence.is_watched(n_done)  # else from here on: at the next look it is known
+            and self._leaves(item_s)
+        )
+
+    def _leaves(self, item_s: float) -> bool:
+        """Tell whether function and items can go to workers; where they cannot, it is decided for its reason's sake."""
+        if not self._may_leave() and self._request.record.plan is None:
+            self._evidence.take_pace(item_s)
             self.decide()
-            return False
-        return True
+        return self._may_leave()
 
     def speaks_for_workers(self, item_s: float, n_left: int | None, elapsed_s: float) -> bool:
         """Tell whether what has been seen speaks for workers, or for looking closer."""
@@ -158,21 +156,19 @@ class Gate:
 
     def cheapest(self) -> Costs:
         """Return the costs of the way that starts soonest, of those that may be used."""
-        plan, unavailable = self._request.record.plan, self._request.record.unavailable
-        host = None if plan is None else plan.host
-        known = host.costs if host is not None else _host.BOOK.known
-        cluster = None if host is None else host.context_backend
-        # On a cluster local processes are not what was asked for.
-        names = (FORK, FORKSERVER, LOKY, THREADS) if cluster is None or cluster == THREADS else (THREADS, cluster)
-        usable = [name for name in names if name in known and name not in unavailable and self._may_use(name)]
-        costs = [cost.of_function(self._evidence.profile, known[name], name) for name in usable]
-        return min(costs, key=lambda c: c.start_s) if costs else cost.EXTERNAL_PRIOR
-
-    def _may_use(self, backend: str) -> bool:
-        limits = self._request.limits
+        limits, record = self._request.limits, self._request.record
+        known, cluster = _host.BOOK.known, None
+        if record.plan is not None:
+            known, cluster = record.plan.host.costs, record.plan.host.context_backend
         if limits.prefer == "threads":
-            return backend == THREADS
-        return backend != THREADS and limits.start_method in {None, backend}
+            names: tuple[str, ...] = (THREADS,)
+        elif limits.start_method is not None:
+            names = (limits.start_method,)
+        else:  # on a cluster local processes are not what was asked for
+            names = (FORK, FORKSERVER, LOKY) if cluster is None or cluster == THREADS else (cluster,)
+        usable = [name for name in names if name in known and name not in record.unavailable]
+        costs = [cost.of_function(self._evidence.profile, known[name], name) for name in usable]
+        return min(costs, key=lambda c: c.start_s, default=cost.EXTERNAL_PRIOR)
 
     # -- the decision ------------------------------------------------------------------------------------------------
 
