@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("amorsize")
 clock = time.perf_counter
 
-# Reasons of a decision that no start of workers can be too dear for.
-_TRANSFERS: Final = frozenset({Reason.TRANSFER_BOUND, Reason.ALREADY_PARALLEL})
+# Reasons of a decision on the most favourable machine that hold on all others.
+_UNPAYING: Final = frozenset({Reason.TRANSFER_BOUND, Reason.ALREADY_PARALLEL, Reason.NOT_WORTH})
 
 # Reasons that nothing seen in flight can change.
 _FINAL: Final = frozenset(
@@ -90,14 +90,12 @@ class Gate:
             return False
         evidence.inspect()
         plan, _ = decide_here(request.func, evidence.after(self._ledger.n_done), n_items, request.limits, host=host)
-        # Only where forking has been looked into is it settled that no start pays.
-        is_looked_into = FORK in host.costs or FORK in host.unavailable
-        pays_nowhere = plan.reason in _TRANSFERS or (plan.reason is Reason.NOT_WORTH and is_looked_into)
-        if pays_nowhere:
-            self.refuse()
-            request.record.costs, request.record.more_s = host.costs, 0.0
-            request.record.unavailable = host.unavailable
-        return pays_nowhere
+        if plan.reason not in _UNPAYING:
+            return False
+        self.refuse()
+        request.record.costs, request.record.more_s = host.costs, 0.0
+        request.record.unavailable = host.unavailable
+        return True
 
     # -- during the loop ---------------------------------------------------------------------------------------------
 

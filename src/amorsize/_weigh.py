@@ -168,11 +168,13 @@ def inspect_function(
         changes.update(found.effects.not_set_yet)
     if not found.is_complete:
         changes.add("more than can be looked through")
-    said = tuple(sorted(changes)), found.reads_mutable, found.effects.by_seed, _function_bytes(func)
-    if said == (profile.mutates, profile.reads_mutable, profile.by_seed, profile.func_bytes):
-        return profile
-    mutates, reads_mutable, by_seed, func_bytes = said
-    return replace(profile, mutates=mutates, reads_mutable=reads_mutable, by_seed=by_seed, func_bytes=func_bytes)
+    said: dict[str, Any] = {
+        "mutates": tuple(sorted(changes)),
+        "reads_mutable": found.reads_mutable,
+        "by_seed": found.effects.by_seed,
+        "func_bytes": _function_bytes(func),
+    }
+    return profile if said.items() <= vars(profile).items() else replace(profile, **said)
 
 
 def _function_bytes(func: Callable[..., Any]) -> int:
