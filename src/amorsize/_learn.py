@@ -59,8 +59,9 @@ def _is_settling(plan: Plan, actual_s: float) -> bool:
     Not while workers would have to be started that can only be had in advance: calls that miss them are counted.
     """
     is_right = plan.serial_s < bounds.SETTLED_S and actual_s < bounds.CHANGED * plan.predicted_s
-    are_there = plan.limits.prefer == "threads" or FORK in plan.host.costs or _backend.is_warm()
-    return is_right and are_there and plan.reason in _SETTLING
+    if not (is_right and plan.reason in _SETTLING):
+        return False
+    return plan.limits.prefer == "threads" or FORK in plan.host.costs or _backend.is_warm()
 
 
 def finish_stream(request: Request, evidence: Evidence, n_out: int, *, is_left: bool) -> None:
