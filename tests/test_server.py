@@ -686,6 +686,32 @@ def test_short_calls_in_quick_succession_come_to_have_workers() -> None:
     assert backends[-1] == "forkserver"
 
 
+@pytest.mark.parametrize("n_more", [0, 200])
+def test_a_call_that_would_have_gained_leaves_a_server_for_the_next_one(n_more: int) -> None:
+    """It starts at the end of the call, which does not wait for it, and ends with the program."""
+    done = run_program(f"""
+        import threading, time
+        import amorsize, psutil
+
+        def work(x):
+            time.sleep(3e-3)
+            return x
+
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        f = amorsize.parallel(work)
+        assert f.map(range(12)) == list(range(12))
+        (server,) = psutil.Process().children()
+        print(server.pid, f.last_plan.backend)
+        if {n_more}:
+            assert f.map(range({n_more})) == list(range({n_more}))
+            print(server in psutil.Process().children(), f.last_plan.backend)
+    """)
+    first, *second = done.stdout.splitlines()
+    pid, backend = first.split()
+    assert (backend, second, done.stderr) == ("sequential", ["True forkserver"] if n_more else [], "")
+    assert not psutil.pid_exists(int(pid))
+
+
 def test_what_calls_have_missed_counts_for_a_start_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller pays a share of a start only, so calls need not have missed all of it."""
     book = _host.CostBook("linux")

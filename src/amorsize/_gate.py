@@ -50,6 +50,7 @@ class Gate:
 
     Attributes:
         has_no_workers: Whether the system has given none.
+        in_vain: The plan for the most favourable machine, where even that had better loop.
         thinking_s: Seconds that decisions have taken.
     """
 
@@ -60,6 +61,7 @@ class Gate:
         self._evidence = evidence
         self._refused_s = 0.0
         self.has_no_workers = False
+        self.in_vain: Plan | None = None
         self.thinking_s = 0.0
 
     # -- before the loop ---------------------------------------------------------------------------------------------
@@ -77,8 +79,7 @@ class Gate:
         """
         Tell whether even the most favourable machine had better loop, once the data have been weighed.
 
-        In the first call of a program, where a decision takes 1 ms more. Later calls decide in full: what they lose for
-        want of workers is counted.
+        In the first call of a program, where a decision takes 1 ms more.
         """
         request, evidence = self._request, self._evidence
         if request.limits.start_method is not None:
@@ -93,6 +94,7 @@ class Gate:
         if plan.reason not in _UNPAYING:
             return False
         self.refuse()
+        self.in_vain = plan
         request.record.costs, request.record.more_s = host.costs, 0.0
         request.record.unavailable = host.unavailable
         return True

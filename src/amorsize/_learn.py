@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -44,8 +45,8 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> 
         is_settled = _is_settling(record.plan, actual_s) and not record.revisions
         request.state.settled = record.plan.n_items, is_settled * (time.perf_counter() + bounds.SNAPSHOT_S)
     is_loop = (record.plan is None or not record.plan.is_parallel) and not record.revisions
-    if is_loop and record.plan is not None:
-        from_loop(request.state.key, record.plan, actual_s)
+    if is_loop and (plan := record.plan or gate.in_vain) is not None:
+        from_loop(request.state.key, plan, actual_s)
     if is_loop and ledger.n_done > n_sampled:
         _known.refresh(request.state.key, (actual_s - gate.thinking_s) / ledger.n_done, ledger.n_done)
     if (kept := store()) is not None:
@@ -249,7 +250,11 @@ def _learn_transfer(key: str, plan: Plan, outcome: Outcome, elapsed_s: float) ->
 
 
 def from_loop(key: str, plan: Plan, actual_s: float) -> None:
-    """Add up what calls lose because loky's workers are cold and forking is not possible, or a cluster is not known."""
+    """
+    Add up what calls lose because workers are cold and forking is not possible, or a cluster is not known.
+
+    Once the losses are worth the fork server, it starts at the end of a call, so that it is ready when the next comes.
+    """
     _miss_cluster(plan, actual_s)
     if 0 < plan.profile.efficiency < 1:
         seen = plan.profile.efficiency
@@ -264,6 +269,10 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
         helps = name == FORKSERVER and n_jobs <= cost.MAX_CALLER_JOBS
         could_s = _could_s(plan.profile, warm, plan.n_items, n_jobs, plan.host.n_cpus, caller_computes=helps)
         _host.BOOK.miss(name, actual_s - could_s)
+        is_due = helps and _host.BOOK.missed_s(name) >= cost.SERVER_SHARE * _host.BOOK.get(name).start_s
+        if is_due and plan.limits.start_method in {None, FORKSERVER}:
+            with contextlib.suppress(OSError):  # the system gives no process: the next call says so
+                _backend.begin_server(max(1, plan.host.n_cpus // n_jobs))
 
 
 def _miss_cluster(plan: Plan, actual_s: float) -> None:

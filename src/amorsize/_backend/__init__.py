@@ -20,7 +20,7 @@ from amorsize import _cost as cost
 from amorsize._backend import _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
 from amorsize._backend._job import Job
-from amorsize._backend._runs import begin_ahead, run, server_pool
+from amorsize._backend._runs import begin_ahead, begin_server, run, server_pool
 from amorsize._backend._worker import (
     MISSING,
     NoWorkersError,
@@ -38,6 +38,7 @@ __all__ = [
     "NoWorkersError",
     "UnsendableFunctionError",
     "begin_ahead",
+    "begin_server",
     "blockers",
     "carried_context",
     "context",

@@ -90,20 +90,34 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     Raises:
         OSError: If the system gives no process.
     """
-    is_new = False
     with no_interrupt():  # an import that is interrupted leaves half a module behind
-        if if_used("_server") is None:
-            from amorsize._backend import _spawn  # noqa: PLC0415 - as below
-
-            is_new = _spawn.begin(threads)
+        is_first = if_used("_server") is None
+        is_new = is_first and begin_server(threads)
         from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - not on Windows; 4 ms
 
         server: Any = _server  # nothing is known of these to type checkers for other systems
         crew: Any = _server_crew
+        if is_first and not is_new:  # it has begun after an earlier call
+            server.SERVER.start(threads)
         state = server.SERVER.state()
         if is_new:
             server.SERVER.start(threads)
     return crew, state
+
+
+def begin_server(threads: int) -> bool:
+    """
+    Start the first fork server of this process, as a process and no more; returns whether one has been started.
+
+    Raises:
+        OSError: If the system gives no process.
+    """
+    if if_used("_server") is not None:
+        return False
+    with no_interrupt():
+        from amorsize._backend import _spawn  # noqa: PLC0415 - not on Windows
+
+        return _spawn.begin(threads)
 
 
 def forks() -> Any:

@@ -6,6 +6,8 @@ Apart from :mod:`amorsize._backend._server`, whose import takes as long as an ei
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import socket
@@ -77,7 +79,18 @@ def begin(threads: int) -> bool:
         return False
     _began_in[:] = [os.getpid()]
     _begun[:] = [_spawn(threads)]
+    atexit.register(_end)
     return True
+
+
+def _end() -> None:
+    """At the end of the program end a server that nobody has taken."""
+    if _began_in == [os.getpid()] and _begun:
+        pid, conn, _ = _begun.pop()
+        conn.close()
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def take(threads: int) -> Started:
