@@ -288,11 +288,10 @@ def serial_s(profile: Profile, n_left: int) -> float:
 
 class Moved(NamedTuple):
     """
-    Predicted seconds of moving one item and its result, however many jobs there are.
+    What one item costs beyond the function, however many jobs there are.
 
     Attributes:
-        transfer_s: What one item costs beyond the function: packaging, pickling both ways, and the wire. Where nothing
-            is sent (``send_bytes_per_s`` infinite) the item is not pickled either.
+        transfer_s: Packaging, pickling both ways (the item only where items are sent), and the wire.
         touch_s: What processes that share their memory lose on touching the item and its result.
     """
 

@@ -154,8 +154,6 @@ def inspect_function(
     """
     Add what the function's code says: the outside state it changes and reads, and about what it takes to ship.
 
-    A profile that says so already is returned as it is.
-
     Args:
         profile: What is known so far.
         func: The function.
@@ -174,7 +172,8 @@ def inspect_function(
         "by_seed": found.effects.by_seed,
         "func_bytes": _function_bytes(func),
     }
-    return profile if said.items() <= vars(profile).items() else replace(profile, **said)
+    known = vars(profile)
+    return profile if known | said == known else replace(profile, **said)
 
 
 def _function_bytes(func: Callable[..., Any]) -> int:
