@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from amorsize import _function, _outside
 from amorsize._analysis.inert import CACHED
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _unfound
+from amorsize._backend import _sentinels, _unfound
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def pickler() -> Any:
             how = super().reducer_override(obj)
             if how is not NotImplemented or isinstance(obj, type) or type(obj) in self.dispatch_table:
                 return how
-            return reduced(obj, cloudpickle().list_registry_pickle_by_value())
+            return _sentinels.reduced(obj) or reduced(obj, cloudpickle().list_registry_pickle_by_value())
 
     return Pickler
 
@@ -105,10 +105,18 @@ def _own_generator(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _plain(value: Any, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    file = _Frames()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=callback)
+    pickler.dispatch_table = _sentinels.dispatch_table()
+    pickler.dump(value)
+    return file.getvalue()
+
+
 def dumps(value: Any) -> bytes:
     """Pickle plainly, by value where that fails."""
     try:
-        data = pickle.dumps(value, protocol=5)
+        data = _plain(value)
     except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
         _outside.pass_on(error)
         return dumps_by_value(value)
@@ -134,9 +142,7 @@ def dumps_apart(value: Any, least_bytes: int | None, *, is_known: bool = False) 
 
     callback = None if least_bytes is None else stays
     try:
-        file = _Frames()
-        pickle.Pickler(file, protocol=5, buffer_callback=callback).dump(value)
-        data = file.getvalue()
+        data = _plain(value, callback)
         if is_known or not is_only_here(data):
             return data, buffers
     except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
