@@ -20,9 +20,9 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
+from time import monotonic, perf_counter
 from typing import Final
 
 from amorsize._backend import _bounds as bounds
@@ -145,7 +145,7 @@ class Server:
         with self._lock:
             if self._conn is None or self._owner != os.getpid():
                 return None
-            left = 0.0 if self._is_ready else max(0.1, 1.0 - (time.perf_counter() - self.began_s) / bounds.START_S)
+            left = 0.0 if self._is_ready else max(0.1, 1.0 - (perf_counter() - self.began_s) / bounds.START_S)
             return n_idle, left
 
     # -- the server --------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class Server:
 
     def _fork(self) -> Seat:
         assert self._conn is not None  # noqa: S101 - for the type checker
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _spawn.pair()
         seat = Seat(next(self._numbers), ours)
         try:
             socket.send_fds(self._conn, [FORK + NUMBER.pack(seat.number)], [theirs.fileno()])
@@ -285,9 +285,9 @@ class Server:
 
     def reap(self, seat: Seat) -> int | None:
         """Wait until a worker that dies has ended; returns its wait status, None if nobody knows it."""
-        deadline = time.monotonic() + bounds.WORD_S
+        deadline = monotonic() + bounds.WORD_S
         with self._lock:
-            while not seat.has_ended and self._conn is not None and time.monotonic() < deadline:
+            while not seat.has_ended and self._conn is not None and monotonic() < deadline:
                 self._hear(0.1)
         return seat.status
 

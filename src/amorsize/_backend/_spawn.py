@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from amorsize._backend._blas import THREAD_VARIABLES
@@ -103,8 +103,16 @@ def take(threads: int) -> Started:
     return _begun.pop() if _began_in == [os.getpid()] and _begun else _spawn(threads)
 
 
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that wait as long as it takes, whatever the program has set for its own."""
+    both = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for one in both:
+        one.settimeout(None)
+    return both
+
+
 def _spawn(threads: int) -> Started:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = pair()
     try:
         from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # noqa: PLC0415 - 9 ms; what multiprocessing uses
 
@@ -123,4 +131,4 @@ def _spawn(threads: int) -> Started:
         raise
     finally:
         theirs.close()
-    return pid, ours, time.perf_counter()
+    return pid, ours, perf_counter()
