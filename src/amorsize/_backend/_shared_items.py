@@ -107,12 +107,9 @@ class PackedItems:
 
     def _pack_block(self, block: int) -> bool:
         begin = block * self.block
+        items = _worker.cut(self._items, begin, min(self._n_items, begin + self.block))
         try:
-            data, buffers = _pickles.dumps_apart(
-                _worker.cut(self._items, begin, min(self._n_items, begin + self.block)), bounds.BESIDE_BYTES
-            )
-        except RuntimeError:
-            raise  # the input became shorter: not the item's fault
+            data, buffers = _pickles.dumps_apart(items, bounds.BESIDE_BYTES)
         except Exception as error:  # noqa: BLE001 - objects raise anything when pickled; the caller keeps such items
             _outside.pass_on(error)
             return False
