@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
@@ -36,7 +36,7 @@ def dry_run(
     first items that are tiny, do not mislead. The sample's results are dropped; for a one-shot iterator ``Plan.data``
     yields every item, the sampled ones, which are the first, included.
     """
-    request = Request(func, state, options, source, kwargs, began=time.perf_counter())
+    request = Request(func, state, options, source, kwargs, began=perf_counter())
     request.initialize()
     evidence = Evidence(request, Ledger(request))
     n_most = options.limits.sample_size
@@ -72,15 +72,15 @@ def _sample(evidence: Evidence, source: Source, n_most: int) -> None:
 
 
 def _sample_everywhere(evidence: Evidence, data: Any, n_most: int) -> None:
-    began, sampler = time.perf_counter(), evidence.sampler
+    began, sampler = perf_counter(), evidence.sampler
     for position in spread(len(data), n_most):
         n_done = len(sampler.results)
         sampler.run(iter((data[position],)), n_done + 1, start=position - n_done)
         if not n_done:
-            looked = time.perf_counter()
+            looked = perf_counter()
             evidence.is_watched(1)
-            began += time.perf_counter() - looked  # the box is for items
-        if time.perf_counter() - began >= bounds.SAMPLE_BOX_S:
+            began += perf_counter() - looked  # the box is for items
+        if perf_counter() - began >= bounds.SAMPLE_BOX_S:
             return
 
 

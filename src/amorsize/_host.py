@@ -13,8 +13,9 @@ import math
 import os
 import sys
 import threading
-import time
+from _io import open as open_file  # a test may have replaced the builtin
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _bounds as bounds
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def _read_text(path: str) -> str:
     # Decoded apart: as the encoding of a text file, "ascii" is a module that few programs have loaded. And without a
     # buffer, which takes 3 us more.
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path, "rb", buffering=0) as file:
         return file.read().decode("ascii", errors="replace")
 
 
@@ -235,7 +236,7 @@ def resident_bytes() -> int:
     global _resident  # noqa: PLW0603 - one tuple, replaced in one statement
     if sys.platform == "win32":
         return 0
-    now, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    now, peak = monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if peak != _resident[1] or now - _resident[0] >= bounds.SNAPSHOT_S:
         _resident = now, peak, _attempt(_read_resident) or 0
     return _resident[2]
@@ -243,7 +244,7 @@ def resident_bytes() -> int:
 
 def _read_resident() -> int:
     # Without a buffer, which takes 3 us more; not as a bare descriptor, which Ctrl-C could leave open.
-    with open("/proc/self/statm", "rb", buffering=0) as file:
+    with open_file("/proc/self/statm", "rb", buffering=0) as file:
         return int(file.read(100).split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -358,7 +359,7 @@ _snapshot: tuple[float, int, Host] | None = None
 def snapshot() -> Host:
     """Return CPUs and memory as read at most :data:`amorsize._bounds.SNAPSHOT_S` ago in this very process."""
     global _snapshot  # noqa: PLW0603 - one tuple, replaced in one statement: threads see the old or the new one
-    now, pid = time.monotonic(), os.getpid()
+    now, pid = monotonic(), os.getpid()
     kept = _snapshot
     if kept is None or kept[1] != pid or not 0 <= now - kept[0] < bounds.SNAPSHOT_S:
         kept = _snapshot = (now, pid, read_host())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import time
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from amorsize import _backend, _host, _known
@@ -33,7 +33,7 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> 
     """Write down what a call took, be it that it failed."""
     record, samples = request.record, evidence.samples
     ledger.keep()
-    actual_s = record.actual_s = time.perf_counter() - record.began
+    actual_s = record.actual_s = perf_counter() - record.began
     n_sampled = 0 if samples is None else len(samples.times)
     if record.plan is None:
         # What is remembered of many items forecasts better than the first block of these.
@@ -43,7 +43,7 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> 
         record.n_items = ledger.n_done if request.source.n_items is None else request.source.n_items
     if record.plan is not None:
         is_settled = _is_settling(record.plan, actual_s) and not record.revisions
-        request.state.settled = record.plan.n_items, is_settled * (time.perf_counter() + bounds.SNAPSHOT_S)
+        request.state.settled = record.plan.n_items, is_settled * (perf_counter() + bounds.SNAPSHOT_S)
     is_loop = (record.plan is None or not record.plan.is_parallel) and not record.revisions
     if is_loop and (plan := record.plan or gate.in_vain) is not None:
         from_loop(request.state.key, plan, actual_s)
@@ -68,7 +68,7 @@ def _is_settling(plan: Plan, actual_s: float) -> bool:
 def finish_stream(request: Request, evidence: Evidence, n_out: int, *, is_left: bool) -> None:
     """Write down what a stream took of which *n_out* results have been asked for; *is_left* if more would have come."""
     record, samples = request.record, evidence.samples
-    actual_s = record.actual_s = time.perf_counter() - record.began - record.outside_s
+    actual_s = record.actual_s = perf_counter() - record.began - record.outside_s
     if is_left and record.plan is not None:
         record.revisions.append(Revision(at_s=actual_s, n_done=n_out, what=STOP, why="the stream was left"))
     if record.plan is None:

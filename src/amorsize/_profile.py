@@ -15,6 +15,8 @@ import contextlib
 import math
 import sys
 import time
+from _io import open as open_file  # a test may have replaced the builtin
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _bounds as bounds
@@ -55,7 +57,7 @@ class Clocks(NamedTuple):
     @classmethod
     def now(cls) -> Clocks:
         """Read them."""
-        return cls(time.perf_counter(), time.thread_time(), _n_waits())
+        return cls(perf_counter(), thread_time(), _n_waits())
 
     def __sub__(self, earlier: Clocks) -> Clocks:
         n_waits = -1 if self.n_waits < 0 else self.n_waits - earlier.n_waits
@@ -82,7 +84,7 @@ def _n_waits() -> int:
 def scheduled_s(thread: int) -> tuple[float, float] | None:
     """Return the seconds that a thread has computed, and those it was ready to but had no core; None if unknown."""
     try:
-        with open(f"/proc/self/task/{thread}/schedstat", "rb", buffering=0) as file:
+        with open_file(f"/proc/self/task/{thread}/schedstat", "rb", buffering=0) as file:
             computed_ns, ready_ns = file.read(100).split()[:2]
     except OSError:
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import time
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _function, _host, _known
@@ -69,7 +69,7 @@ class State:
 
     def is_settled(self, n_items: int) -> bool:
         """Tell whether looping over as many items was decided a moment ago, and found right."""
-        return self.settled[0] == n_items and time.perf_counter() < self.settled[1]
+        return self.settled[0] == n_items and perf_counter() < self.settled[1]
 
 
 class Record:
@@ -171,7 +171,7 @@ class Record:
             profile = so_far()
             n_head, head_s = profile.n_head, profile.head_s
             if not profile.is_timed:
-                head_s = time.perf_counter() - self.began
+                head_s = perf_counter() - self.began
         profile = replace(profile, n_head=n_head, head_s=head_s)
         plan = decide(profile, replace(host, costs=costs, unavailable=self.unavailable), self.n_items, self.limits)
         # A loop can end before a look at the clock comes to what the decision would have come to.

@@ -23,9 +23,9 @@ import json
 import os
 import stat
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from amorsize import _bounds as bounds
@@ -244,7 +244,7 @@ def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
     if folder() is None or not (known or new):
         return
 
-    now = time.time()
+    now = time()
     rows = [(machine(), key, now, _known_text(value, _known.CACHE.name(key))) for key, value in known.items()]
     cost_rows = [(machine(), name, now, json.dumps(dataclasses.asdict(value))) for name, value in new.items()]
 

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from time import thread_time
 from typing import TYPE_CHECKING, Final
 
 from amorsize import _bounds as bounds
@@ -67,7 +68,7 @@ class Halt:
         """
         if self.is_set:
             raise CancelledMap
-        if self._holder is not None and _HERE.is_wanted() and time.thread_time() - self._used_s > bounds.SLICE_S:
+        if self._holder is not None and _HERE.is_wanted() and thread_time() - self._used_s > bounds.SLICE_S:
             self._leave()
             self._enter()
 
@@ -99,7 +100,7 @@ class Halt:
 
     def _enter(self) -> None:
         self._holder = _HERE.enter(self, 1, bounds.MOST_COMPUTING, _computing)
-        self._used_s = time.thread_time()
+        self._used_s = thread_time()
 
     def _leave(self) -> None:
         holder, self._holder = self._holder, None

@@ -7,9 +7,9 @@ import atexit
 import functools
 import pickle
 import sys
-import time
 import types
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
@@ -55,15 +55,15 @@ def _dump(value: Any, by_value: Callable[[Any], bytes], empty_s: float) -> tuple
 
     Unpickling is not tried: it runs code of the caller's classes, which may open a file or take a second.
     """
-    begin = time.perf_counter()
+    begin = perf_counter()
     try:
         data = pickle.dumps(value, protocol=5)
     except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__; the second pickler decides
         pass_on(error)
         by_value(None)  # the seconds of loading that pickler are not the value's
-        begin = time.perf_counter()
+        begin = perf_counter()
         data = by_value(value)
-    seconds = time.perf_counter() - begin - empty_s
+    seconds = perf_counter() - begin - empty_s
     return len(data), (1 + bounds.LOADS_SHARE) * max(bounds.LEAST_PICKLE_S, seconds)
 
 
@@ -75,9 +75,9 @@ def _empty_s() -> float:
     alone takes .4 us, and 3 us right after other work.
     """
     pickle.dumps(None, protocol=5)  # the first one warms up
-    begin = time.perf_counter()
+    begin = perf_counter()
     pickle.dumps(None, protocol=5)
-    return time.perf_counter() - begin
+    return perf_counter() - begin
 
 
 def weigh_value(

@@ -19,10 +19,13 @@ Never runs user code, and never imports a module of the user.
 
 from __future__ import annotations
 
-from amorsize._analysis.bytecode import chains_of
+from amorsize._analysis.bytecode import chains_of, imports_of, names_of
 from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
 from amorsize._analysis.effects import Effects, effects_of
+from amorsize._analysis.inert import is_inert, is_inert_package, kind_of_class
 from amorsize._analysis.items import Kinds, of_each_kind
+from amorsize._analysis.values import own_attributes
+from amorsize._analysis.walk.modules import is_put_there
 
 __all__ = [
     "Dependencies",
@@ -31,6 +34,13 @@ __all__ = [
     "chains_of",
     "dependencies",
     "effects_of",
+    "imports_of",
+    "is_inert",
+    "is_inert_package",
+    "is_put_there",
+    "kind_of_class",
     "known_dependencies",
+    "names_of",
     "of_each_kind",
+    "own_attributes",
 ]

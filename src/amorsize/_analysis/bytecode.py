@@ -262,6 +262,16 @@ def chains_of(code: types.CodeType) -> frozenset[tuple[str, ...]]:
 
 
 @functools.lru_cache(maxsize=1024)
+def imports_of(code: types.CodeType) -> frozenset[str]:
+    """Return the modules that code imports when it runs, those of functions inside it included."""
+    found = {str(step.value) for step in steps(code) if step.meaning == "import"}
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            found |= imports_of(const)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=1024)
 def protected(code: types.CodeType) -> tuple[Any, ...]:
     """Return the ranges of a code object in which exceptions are handled: start, end, target, depth, lasti."""
     parse = getattr(dis, "_parse_exception_table", None)

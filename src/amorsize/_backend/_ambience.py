@@ -8,11 +8,14 @@ import os
 import pickle
 import sys
 import warnings
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from amorsize._backend import _output
+from amorsize._backend import _output, _registries
 from amorsize._modules import loaded
 from amorsize._outside import suppressed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Ambience(NamedTuple):
@@ -32,6 +35,7 @@ class Ambience(NamedTuple):
         loggers: Their levels.
         recursion_limit: ``sys.getrecursionlimit()``.
         most_digits: ``sys.get_int_max_str_digits()``.
+        registries: What is registered with the standard library.
     """
 
     cwd: str | None
@@ -46,6 +50,7 @@ class Ambience(NamedTuple):
     loggers: bytes = b""
     recursion_limit: int = 0
     most_digits: int = -1
+    registries: bytes = b""
 
 
 # What the caller's environment must not overwrite in a worker: its share of threads.
@@ -111,8 +116,8 @@ def _names_a_package(one: Any) -> bool:
     return bool(dot) and package in sys.modules
 
 
-def read() -> Ambience:
-    """Read the calling process's state now."""
+def read(func: Callable[..., Any]) -> Ambience:
+    """Read the calling process's state now, as far as *func* may ask for it."""
     try:
         cwd = os.getcwd()
     except OSError:
@@ -133,6 +138,7 @@ def read() -> Ambience:
         loggers=_output.settings(),
         recursion_limit=sys.getrecursionlimit(),
         most_digits=sys.get_int_max_str_digits(),
+        registries=_registries.read(func),
     )
 
 
@@ -154,6 +160,7 @@ def enter(state: Ambience) -> None:
         _output.adopt(state.loggers)
     _enter_formats(state)
     _enter_limits(state)
+    _registries.enter(state.registries)
 
 
 def _enter_formats(state: Ambience) -> None:

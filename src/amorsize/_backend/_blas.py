@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import threading
-import time
+from _io import open as open_file  # a test may have replaced the builtin
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
@@ -56,7 +57,7 @@ def _libraries() -> list[str]:
     n_modules = len(sys.modules)
     if _found[0] != n_modules:
         paths: set[str] = set()
-        with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
+        with contextlib.suppress(OSError), open_file("/proc/self/maps", "rb") as file:
             paths = {path.decode(errors="replace") for path in _LIBRARIES.findall(file.read())}
         _found = (n_modules, sorted(paths))
     return _found[1]
@@ -122,7 +123,7 @@ def _meant(path: str) -> int | None:
 def _runtimes() -> set[str]:
     """Return the names of loaded libraries that keep threads which a fork does not stop, as of now."""
     found: set[str] = set()
-    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
+    with contextlib.suppress(OSError), open_file("/proc/self/maps", "rb") as file:
         found = {name.decode().removeprefix("lib").strip("_") for name in _RUNTIMES.findall(file.read())}
     return found
 
@@ -181,9 +182,9 @@ def _thread_names() -> list[str]:
     names = set()
     with contextlib.suppress(OSError):  # threads end meanwhile
         for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
+            with open_file(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
                 names.add(file.read().strip())
-    with contextlib.suppress(OSError), open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
+    with contextlib.suppress(OSError), open_file("/proc/self/comm", encoding="utf-8", errors="replace") as file:
         names.discard(file.read().strip())
     return sorted(names)[:3]
 
@@ -196,12 +197,11 @@ def _are_ending(count: int, n_ours: int) -> bool:
     As many as have stayed before are not waited for again.
     """
     global _stayed  # noqa: PLW0603 - as above
-    begin = time.monotonic()
+    begin = monotonic()
     while count != _stayed and (
-        (waited_s := time.monotonic() - begin) < bounds.JOINED_S
-        or (waited_s < bounds.RUNNABLE_S and _is_one_runnable())
+        (waited_s := monotonic() - begin) < bounds.JOINED_S or (waited_s < bounds.RUNNABLE_S and _is_one_runnable())
     ):
-        time.sleep(bounds.JOINED_S / 100)
+        sleep(bounds.JOINED_S / 100)
         count = n_threads() - n_ours
         if count in {1, _explained()}:
             return True
@@ -215,7 +215,7 @@ def _is_one_runnable() -> bool:
     with contextlib.suppress(OSError):  # threads end meanwhile
         for task in os.listdir("/proc/self/task"):
             if task != own:
-                with open(f"/proc/self/task/{task}/stat", "rb") as file:
+                with open_file(f"/proc/self/task/{task}/stat", "rb") as file:
                     if file.read().rpartition(b")")[2].split()[0] == b"R":
                         return True
     return False

@@ -231,3 +231,9 @@ LAST_LOOK_S: Final = 0.02
 # Seconds that whoever waits for a result waits in one go, and others that want the workers at most. Half: twice the
 # wakings. Twice: a second thread waits 0.2 s.
 DRIVE_S: Final = 0.1
+
+# Objects within one another, and attributes or items of one, that are looked through for what can be sent of an object
+# that cannot be pickled: a client with its settings has three and twenty. Half or twice: a worker's own does as it was
+# imported, or 1 ms more is looked for.
+DEEPEST_UPDATE: Final = 5
+MOST_PARTS: Final = 200

@@ -15,8 +15,10 @@ import struct
 import sys
 import threading
 import time
+from _io import open as open_file  # a test may have replaced the builtin
 from dataclasses import dataclass, replace
 from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
@@ -188,7 +190,7 @@ class Board:
         at = self.SLOT_BYTES * (number % bounds.BOARD_SLOTS)
         try:
             self._map[at + 8] = 1
-            time.sleep(bounds.SETTLED_S)
+            sleep(bounds.SETTLED_S)
             return int.from_bytes(self._map[at : at + 8], "little")
         except ValueError:
             return None
@@ -270,7 +272,7 @@ def _say_on(handle: int, data: bytes) -> None:
                     while written < len(whole):
                         written += os.write(handle, whole[written:])
                 return
-        time.sleep(bounds.ROOM_LOOK_S)
+        sleep(bounds.ROOM_LOOK_S)
 
 
 _mapped: tuple[str, Any] = ("", None)
@@ -280,7 +282,7 @@ def tell_on(path: str, slot: int) -> Callable[[int], None]:
     """Return what writes into a slot of the board, and raises once the caller has given the chunk up; in the worker."""
     global _mapped  # noqa: PLW0603 - a worker runs one chunk at a time
     if _mapped[0] != path:
-        with open(path, "r+b") as file:
+        with open_file(path, "r+b") as file:
             _mapped = (path, mmap.mmap(file.fileno(), 0))
     board, at = _mapped[1], Board.SLOT_BYTES * slot
 

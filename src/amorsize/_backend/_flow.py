@@ -242,7 +242,10 @@ class FlowTeam(Engine):
         """Handle a task that did not return: other code in the worker, a dead worker, or a fault of the way."""
         error = answer.error
         assert error is not None  # noqa: S101 - for the type checker
-        if isinstance(error, _worker.NoWorkersError):
+        if isinstance(error, _worker.UnsendableFunctionError):
+            self._stay(error, str(error))
+            self.ranges.give_back(start, min(stop, self.limit))
+        elif isinstance(error, _worker.NoWorkersError):
             self.outcome.is_refused = True
             self.tell(f"{self.carrier.name} workers cannot be started: {error}; items run in this process")
             if not self.in_flight:  # the next chunk would be refused too, after an attempt that takes time
@@ -263,19 +266,23 @@ class FlowTeam(Engine):
             self.ranges.give_back(start, min(stop, self.limit))
 
     def _use_value(self) -> bool:
-        """Send the function by value from now on; False if it is already, or cannot be."""
+        """Send the function by value from now on, and what it uses of modules; False if it cannot be."""
         job = self.job
         if job.repack is None or job.parcel is None:
             return False
-        if not job.parcel.is_by_value:
+        if not job.parcel.has_helpers:
             job.parcel.close()
             try:
                 self.job = replace(job, parcel=job.repack())
             except _worker.UnsendableFunctionError as error:
-                why = f"the workers have other code, and the function cannot be pickled: {error}"
-                self.tell(f"items run in this process: {why}")
-                self.carrier = Refused(self.carrier.name, error, before=self.carrier)
+                self._stay(error, f"the workers have other code, and the function cannot be pickled: {error}")
         return True
+
+    def _stay(self, error: _worker.UnsendableFunctionError, why: str) -> None:
+        """Have the caller do what is left."""
+        self.tell(f"items run in this process: {why}")
+        if not isinstance(self.carrier, Refused):
+            self.carrier = Refused(self.carrier.name, error, before=self.carrier)
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------

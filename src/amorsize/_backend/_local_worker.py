@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import time
+from time import monotonic_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _pace as pace
@@ -123,7 +124,7 @@ class Slots:
 
     def elapsed_s(self, slot: int) -> float:
         """Return the seconds since a worker began its block."""
-        return (time.monotonic_ns() - self.board[SLOT * (slot + 1) + SINCE_NS]) / 1e9
+        return (monotonic_ns() - self.board[SLOT * (slot + 1) + SINCE_NS]) / 1e9
 
 
 # -- ranges of a map ---------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ class RangeWorker:
         state = SLOT * (self.slot + 1) + STATE
         while True:
             if self.slot >= self.board[ACTIVE]:
-                time.sleep(bounds.PAUSE_S)
+                sleep(bounds.PAUSE_S)
             elif self._empty.poll(1000 * bounds.HOUSEKEEPING_S):
                 self.board[state] = TAKING
                 try:
@@ -238,7 +239,7 @@ class RangeWorker:
             except UnopenedItems:
                 self.home.unopened(stretch.current, stretch.stop)
                 break
-            board[slot + SINCE_NS] = time.monotonic_ns()
+            board[slot + SINCE_NS] = monotonic_ns()
             board[slot + HI] = stretch.high
             before = clock()
             done, failed = _worker.run_block(job.call, part, keep_going=job.keep_going)
@@ -416,7 +417,7 @@ class TaskWorker:
         board, place = self._board, TASK_SLOT * self._slot
 
         def tell(n_begun: int) -> None:
-            board[place + TASK_SINCE_NS] = time.monotonic_ns()
+            board[place + TASK_SINCE_NS] = monotonic_ns()
             board[place + N_BEGUN] = n_begun
 
         return run_quantum(

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import warnings
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
@@ -70,7 +71,7 @@ class _Recorder:
 
     def _send_soon(self) -> None:
         """Send what has been said if the item takes longer; a thread that lives as long as that, and only then."""
-        time.sleep(bounds.SEND_S)
+        sleep(bounds.SEND_S)
         self._is_due = False
         self.flush()
 

@@ -10,6 +10,7 @@ import importlib
 import pickle
 import sys
 import types
+from _io import open as open_file  # a test may have replaced the builtin
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amorsize import _function
@@ -42,13 +43,17 @@ class Parcel:
         data: The pickled contents, or empty where they lie in a file.
         path: That file, or empty.
         is_by_value: Whether the function itself is in it.
+        has_helpers: Whether the functions of modules that it uses are in it too: no worker has other code.
         number: Which parcel of this process it is: each run has its own, the same contents or not.
     """
 
-    __slots__ = ("__weakref__", "data", "digest", "is_by_value", "number", "path")
+    __slots__ = ("__weakref__", "data", "digest", "has_helpers", "is_by_value", "number", "path")
 
-    def __init__(self, digest: bytes, data: bytes, path: str, number: int, *, is_by_value: bool) -> None:
-        self.digest, self.data, self.path, self.number, self.is_by_value = digest, data, path, number, is_by_value
+    def __init__(
+        self, digest: bytes, data: bytes, path: str, number: int, *, is_by_value: bool, has_helpers: bool = False
+    ) -> None:
+        self.digest, self.data, self.path, self.number = digest, data, path, number
+        self.is_by_value, self.has_helpers = is_by_value, has_helpers
 
     def close(self) -> None:
         """Remove the file, if there is one; not in a forked copy of the program."""
@@ -88,7 +93,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
         return call
     data = parcel.data
     if not data:
-        with open(parcel.path, "rb") as file:
+        with open_file(parcel.path, "rb") as file:
             data = file.read()
     contents: Contents = pickle.loads(data)
     if contents.ambience is not None:
@@ -100,6 +105,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     if contents.function:
         _settings.apply(contents.settings)
     function = pickle.loads(contents.function) if contents.function else _import(contents)
+    _compare_helpers(contents)
     kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
     _opened.clear()  # one function at a time keeps a large closure from staying for ever
     call = _worker.make_call(function, star=contents.star, kwargs=kwargs)
@@ -124,8 +130,11 @@ def _import(contents: Contents) -> Callable[..., Any]:
     if found is None or _function.code_hash(found.__code__) != contents.code_hash:
         message = f"{contents.module}.{contents.qualname} is other code in the worker"
         raise _worker.StaleCode(message)
+    return found
+
+
+def _compare_helpers(contents: Contents) -> None:
     for (module, name), hashes in contents.helpers.items():
         if module in sys.modules and hashes_at(module, name) != hashes:
-            message = f"{module}.{name}, which {contents.module}.{contents.qualname} uses, is other code in the worker"
+            message = f"{module}.{name}, which the function uses, is other code in the worker"
             raise _worker.StaleCode(message)
-    return found

@@ -18,6 +18,7 @@ import pickle
 import select
 import sys
 import time
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
@@ -271,7 +272,7 @@ class TaskPool:
     def _elapsed_s(self, worker: TaskSeat) -> float:
         """Return the seconds for which a worker has been at an item: not those of its imports and its initializer."""
         since_ns = self.board[TASK_SLOT * worker.slot + TASK_SINCE_NS]
-        return (time.monotonic_ns() - since_ns) / 1e9 if since_ns and self._is_taken(worker) else 0.0
+        return (monotonic_ns() - since_ns) / 1e9 if since_ns and self._is_taken(worker) else 0.0
 
     def _next_deadline_s(self) -> float:
         limit = self.job.timeout or 0.0

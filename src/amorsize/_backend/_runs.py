@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from amorsize._backend import _local, _ship, _threads
+from amorsize._backend import _local, _ship, _threads, _unfound
 from amorsize._backend._blockers import if_used
 from amorsize._backend._carrier import Callbacks
 from amorsize._backend._flow import FlowTeam
@@ -55,6 +55,7 @@ def _server_team(job: Job) -> Team:
         NoWorkersError: If the system refuses memory for the items.
     """
     try:
+        _end_outdated()
         crew, state = _open_server(job.threads)
         job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
         team: Team = crew.server_team(job)
@@ -120,6 +121,14 @@ def begin_server(threads: int) -> bool:
         return _spawn.begin(threads)
 
 
+def _end_outdated() -> None:
+    """End idle workers if a module has been loaded again since they may have imported it: theirs is as it was."""
+    if _unfound.have_reloaded():
+        _local.LOKY.end_idle()
+        if (server := if_used("_server")) is not None:
+            server.SERVER.end_idle()
+
+
 def forks() -> Any:
     """Return the module of forked workers, which does not exist on Windows and is loaded by the first run: 8 ms."""
     from amorsize._backend import _fork  # noqa: PLC0415 - as said
@@ -134,6 +143,7 @@ def server_pool(job: Job) -> Any:
     Raises:
         OSError: If the system refuses them.
     """
+    _end_outdated()
     crew, _ = _open_server(job.threads)
     return crew.server_pool(packed(job, is_cold=False, ambient=True, inline=True))
 
@@ -181,6 +191,7 @@ def _run_threads(job: Job) -> Outcome:
 def _run_loky(job: Job) -> Outcome:
     pool = _local.LOKY
     board, carrier, n_deaths, is_over = None, None, 0, False
+    _end_outdated()
     pool.enter()
     try:
         is_cold = not pool.is_warm() or pool.n_workers() < job.n_jobs

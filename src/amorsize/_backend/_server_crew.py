@@ -184,7 +184,7 @@ class ServerCrew:
         """Answer a worker whose module holds other code."""
         job = self._job
         if self._value is None:
-            if job.parcel is None or job.parcel.is_by_value or job.repack is None:
+            if job.parcel is None or job.parcel.has_helpers or job.repack is None:
                 team.go_alone(f"workers cannot open the function: {why}")
                 return
             try:

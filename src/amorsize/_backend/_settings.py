@@ -7,12 +7,14 @@ What the caller has set in modules and classes since they were imported, for wor
 
 Which values a change of the caller's reached cannot be told from those that are as imported: so all that the function
 can reach goes along (see Dependencies.settings), in one pickle, so that what is one object here is one object there.
-What cannot be pickled (a lock, a connection) stays each worker's own, made by its own import; a stand-in of a test that
-cannot be pickled makes the function stay here.
+What cannot be pickled (a lock, a connection) stays each worker's own, made by its own import, with what can be sent of
+what is in it (:mod:`amorsize._backend._updates`); a stand-in of a test that cannot be pickled makes the function stay
+here.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import pickle
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _analysis, _function
 from amorsize._attribute import wrapped_function
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _unfound
+from amorsize._backend import _unfound, _updates
 from amorsize._backend._pickles import cloudpickle, pickler
 from amorsize._outside import pass_on
 
@@ -48,7 +50,7 @@ def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
     for module, path, known in _analysis.known_dependencies(func).settings:
         name, value = _now(module, path, known)
-        if module in {"__main__", "__mp_main__", "builtins"} or isinstance(value, types.ModuleType):
+        if module in {"__main__", "__mp_main__"} or isinstance(value, types.ModuleType):
             continue
         if module in _unfound.unfound():  # it goes along as it is
             continue
@@ -106,10 +108,30 @@ def problem(func: Callable[..., Any]) -> str:
             return (
                 f"{helper.__name__}() uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"
             )
-    for module, name, value in _chosen(func):
+        if _names_main(helper.__code__, _analysis.known_dependencies(func).bindings):
+            return f"{helper.__name__}() uses the module __main__, which is another one in workers"
+        for name in _analysis.imports_of(helper.__code__):
+            module: Any = sys.modules.get(name)
+            if name in _unfound.unfound() or not (module is None or isinstance(module, types.ModuleType)):
+                return f"{helper.__name__}() imports {name}, which exists in this process only"
+    for where, name, value in _chosen(func):
         if type(value).__module__.partition(".")[0] in {"unittest", "mock"}:
-            return f"{module}.{name} is a {type(value).__name__}, which exists in this process only"
+            return f"{where}.{name} is a {type(value).__name__}, which exists in this process only"
+        if _analysis.is_put_there(value) and _analysis.is_inert(where) and not _can_be_pickled(value):
+            return f"{where}.{name} has been replaced by what cannot be sent along"
     return ""
+
+
+def _names_main(code: types.CodeType, bindings: Any) -> bool:
+    """Tell whether code asks for the main module: workers have one of their own."""
+    chains = _analysis.chains_of(code)
+    if ("sys", "modules") in chains and (("__name__",) in chains or "__main__" in code.co_consts):
+        return True
+    main = sys.modules.get("__main__")
+    names = {chain[0] for chain in chains}
+    return "__main__" in _analysis.imports_of(code) or any(
+        name in names for _, name, value in bindings if value is main
+    )
 
 
 def pack(func: Callable[..., Any]) -> bytes:
@@ -128,13 +150,17 @@ def pack(func: Callable[..., Any]) -> bytes:
 
 def _packed(chosen: list[tuple[str, str, Any]]) -> bytes:
     try:
-        return _dumps(chosen)
+        try:
+            return _dumps(chosen)
+        except _TooLargeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__: then one by one
+            pass_on(error)
+            told = [(module, name, _updates.described(value, _can_be_pickled)) for module, name, value in chosen]
+            return _dumps(told)
     except _TooLargeError:
         message = f"what the function reads from modules takes more than {bounds.MOST_SETTINGS_BYTES >> 20} MiB"
         raise ValueError(message) from None
-    except Exception as error:  # noqa: BLE001 - objects raise anything from __reduce__: then one by one
-        pass_on(error)
-        return _dumps([one for one in chosen if _can_be_pickled(one)])
 
 
 def _dumps(value: Any) -> bytes:
@@ -146,24 +172,27 @@ def _dumps(value: Any) -> bytes:
 def _can_be_pickled(value: Any) -> bool:
     try:
         _dumps(value)
+    except _TooLargeError:
+        raise
     except Exception as error:  # noqa: BLE001 - as above
         pass_on(error)
         return False
     return True
 
 
-# What was in place of the settings of the map before, in a worker.
-_before: list[tuple[Any, str, Any]] = []
+# What takes the settings of the map before back, in a worker.
+_undo: list[Callable[[], Any]] = []
 
 
 def apply(data: bytes) -> None:
-    """Give a worker the caller's settings, and take those of the map before back."""
-    while _before:
-        holder, name, value = _before.pop()
-        if value is _ABSENT:
-            delattr(holder, name)
-        else:
-            setattr(holder, name, value)
+    """
+    Give a worker the caller's settings, and take those of the map before back.
+
+    Raises:
+        UnsendableFunctionError: If the caller has made something since it imported the module that is not here.
+    """
+    while _undo:
+        _undo.pop()()
     if not data:
         return
     for module, path, value in pickle.loads(data):
@@ -175,5 +204,9 @@ def apply(data: bytes) -> None:
         except (ImportError, AttributeError):
             continue  # what needs it will say so
         had = getattr(holder, name, _ABSENT) if name in _DEFAULTS else vars(holder).get(name, _ABSENT)
+        if type(value) is _updates.Update:
+            _updates.update(had, value, f"{module}.{path}", _undo)
+            continue
         setattr(holder, name, value)
-        _before.append((holder, name, had))
+        before = (delattr, holder, name) if had is _ABSENT else (setattr, holder, name, had)
+        _undo.append(functools.partial(*before))  # type: ignore[misc]  # the first one is a function in both

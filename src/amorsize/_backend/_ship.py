@@ -9,7 +9,7 @@ How a function reaches a worker that is not a fork: by name where the worker can
 
 A worker's module is a fresh import: before it runs a function it sets what the caller has set in modules since they
 were imported (:mod:`amorsize._backend._settings`), and where the code differs (an edited or reloaded module) it answers
-:class:`amorsize._backend._worker.StaleCode`, and the caller sends the function by value.
+:class:`amorsize._backend._worker.StaleCode`, and the caller sends the function by value, and what it uses of modules.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 
 def _with_module(func: Callable[..., Any]) -> bytes:
     """Pickle a function by value, and the functions and classes of its modules too, which a worker has otherwise."""
-    module = sys.modules.get(getattr(func, "__module__", None) or "")
-    if module is None or module.__name__ == "__main__":
-        return dumps_by_value(_copied(func))
     registry = cloudpickle()
-    modules = {module.__name__, *(name for name, _ in _helpers(func))} - registry.list_registry_pickle_by_value()
+    modules = {getattr(func, "__module__", None) or "", *(name for name, _ in _helpers(func))} & sys.modules.keys()
+    modules -= {"__main__", *registry.list_registry_pickle_by_value()}
     for name in modules:
         registry.register_pickle_by_value(sys.modules[name])
     try:
@@ -77,7 +75,7 @@ def pack_function(
         star: Whether items are unpacked into its arguments.
         kwargs: Constant keyword arguments.
         importable: Whether a worker can import it by module and qualified name.
-        by_value: Send it by value all the same.
+        by_value: Send it by value all the same, and what it uses of modules of the program.
         initializer: Called once in each worker before its first item, with its arguments.
         ambient: Whether the caller's working directory, path and the like travel too (not to other machines).
         inline: Whether large contents stay in the parcel too, since it is sent once per map and not with each chunk.
@@ -93,21 +91,21 @@ def pack_function(
         module=func.__module__ if named else "",
         qualname=func.__qualname__ if named else "",
         code_hash=_function.code_hash(found.__code__) if named and found else "",
-        helpers=_helpers(func) if named else {},
+        helpers={} if by_value else _helpers(func),
         settings=settings,
         function=b"" if named else _with_module(func) if by_value else _steady.dumps(func),
         star=star,
         kwargs=dumps(kwargs) if kwargs else b"",
-        ambience=_ambience.read() if ambient else None,
+        ambience=_ambience.read(func) if ambient else None,
         initializer=dumps_by_value(initializer) if initializer else b"",
     )
     data = pickle.dumps(contents, protocol=5)
     digest = importlib.util.source_hash(data)  # 64 bits, to tell it from the parcel before; hashlib is 4 ms to import
     if len(data) <= bounds.PARCEL_BYTES or inline or not ambient:
-        return Parcel(digest, data, "", next(_numbers), is_by_value=not named)
+        return Parcel(digest, data, "", next(_numbers), is_by_value=not named, has_helpers=by_value)
     with _worker.no_interrupt():
         handle, path = _files.make()
-        parcel = Parcel(digest, b"", path, next(_numbers), is_by_value=not named)
+        parcel = Parcel(digest, b"", path, next(_numbers), is_by_value=not named, has_helpers=by_value)
         _files.removing(parcel, path)  # an interrupt from here on ends the parcel, and the file with it
         file = os.fdopen(handle, "wb")
     try:
@@ -115,7 +113,7 @@ def pack_function(
             file.write(data)
     except OSError:  # no room: it travels with each chunk
         parcel.close()
-        return Parcel(digest, data, "", next(_numbers), is_by_value=not named)
+        return Parcel(digest, data, "", next(_numbers), is_by_value=not named, has_helpers=by_value)
     return parcel
 
 

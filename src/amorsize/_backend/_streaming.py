@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import deque
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
@@ -211,8 +211,8 @@ class Streaming:
 
     def _settled(self) -> bool:
         """Let chunks that are running end, each within its quantum; returns whether they have."""
-        deadline = time.monotonic() + bounds.STREAM_END_S
-        while self.team.in_flight and time.monotonic() < deadline:
+        deadline = monotonic() + bounds.STREAM_END_S
+        while self.team.in_flight and monotonic() < deadline:
             self.team.ranges.drop_from(0)
             self.team.take(0.1)
         return not self.team.in_flight

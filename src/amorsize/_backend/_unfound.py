@@ -14,6 +14,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize import _function
 from amorsize._outside import suppressed
 
 if TYPE_CHECKING:
@@ -68,6 +69,26 @@ def _is_unfound(name: str, module: Any, path: tuple[str, ...]) -> bool:
     if known is None or known[0] != id(module) or (known[1] is not path and known[1] != path):
         known = _seen[name] = (id(module), path, not _is_found(name, module, path))
     return known[2]
+
+
+# The program's own modules by name, how many modules there were then, and how each of its own was loaded.
+_own: tuple[int, tuple[str, ...]] = (0, ())
+_specs: Final[dict[str, Any]] = {}
+
+
+def have_reloaded() -> bool:
+    """Tell whether a module of the program has been loaded again since this was asked for the last time."""
+    global _own  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
+    if _own[0] != len(sys.modules):
+        files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+        own = [name for name, file in files if type(file) is str and not _function.is_installed(file)]
+        _own = len(files), tuple(own)
+    found = False
+    for name in _own[1]:
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        found = found or _specs.get(name, spec) is not spec
+        _specs[name] = spec
+    return found
 
 
 def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:

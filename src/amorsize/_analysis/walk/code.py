@@ -68,6 +68,8 @@ def _look_at_global(walk: Walk, func: types.FunctionType, chain: tuple[str, ...]
     name = chain[0]
     held = func.__globals__.get(name, ABSENT)
     if held is ABSENT:
+        if name in _BUILTINS:
+            look_into_library(walk, name, builtins, name, _BUILTINS[name])
         if name in inert.OPEN_BUILTINS and name in _BUILTINS:
             walk.unknown.append(Found(name, _BUILTINS[name], "it can reach anything"))
         elif name in sys.modules:  # perhaps an import inside the function

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
 import sys
 import types
 from typing import Any, Final
@@ -19,6 +21,9 @@ _NEVER_RUN: Final = frozenset(
      "__match_args__", "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl", "__sizeof__",
      "__class_getitem__", "__subclasshook__", "__init_subclass__", "__dataclass_fields__", "__dataclass_params__"]
 )  # fmt: skip
+
+# Builtins that are another one under an older name.
+_ALIASES: Final = frozenset({"EnvironmentError", "IOError", "WindowsError"})
 
 _STREAMS: Final = frozenset({"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"})
 
@@ -110,12 +115,17 @@ def look_into_library(walk: Walk, path: str, module: types.ModuleType, name: str
     """Look at a value of a library's module only where it may be the program's."""
     if module is sys and name in _STREAMS:
         return  # what workers print comes home by itself
-    if is_of(value, type) and not _is_put_there(value):
-        _look_for_patches(walk, path, value)
-    elif _may_be_set(value) and walk.is_new(module, name):
-        walk.bind(module, name, value)
+    if is_of(value, types.ModuleType) or not walk.is_new(module, name):
+        return
+    walk.bind(module, name, value)  # if it is no setting of the program's yet, it may become one
+    is_set = _is_no_builtin(name, value) if module is builtins else type(value) in inert.SCALARS
+    if is_set or is_put_there(value):
         walk.settings[module.__name__, name] = value
         walk.visit(path, value)
+    elif is_of(value, type):
+        _look_for_patches(walk, path, value)
+    elif is_of(value, types.FunctionType) and module.__name__ in sys.stdlib_module_names and walk.is_new(module, ""):
+        _look_for_patched_classes(walk, module)
 
 
 def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
@@ -126,23 +136,48 @@ def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
             continue
         for name in (walk.names | _OPERATORS) & held.keys():
             value = held[name]
-            if _is_put_there(value) and walk.is_new(base, name):
+            if not walk.is_new(base, name):
+                continue
+            walk.held.append((held, name, id(value), type(value)))
+            if is_put_there(value):
                 walk.settings[module_of(base), f"{qualname_of(base)}.{name}"] = value
                 walk.visit(f"{path}.{name}", value)
 
 
-def _is_put_there(value: Any) -> bool:
+def _look_for_patched_classes(walk: Walk, module: types.ModuleType) -> None:
+    """Look for methods that the program has put into classes of the library, which functions of the library call."""
+    for kind in list(vars(module).values()):
+        if type(kind) is not type or module_of(kind) not in sys.modules or not inert.is_python_class(kind):
+            continue
+        for name, value in list(namespace_of(kind).items()):
+            if type(value) is types.FunctionType and value.__globals__.get("__name__") != module_of(kind):
+                _look_at_patch(walk, kind, name, value)
+
+
+def _look_at_patch(walk: Walk, kind: type, name: str, value: Any) -> None:
+    if is_put_there(value) and walk.is_new(kind, name):
+        walk.settings[module_of(kind), f"{qualname_of(kind)}.{name}"] = value
+        walk.visit(f"{name_of(kind)}.{name}", value)
+
+
+def is_put_there(value: Any) -> bool:
     """Tell whether something in a library's module or class was put there by the program or one of its tests."""
     value = value.__func__ if is_of(value, staticmethod | classmethod) else value
+    value = value.__self__ if is_of(value, types.MethodType) else value
+    if is_of(value, functools.partial):
+        return True
     if is_of(value, types.FunctionType):
         return not inert.is_inert_package(inert.code_module(value))
     kind = value if is_of(value, type) else type(value)
     return _is_mock(kind) or (inert.is_python_class(kind) and not inert.is_inert_package(module_of(kind)))
 
 
-def _may_be_set(value: Any) -> bool:
-    """Tell whether a value of a library's module may be the program's: a number or text cannot be told apart."""
-    return type(value) in inert.SCALARS or (not is_of(value, types.ModuleType) and _is_put_there(value))
+def _is_no_builtin(name: str, value: Any) -> bool:
+    """Tell whether the program has given a builtin another value, or has added one, as ``gettext.install`` does."""
+    if is_of(value, types.BuiltinFunctionType | type):
+        return name not in {value.__name__, *_ALIASES}
+    is_constant = name.startswith("__") or is_of(value, types.EllipsisType | types.NotImplementedType)
+    return not is_constant and module_of(type(value)) != "_sitebuiltins"
 
 
 def _is_mock(kind: type) -> bool:

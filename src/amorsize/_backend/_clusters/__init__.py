@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
@@ -77,7 +78,7 @@ def size_of(backend: Any) -> int:
         Exception: The backend's own, where there is no cluster.
     """
     kept = _sizes.get(backend)
-    now = time.monotonic()
+    now = monotonic()
     if kept is None or not 0 <= now - kept[0] < bounds.SIZE_S:
         kept = _sizes[backend] = (now, max(1, _kind(backend).size_of(backend)))
     return kept[1]
