@@ -228,6 +228,8 @@ def test_a_function_of_other_code_that_cannot_be_sent_does_not_wait_for_ever(
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("other_code")
     path.write_text(OTHER_CODE.replace("2 * x", "'another'"))
+    # Workers that are there get all of the items, and are asked at once.
+    amorsize.parallel(double, n_jobs=2, start_method="loky").map(range(40))
     f = amorsize.parallel(module.work, n_jobs=2, start_method="loky", batch_size=3)
     with pytest.warns(AmorsizeWarning, match="cannot be pickled"):
         assert f.map(range(60)) == [2 * x for x in range(60)]

@@ -146,7 +146,7 @@ class TestKept:
         """A file never grows without bound."""
         monkeypatch.setattr(_bounds, "MOST_PROFILES", 3)
         for i in range(6):
-            monkeypatch.setattr(_store.time, "time", lambda now=i: float(now))
+            monkeypatch.setattr(_store, "time", lambda now=i: float(now))
             _store.save(f"key {i}", KNOWN)
         assert [entry.key for entry in _store.entries()] == ["key 5", "key 4", "key 3"]
 

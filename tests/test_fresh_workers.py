@@ -1,0 +1,439 @@
+"""What workers that import everything anew have like the caller: objects compared with ``is``, patches, settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server is only used on Linux")
+
+_BEGIN = """
+import importlib, os, sys, threading, time
+from unittest import mock
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.getcwd())
+import amorsize
+
+HOW = dict(n_jobs=2, start_method=sys.argv[1])
+
+def check(work, items=range(40), same=lambda a, b: a == b):
+    expected = [work(x) for x in items]
+    found = amorsize.parallel(work, **HOW).map(items)
+    print(len(found) == len(expected) and all(map(same, found, expected)))
+"""
+
+
+def run_program(text: str, start_method: str, folder: Path, timeout_s: float = 60) -> list[str]:
+    """Return what a program prints that runs in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _BEGIN + textwrap.dedent(text), start_method],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+METHODS = ["fork", "forkserver", "loky"]
+
+MARKERS = """
+import dataclasses
+
+MISSING = object()
+
+class Unset:
+    pass
+
+UNSET = Unset()
+TABLE = {"a": MISSING, "b": UNSET}
+
+def get(x, default=MISSING):
+    return "missing" if default is MISSING else default
+
+def find(x, default=UNSET):
+    return "unset" if default is UNSET else default
+
+@dataclasses.dataclass
+class Row:
+    x: int = 1
+    tags: list = dataclasses.field(default_factory=list)
+"""
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_objects_that_are_compared_with_is_are_one_everywhere(start_method: str, tmp_path: Path) -> None:
+    """In defaults, tables, closures, items and results, of modules and of the main one; and those of dataclasses."""
+    (tmp_path / "markers.py").write_text(MARKERS)
+    program = """
+    import dataclasses, functools
+    import markers
+    from markers import MISSING, UNSET, Row, find, get
+    MINE = object()
+
+    @dataclasses.dataclass
+    class Mine:
+        x: int = 1
+        tags: list = dataclasses.field(default_factory=list)
+
+    def mine(x, default=MINE):
+        return default is MINE
+
+    check(lambda x: (get(x), find(x), markers.get(x, MISSING), find(x, UNSET), get(x, 1)))
+    check(lambda x: [markers.TABLE["a"] is MISSING, markers.TABLE["b"] is UNSET])
+    check(lambda x: (Row().tags, Row(2, [x]), Mine().tags, mine(x), mine(x, MINE)))
+    check(lambda x: [one.default is dataclasses.MISSING for kind in (Row, Mine) for one in dataclasses.fields(kind)])
+    check(functools.partial(lambda default, x: default is markers.UNSET, UNSET))
+    check(lambda x: (x is MISSING, x is MINE), [MISSING, MINE] * 20)
+    check(lambda x: MISSING if x % 2 else MINE, same=lambda a, b: a is b)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 7
+
+
+OLD = """
+import collections, dataclasses, enum, typing
+
+def value(x):
+    return "old", x
+
+class Kind:
+    def method(self):
+        return "old"
+
+class Colour(enum.Enum):
+    RED = "old"
+
+@dataclasses.dataclass
+class Row:
+    x: str = "old"
+
+class Pair(typing.NamedTuple):
+    x: str = "old"
+
+class Base:
+    who = "old"
+
+class Derived(Base):
+    pass
+"""
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+@pytest.mark.parametrize("how", ["reloaded", "edited"])
+def test_a_helper_module_that_has_changed(start_method: str, how: str, tmp_path: Path) -> None:
+    """Waiting workers have imported it as it was before it was reloaded; new ones as it is after it was edited."""
+    (tmp_path / "helpers.py").write_text(OLD)
+    program = """
+    import functools
+    import helpers
+
+    def use(x):
+        return helpers.value(x), helpers.Kind().method()
+
+    def made(x):
+        return helpers.Colour.RED.value, helpers.Row().x, helpers.Pair().x, helpers.Derived.who
+
+    def bound(a, x):
+        return helpers.value(x)
+
+    def check_all():
+        check(use)
+        check(made)
+        check(functools.partial(bound, 1))
+
+    with open("helpers.py") as file:
+        text = file.read()
+    """
+    reloaded = """
+    check_all()
+    open("helpers.py", "w").write(text.replace("old", "newer"))
+    importlib.reload(helpers)
+    """
+    edited = """
+    open("helpers.py", "w").write(text.replace('return "old', 'return "newer'))
+    """
+    program = textwrap.dedent(program) + textwrap.dedent(reloaded if how == "reloaded" else edited) + "check_all()\n"
+    assert set(run_program(program, start_method, tmp_path)) == {"True"}
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_replaces_a_builtin_or_a_function_of_the_library(start_method: str, tmp_path: Path) -> None:
+    """Also after a call that saw the real one; and what cannot travel stays here."""
+    program = """
+    import datetime, functools, json, math, builtins, collections
+
+    class Frozen(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2000, 1, 1)
+
+    def root(x): return math.sqrt(x)
+    def size(x): return abs(x)
+    def today(x): return datetime.date.today().isoformat()
+    def common(x): return collections.Counter("aab").most_common(1)
+    def text(x): return json.dumps({1: x})
+    def opened(x): return open(x)
+    def named(x): return ADDED, _("text")
+
+    for work in (root, size, today, common, text):
+        check(work)
+    with mock.patch("math.sqrt", lambda x: -1): check(root)
+    with mock.patch("math.sqrt", return_value=7): check(root)
+    with mock.patch("builtins.abs", lambda x: -1): check(size)
+    with mock.patch("datetime.date", Frozen): check(today)
+    with mock.patch("collections.Counter.most_common", lambda *_: "few"): check(common)
+    with mock.patch("json.dumps", functools.partial(json.dumps, indent=1)): check(text)
+    with mock.patch("builtins.open", lambda *_: "fake"): check(opened)
+    with mock.patch("builtins.ADDED", 17, create=True), mock.patch("builtins._", str.upper, create=True): check(named)
+    for work in (root, size, today, common, text):
+        check(work)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 18
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])  # loky itself asks the clock
+def test_what_a_test_replaces_is_not_what_runs_the_workers(start_method: str, tmp_path: Path) -> None:
+    """A file or the time that a test makes up is for the function."""
+    program = """
+    def work(x):
+        return x
+
+    check(work)
+    with mock.patch("builtins.open", mock.mock_open(read_data="made up")): check(work)
+    with mock.patch("time.sleep") as sleep: check(work)
+    print(sleep.call_count == 0)
+    for name in ("time.perf_counter", "time.monotonic", "time.time"):
+        with mock.patch(name, side_effect=[1.0, 2.0]): check(work)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 7
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_sockets_may_have_a_time_limit_by_default(start_method: str, tmp_path: Path) -> None:
+    """The program's are not those to the workers: its limit would be theirs, and is soon over."""
+    program = """
+    import socket
+    socket.setdefaulttimeout(0.05)
+
+    def work(x):
+        time.sleep(0.02)
+        return x, socket.getdefaulttimeout()
+
+    check(work)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"]
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_an_item_whose_reduce_raises_anything_runs_here(start_method: str, tmp_path: Path) -> None:
+    """A RuntimeError, too: only where the input has become shorter it is the caller's."""
+    program = """
+    class Odd:
+        def __init__(self, x):
+            self.x = x
+
+        def __reduce__(self):
+            if self.x == 30:
+                raise RuntimeError("not this one")
+            return Odd, (self.x,)
+
+    check(lambda odd: odd.x, [Odd(x) for x in range(40)])
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"]
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_is_registered_with_the_standard_library(start_method: str, tmp_path: Path) -> None:
+    """As of each call; the second one sets what the workers of the first one have seen otherwise."""
+    program = """
+    import calendar, codecs, copy, copyreg, csv, json, logging, mimetypes, sqlite3, tempfile
+    import xml.etree.ElementTree as ET
+
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    def handle(error):
+        return "#", error.end
+
+    def dialect(x): return list(csv.reader(["a;b"], dialect="mine"))
+    def field(x): return list(csv.reader(["a" * 200_000])), csv.field_size_limit()
+    def week(x): return calendar.monthcalendar(2024, 1)[0]
+    def kind(x): return mimetypes.guess_type("a.amorsize")
+    def element(x): return ET.tostring(ET.Element("{http://x}a"))
+    def copied(x): return copy.copy(Point(1)).x
+    def hour(x): return time.localtime(0).tm_hour
+    def coded(x): return "aé".encode("ascii", "mine")
+    def adapted(x): return sqlite3.connect(":memory:").execute("select ?", (Point(3),)).fetchone()
+    def level(x): return logging.getLevelName(35)
+    def arguments(x): return sys.argv
+    def folder(x): return tempfile.gettempdir()
+    def encoded(x): return json.dumps(Point(x))
+
+    def check_all():
+        for work in (
+            dialect, field, week, kind, element, copied, hour, coded, adapted, level, arguments, folder, encoded
+        ):
+            check(work)
+
+    for i, zone in enumerate(["Asia/Tokyo", "America/Lima"]):
+        csv.register_dialect("mine", delimiter=";,"[i])
+        csv.field_size_limit(10**7 + i)
+        calendar.setfirstweekday(5 + i)
+        mimetypes.add_type(f"x/{i}", ".amorsize")
+        ET.register_namespace(f"my{i}", "http://x")
+        copyreg.pickle(Point, lambda point, i=i: (Point, (point.x + i,)))
+        os.environ["TZ"] = zone
+        time.tzset()
+        codecs.register_error("mine", handle)
+        sqlite3.register_adapter(Point, lambda point, i=i: f"{i} {point.x}")
+        logging.addLevelName(35, f"NOTICE{i}")
+        sys.argv = [f"program{i}"]
+        tempfile.tempdir = os.getcwd() + str(i)
+        json.JSONEncoder.default = lambda self, value, i=i: i
+        check_all()
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 26
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_a_function_that_imports_what_only_this_process_has(start_method: str, tmp_path: Path) -> None:
+    """Made by the program, and put where imports look first."""
+    program = """
+    import types
+    made = types.ModuleType("made_up")
+    exec("def value(): return 4", vars(made))
+    sys.modules["made_up"] = made
+    sys.modules["no_module"] = types.SimpleNamespace(value=lambda: 5)
+
+    def work(x):
+        import made_up
+        return made_up.value()
+
+    def other(x):
+        from no_module import value
+        return value()
+
+    check(work)
+    check(other)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 2
+
+
+CONFIGURED = """
+import contextvars, queue, threading
+
+class Inner:
+    def __init__(self):
+        self.x, self.lock = 1, threading.RLock()
+
+class Client:
+    def __init__(self):
+        self._lock, self.headers, self.timeout, self.inner = threading.Lock(), {"a": 1, "b": 1}, 3, Inner()
+
+    def get(self):
+        with self._lock:
+            return self.headers, self.timeout, self.inner.x, getattr(self, "extra", None)
+
+class Slotted:
+    __slots__ = ("a", "lock")
+    def __init__(self):
+        self.a, self.lock = 1, threading.Lock()
+
+client, slotted, late = Client(), Slotted(), None
+table = {"lock": threading.Lock(), "n": 1, "rows": [threading.Lock(), 1]}
+local, event, jobs = threading.local(), threading.Event(), queue.Queue()
+level, unset = contextvars.ContextVar("level", default=0), contextvars.ContextVar("unset")
+
+def configure(n):
+    global late
+    client.headers = {"a": n}
+    client.timeout, client.inner.x, slotted.a, table["n"], table["rows"][1], local.n = n, n, n, n, n, n
+    if n % 2:
+        client.extra, table["added"] = n, n
+        event.set()
+        jobs.put(n)
+    else:
+        del client.extra, table["added"]
+        event.clear()
+        jobs.get()
+    level.set(n)
+    late = Client()
+
+def state(x):
+    return client.get(), slotted.a, table["n"], table["rows"][1], table.get("added"), getattr(local, "n", None)
+
+def more(x):
+    return event.is_set(), jobs.qsize(), level.get(), unset.get(None)
+
+def use_late(x):
+    return late.get()
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "loky"])
+def test_what_is_set_in_objects_that_cannot_be_pickled(start_method: str, tmp_path: Path) -> None:
+    """A worker's own import has made such an object, too; where it has not, the function stays here."""
+    (tmp_path / "configured.py").write_text(CONFIGURED)
+    program = """
+    import configured
+
+    def all_three(x):
+        return configured.state(x), configured.more(x)
+
+    def late(x):
+        return configured.use_late(x)
+
+    check(all_three)
+    for n in (7, 8, 9):
+        configured.configure(n)
+        check(configured.state)
+        check(configured.more)
+        check(all_three)
+        check(late)
+        check(configured.use_late)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 16
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "loky"])
+def test_a_function_that_asks_for_the_main_module(start_method: str, tmp_path: Path) -> None:
+    """Workers have one of their own, in which nothing of the program's is."""
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(_BEGIN)
+        + textwrap.dedent("""
+        import __main__ as itself
+        VALUE = 5
+
+        def by_name(x): return itself.VALUE
+        def by_import(x):
+            import __main__
+            return __main__.VALUE
+        def by_module(x): return sys.modules[__name__].VALUE
+        def by_text(x): return sys.modules["__main__"].VALUE
+
+        for work in (by_name, by_import, by_module, by_text):
+            check(work)
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "program.py", start_method],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["True"] * 4, "")
