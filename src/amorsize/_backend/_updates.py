@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _analysis
 from amorsize._attribute import is_of, module_of, path_of
@@ -29,8 +28,7 @@ _ABSENT: Final = object()
 _PLAIN: Final = frozenset({"threading.Event", "queue.Queue", "queue.LifoQueue", "queue.PriorityQueue"})
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(NamedTuple):
     """
     What an object of the caller has that a worker's own may lack.
 
