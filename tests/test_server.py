@@ -743,7 +743,7 @@ def test_two_items_that_kill_run_as_often_as_retries_allow(method: Any, tmp_path
     assert max(counts.values()) <= 3
 
 
-def test_a_script_s_short_map_goes_to_workers_that_are_there() -> None:
+def test_a_script_s_short_map_goes_to_workers_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle workers that another function has left answer sooner than a fork; without them it is forked."""
     f = functions.slow.with_options(n_jobs=2)
     expected = list(range(20))
@@ -752,5 +752,6 @@ def test_a_script_s_short_map_goes_to_workers_that_are_there() -> None:
     assert f.last_plan.backend == "fork"
     assert functions.slow.with_options(**APART).map(range(10)) == list(range(10))
     assert wait_until(lambda: _server.SERVER.n_idle() > 0)
+    monkeypatch.setattr(_host, "BOOK", _host.CostBook("linux"))  # what a busy machine has taught says little
     assert f.map(range(20)) == expected
     assert f.last_plan.backend == "forkserver"
