@@ -745,6 +745,8 @@ def test_two_items_that_kill_run_as_often_as_retries_allow(method: Any, tmp_path
 
 def test_a_script_s_short_map_goes_to_workers_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle workers that another function has left answer sooner than a fork; without them it is forked."""
+    monkeypatch.setattr(_server, "SERVER", _server.Server())  # without workers that another test may have left
+    monkeypatch.setattr(_host, "BOOK", _host.CostBook("linux"))
     f = functions.slow.with_options(n_jobs=2)
     expected = list(range(20))
     assert f.map(range(20)) == expected
@@ -755,3 +757,4 @@ def test_a_script_s_short_map_goes_to_workers_that_are_there(monkeypatch: pytest
     monkeypatch.setattr(_host, "BOOK", _host.CostBook("linux"))  # what a busy machine has taught says little
     assert f.map(range(20)) == expected
     assert f.last_plan.backend == "forkserver"
+    amorsize.shutdown()

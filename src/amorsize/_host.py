@@ -243,6 +243,8 @@ def resident_bytes() -> int:
 
 
 def _read_resident() -> int:
+    if sys.platform == "win32":
+        return 0
     # Without a buffer, which takes 3 us more; not as a bare descriptor, which Ctrl-C could leave open.
     with open_file("/proc/self/statm", "rb", buffering=0) as file:
         return int(file.read(100).split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -39,6 +40,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 def end_threads() -> None:
     """End idle workers, and wait for threads that would forbid a fork."""
+    gc.collect()  # a stream that an earlier test has left in a circle of objects keeps its workers until then
     amorsize.shutdown()
     _blockers.end_monitors()  # a bar's, which never ends by itself
     for thread in threading.enumerate():
