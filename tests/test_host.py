@@ -555,6 +555,14 @@ def test_linux_itself_says_what_psutil_says() -> None:
     assert readings.available() == pytest.approx(psutil.virtual_memory().available, rel=0.1)
 
 
+def printed(lines: tuple[str, ...]) -> str:
+    """Run a program in an interpreter of its own; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
 def test_a_first_parallel_call_need_not_load_psutil() -> None:
     """Loading it takes 17 ms, and on Linux its figures are in small files."""
     lines = (
@@ -568,10 +576,7 @@ def test_a_first_parallel_call_need_not_load_psutil() -> None:
         "assert func.last_plan.is_parallel",
         "print('psutil' in sys.modules)",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == str(sys.platform != "linux")
+    assert printed(lines).strip() == str(sys.platform != "linux")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -589,10 +594,7 @@ def test_a_decision_opens_no_file_a_moment_after_another() -> None:
         "    counts.append(len(opened))",
         "print('fork' in plan.host.costs, min(counts))",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "True 0\n"
+    assert printed(lines) == "True 0\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

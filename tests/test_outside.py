@@ -373,6 +373,18 @@ def busy_at_60(n: int) -> int:
     return n
 
 
+def run_program(text: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
 @contextlib.contextmanager
 def limited(after_s: float) -> Iterator[None]:
     """Be a time limit of the program: an alarm."""
@@ -569,14 +581,7 @@ class TestLimits:
         except ChildProcessError:
             print("none")
         """
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_program(program, timeout_s=60)
         assert (done.stdout.split(), done.stderr) == (["ended", "none"], "")
 
     @pytest.mark.parametrize("name", ["joblib.executor", "joblib.externals.loky.backend.spawn"])
@@ -603,14 +608,7 @@ class TestLimits:
             print("ended", len(came))
         assert func.map(range(20)) == list(range(20))
         """
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_program(program, timeout_s=120)
         assert (done.stdout.split(), done.stderr) == (["ended", "1"], "")
 
     def test_a_limit_that_comes_as_the_end_of_the_interpreter_is_looked_for(self) -> None:
