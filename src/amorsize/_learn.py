@@ -43,7 +43,7 @@ def finish(request: Request, ledger: Ledger, evidence: Evidence, gate: Gate) -> 
         record.n_items = ledger.n_done if request.source.n_items is None else request.source.n_items
     if record.plan is not None:
         is_settled = _is_settling(record.plan, actual_s) and not record.revisions
-        request.state.settled = record.plan.n_items, is_settled * (perf_counter() + bounds.SNAPSHOT_S)
+        request.state.settled = record.plan.n_items, perf_counter() + bounds.SNAPSHOT_S if is_settled else 0.0
     is_loop = (record.plan is None or not record.plan.is_parallel) and not record.revisions
     if is_loop and (plan := record.plan or gate.in_vain) is not None:
         from_loop(request.state.key, plan, actual_s)
@@ -272,7 +272,7 @@ def from_loop(key: str, plan: Plan, actual_s: float) -> None:
         is_due = helps and _host.BOOK.missed_s(name) >= cost.SERVER_SHARE * _host.BOOK.get(name).start_s
         if is_due and plan.limits.start_method in {None, FORKSERVER}:
             with contextlib.suppress(OSError):  # the system gives no process: the next call says so
-                _backend.begin_server(max(1, plan.host.n_cpus // n_jobs))
+                _backend.begin_server(_backend.threads_each(plan.host.n_cpus, n_jobs))
 
 
 def _miss_cluster(plan: Plan, actual_s: float) -> None:

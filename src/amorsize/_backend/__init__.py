@@ -19,7 +19,7 @@ from typing import Any
 from amorsize import _cost as cost
 from amorsize._backend import _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
-from amorsize._backend._job import Job
+from amorsize._backend._job import Job, threads_each
 from amorsize._backend._runs import begin_ahead, begin_server, run, server_pool
 from amorsize._backend._worker import (
     MISSING,
@@ -62,6 +62,7 @@ __all__ = [
     "settings_problem",
     "shutdown",
     "stream",
+    "threads_each",
     "unloaded_s",
 ]
 

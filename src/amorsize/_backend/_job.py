@@ -132,8 +132,8 @@ class Job:
 
     @property
     def threads(self) -> int:
-        """Threads that the numerical libraries of each worker get: the CPUs divided by the jobs."""
-        return max(1, self.n_cpus // max(1, self.n_jobs))
+        """Threads that the numerical libraries of each worker get."""
+        return threads_each(self.n_cpus, self.n_jobs)
 
     @property
     def initialize(self) -> Callable[[], None] | None:
@@ -300,6 +300,11 @@ class Engine:
             return n_now
         self._looked_at = self.clock()
         return max(1, min(most, n_now + (-1 if job.is_tight() else 1)))
+
+
+def threads_each(n_cpus: int, n_jobs: int) -> int:
+    """Return the threads that the numerical libraries of each worker get: the CPUs divided by the jobs."""
+    return max(1, n_cpus // max(1, n_jobs))
 
 
 def overran(index: int, limit_s: float) -> ItemTimeout:

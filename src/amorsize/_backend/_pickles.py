@@ -107,9 +107,9 @@ def _own_generator(module: str, name: str) -> Any:
 
 def _plain(value: Any, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     file = _Frames()
-    pickler = pickle.Pickler(file, protocol=5, buffer_callback=callback)
-    pickler.dispatch_table = _sentinels.dispatch_table()
-    pickler.dump(value)
+    plain = pickle.Pickler(file, protocol=5, buffer_callback=callback)
+    plain.dispatch_table = _sentinels.dispatch_table()
+    plain.dump(value)
     return file.getvalue()
 
 

@@ -8,7 +8,6 @@ Of modules that the program has loaded, and where it is not what an import makes
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import importlib
 import pickle
@@ -30,10 +29,9 @@ _DIALECTS: Final = frozenset({"excel", "excel-tab", "unix"})
 _DIALECT: Final = (
     "delimiter", "doublequote", "escapechar", "lineterminator", "quotechar", "quoting", "skipinitialspace", "strict",
 )  # fmt: skip
-# Names in code that encodes or decodes; and what is only sent where one of these names is in the code.
-_BY_CODING: Final = frozenset({"encode", "decode", "open", "read_text", "write_text", "TextIOWrapper"})
+# What is only sent where one of these names is in the code.
 _ONLY_FOR: Final = {
-    "codecs": frozenset[str](),
+    "codecs": frozenset({"encode", "decode", "open", "read_text", "write_text", "TextIOWrapper"}),
     "mimetypes": frozenset({"guess_type", "guess_file_type", "guess_extension", "guess_all_extensions"}),
 }
 
@@ -51,14 +49,12 @@ def read(func: Callable[..., Any]) -> bytes:
     found: dict[str, Any] = {}
     known = _analysis.known_dependencies(func)
     names = frozenset[str]().union(*(_analysis.names_of(helper.__code__) for helper in known.functions))
-    if names & _BY_CODING:
-        found["codecs"] = _handlers(known)
     for name, (get, _) in _WAYS.items():
         if name in _ONLY_FOR and not names & _ONLY_FOR[name]:
             continue
         if (module := loaded(name)) is not None:
             with suppressed():  # modules that only look like those of the library
-                found[name] = get(module)
+                found[name] = get(module, known)
     if found == _read[0]:
         return _read[1]
     try:
@@ -97,7 +93,7 @@ def enter(data: bytes) -> None:
     _entered = data, state
 
 
-def _read_csv(csv: Any) -> Any:
+def _read_csv(csv: Any, _: Dependencies) -> Any:
     added = [(name, csv.get_dialect(name)) for name in csv.list_dialects() if name not in _DIALECTS]
     return csv.field_size_limit(), {name: {key: getattr(one, key) for key in _DIALECT} for name, one in added}
 
@@ -108,7 +104,7 @@ def _enter_csv(csv: Any, value: Any) -> None:
         csv.register_dialect(name, **dialect)
 
 
-def _read_sqlite(sqlite: Any) -> Any:
+def _read_sqlite(sqlite: Any, _: Dependencies) -> Any:
     adapters = [(key[0], value) for key, value in sqlite.adapters.items() if _analysis.is_put_there(value)]
     return adapters, [(key, value) for key, value in sqlite.converters.items() if _analysis.is_put_there(value)]
 
@@ -120,7 +116,7 @@ def _enter_sqlite(sqlite: Any, value: Any) -> None:
         sqlite.register_converter(name, converter)
 
 
-def _handlers(known: Dependencies) -> dict[str, Any]:
+def _read_handlers(codecs: Any, known: Dependencies) -> dict[str, Any]:
     """Return the handlers of errors of encodings that the code names, and the program has registered."""
     texts = {value for _, _, value in known.bindings if type(value) is str}
     codes = [helper.__code__ for helper in known.functions]
@@ -141,7 +137,7 @@ def _enter_handlers(module: Any, value: Any) -> None:
         module.register_error(name, handler)
 
 
-def _read_types(mimetypes: Any) -> Any:
+def _read_types(mimetypes: Any, _: Dependencies) -> Any:
     known = mimetypes._types_map_default  # noqa: SLF001 - no public way
     return [(kind, end) for end, kind in mimetypes.types_map.items() if known.get(end) != kind]
 
@@ -161,26 +157,26 @@ def _enter_zone(module: Any, value: Any) -> None:
         module.tzset()  # the variable has been set by then
 
 
-_WAYS: Final[dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]]] = {
-    "calendar": (lambda module: module.firstweekday(), lambda module, value: module.setfirstweekday(value)),
-    "codecs": (lambda _: None, _enter_handlers),
+_WAYS: Final[dict[str, tuple[Callable[[Any, Dependencies], Any], Callable[[Any, Any], Any]]]] = {
+    "calendar": (lambda module, _: module.firstweekday(), lambda module, value: module.setfirstweekday(value)),
+    "codecs": (_read_handlers, _enter_handlers),
     "copyreg": (
-        lambda module: {kind: way for kind, way in module.dispatch_table.items() if _analysis.is_put_there(way)},
+        lambda module, _: {kind: way for kind, way in module.dispatch_table.items() if _analysis.is_put_there(way)},
         lambda module, value: module.dispatch_table.update(value),
     ),
     "csv": (_read_csv, _enter_csv),
     "logging": (
-        lambda module: [pair for pair in module._levelToName.items() if pair[1] not in _LEVELS],  # noqa: SLF001 - no public way
+        lambda module, _: [pair for pair in module._levelToName.items() if pair[1] not in _LEVELS],  # noqa: SLF001 - no public way
         _enter_levels,
     ),
     "mimetypes": (_read_types, _enter_types),
-    "socket": (lambda module: module.getdefaulttimeout(), lambda module, value: module.setdefaulttimeout(value)),
+    "socket": (lambda module, _: module.getdefaulttimeout(), lambda module, value: module.setdefaulttimeout(value)),
     "sqlite3": (_read_sqlite, _enter_sqlite),
-    "sys": (lambda module: list(module.argv), lambda module, value: setattr(module, "argv", value)),
-    "tempfile": (lambda module: module.tempdir, lambda module, value: setattr(module, "tempdir", value)),
-    "time": (lambda module: module.tzname, _enter_zone),
+    "sys": (lambda module, _: list(module.argv), lambda module, value: setattr(module, "argv", value)),
+    "tempfile": (lambda module, _: module.tempdir, lambda module, value: setattr(module, "tempdir", value)),
+    "time": (lambda module, _: module.tzname, _enter_zone),
     "xml.etree.ElementTree": (
-        lambda module: dict(module._namespace_map),  # noqa: SLF001 - no public way
+        lambda module, _: dict(module._namespace_map),  # noqa: SLF001 - no public way
         lambda module, value: module._namespace_map.update(value),  # noqa: SLF001 - as above
     ),
 }

@@ -55,7 +55,6 @@ def _server_team(job: Job) -> Team:
         NoWorkersError: If the system refuses memory for the items.
     """
     try:
-        _end_outdated()
         crew, state = _open_server(job.threads)
         job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
         team: Team = crew.server_team(job)
@@ -91,6 +90,7 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     Raises:
         OSError: If the system gives no process.
     """
+    _end_outdated()
     with no_interrupt():  # an import that is interrupted leaves half a module behind
         is_first = if_used("_server") is None
         is_new = is_first and begin_server(threads)
@@ -143,7 +143,6 @@ def server_pool(job: Job) -> Any:
     Raises:
         OSError: If the system refuses them.
     """
-    _end_outdated()
     crew, _ = _open_server(job.threads)
     return crew.server_pool(packed(job, is_cold=False, ambient=True, inline=True))
 

@@ -41,7 +41,9 @@ def reduced(obj: Any) -> tuple[Any, ...] | None:
     kind: Any = type(obj)
     if kind is object:
         return _plainly(obj)
-    if kind.__reduce__ is not object.__reduce__ or kind.__module__ in {"__main__", "__mp_main__", *_unfound.unfound()}:
+    if kind.__reduce__ is not object.__reduce__ or kind.__module__ in {"__main__", "__mp_main__"}:
+        return None
+    if kind.__module__ in _unfound.unfound():
         return None
     name = next((name for name, value in _names(kind.__module__).items() if value is obj), None)
     if name is None or obj.__reduce_ex__(2) != (copyreg.__newobj__, (kind,), None, None, None):  # type: ignore[attr-defined]
