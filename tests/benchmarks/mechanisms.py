@@ -79,6 +79,23 @@ ALL = (
         off="_backend._blockers.process_blocker = _backend.process_blocker = lambda: 'off'",
         program="begin = clock(); list(f.imap(MS for _ in range(400))); took = clock() - begin",
     ),
+    Mechanism(
+        name="what items say, in a map of a second whose items say nothing: a first map of 2,000 items of 1 ms",
+        where="`_output`",
+        off="from amorsize._backend import _output\n_output.listen = lambda *args: None",
+        program="begin = clock(); f.map([MS] * 2_000); took = clock() - begin",
+    ),
+    Mechanism(
+        name="the same, where 1,000 of the items print a line",
+        where="`_output`, `_voice`",
+        off="say = f",
+        program="import contextlib, io\n"
+        "def told(n):\n    if n % 2: print('an item has been computed')\n    return spin(n)\n"
+        "say = amorsize.parallel(told) if 'say' not in globals() else say\n"
+        "begin = clock()\n"
+        "with contextlib.redirect_stdout(io.StringIO()): say.map([MS, MS + 1] * 1_000)\n"
+        "took = clock() - begin",
+    ),
 )  # fmt: skip
 
 

@@ -113,7 +113,7 @@ class ServerCrew:
         try:
             socket.send_fds(seat.conn, [_serving.message((kind, slot, payload))], fds)
             seat.given, seat.is_free = self._number, False
-        except OSError:
+        except BaseException:
             _server.SERVER.drop(seat)
             raise
         return seat
