@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Concatenate, Literal, Unpack, cast, overload
+from typing import Any, Concatenate, Unpack, cast, overload
 
 from amorsize import _arguments, _trace
 from amorsize._async import in_thread
-from amorsize._options import MapOptions, OtherOptions
+from amorsize._options import Given, MapOptions, Raising, Returning
 from amorsize._plans import Plan
 from amorsize._wrapper import A, B, C, M, P, Q, R, Wrapper
 
@@ -18,23 +18,14 @@ class MapMethods(Wrapper[P, R, M]):
     __slots__ = ()
 
     @overload
-    def map(
-        self: MapMethods[Concatenate[A, Q], R, M],
-        items: Iterable[A],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[M]: ...
+    def map(self: MapMethods[Concatenate[A, Q], R, M], items: Iterable[A], /, **options: Unpack[Given]) -> list[M]: ...
     @overload
     def map(
         self: MapMethods[Concatenate[A, B, Q], R, M],
         first: Iterable[A],
         second: Iterable[B],
         /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+        **options: Unpack[Given],
     ) -> list[M]: ...
     @overload
     def map(
@@ -43,18 +34,11 @@ class MapMethods(Wrapper[P, R, M]):
         second: Iterable[B],
         third: Iterable[C],
         /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+        **options: Unpack[Given],
     ) -> list[M]: ...
     @overload
-    def map(
-        self: MapMethods[Concatenate[type[Any], A, Q], R, M],  # a class method, asked of its class
-        items: Iterable[A],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+    def map(  # a class method, asked of its class
+        self: MapMethods[Concatenate[type[Any], A, Q], R, M], items: Iterable[A], /, **options: Unpack[Given]
     ) -> list[M]: ...
     @overload
     def map(
@@ -65,25 +49,12 @@ class MapMethods(Wrapper[P, R, M]):
         fourth: Iterable[Any],
         /,
         *more: Iterable[Any],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+        **options: Unpack[Given],
     ) -> list[M]: ...
     @overload
-    def map(
-        self,
-        *iterables: Iterable[Any],
-        errors: Literal["return"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R | Exception]: ...
+    def map(self, *iterables: Iterable[Any], **options: Unpack[Returning]) -> list[R | Exception]: ...
     @overload
-    def map(
-        self,
-        *iterables: Iterable[Any],
-        errors: Literal["raise", "skip"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R]: ...
+    def map(self, *iterables: Iterable[Any], **options: Unpack[Raising]) -> list[R]: ...
     def map(self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """
         Apply the function to every item; equal to ``[f(x) for x in items]``, computed in parallel where that pays.
@@ -108,31 +79,11 @@ class MapMethods(Wrapper[P, R, M]):
         return self._self_run(iterables, kwargs, options)
 
     @overload
-    def starmap(
-        self,
-        iterable: Iterable[Iterable[Any]],
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[M]: ...
+    def starmap(self, iterable: Iterable[Iterable[Any]], **options: Unpack[Given]) -> list[M]: ...
     @overload
-    def starmap(
-        self,
-        iterable: Iterable[Iterable[Any]],
-        *,
-        errors: Literal["return"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R | Exception]: ...
+    def starmap(self, iterable: Iterable[Iterable[Any]], **options: Unpack[Returning]) -> list[R | Exception]: ...
     @overload
-    def starmap(
-        self,
-        iterable: Iterable[Iterable[Any]],
-        *,
-        errors: Literal["raise", "skip"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R]: ...
+    def starmap(self, iterable: Iterable[Iterable[Any]], **options: Unpack[Raising]) -> list[R]: ...
     def starmap(
         self, iterable: Iterable[Iterable[Any]], *, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
@@ -154,48 +105,20 @@ class MapMethods(Wrapper[P, R, M]):
 
     @overload
     async def amap(
-        self: MapMethods[Concatenate[A, Q], R, M],
-        items: Iterable[A],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+        self: MapMethods[Concatenate[A, Q], R, M], items: Iterable[A], /, **options: Unpack[Given]
+    ) -> list[M]: ...
+    @overload
+    async def amap(  # a class method, asked of its class
+        self: MapMethods[Concatenate[type[Any], A, Q], R, M], items: Iterable[A], /, **options: Unpack[Given]
     ) -> list[M]: ...
     @overload
     async def amap(
-        self: MapMethods[Concatenate[type[Any], A, Q], R, M],  # a class method, asked of its class
-        items: Iterable[A],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
+        self, first: Iterable[Any], second: Iterable[Any], /, *more: Iterable[Any], **options: Unpack[Given]
     ) -> list[M]: ...
     @overload
-    async def amap(
-        self,
-        first: Iterable[Any],
-        second: Iterable[Any],
-        /,
-        *more: Iterable[Any],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[M]: ...
+    async def amap(self, *iterables: Iterable[Any], **options: Unpack[Returning]) -> list[R | Exception]: ...
     @overload
-    async def amap(
-        self,
-        *iterables: Iterable[Any],
-        errors: Literal["return"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R | Exception]: ...
-    @overload
-    async def amap(
-        self,
-        *iterables: Iterable[Any],
-        errors: Literal["raise", "skip"],
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[OtherOptions],
-    ) -> list[R]: ...
+    async def amap(self, *iterables: Iterable[Any], **options: Unpack[Raising]) -> list[R]: ...
     async def amap(self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """
         Like :meth:`map`, without blocking the event loop: ``results = await f.amap(items)``.

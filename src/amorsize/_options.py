@@ -14,7 +14,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Required, TypeAlias, TypedDict, get_args
 
 from amorsize import _checks
 from amorsize._checks import Checkpoint
@@ -160,6 +160,19 @@ class MapOptions(OtherOptions, total=False):
             'results, `"skip"` leaves failed items out',
         ),
     ]
+
+
+# What can be given to a map beside its items, for the overloads: *errors* changes the type of the results.
+class Given(OtherOptions, total=False):
+    kwargs: Mapping[str, Any] | None
+
+
+class Returning(Given, total=False):
+    errors: Required[Literal["return"]]
+
+
+class Raising(Given, total=False):
+    errors: Required[Literal["raise", "skip"]]
 
 
 OPTIONS: Final[Mapping[str, Option]] = {

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, Required, Unpack, o
 
 from amorsize import _arguments
 from amorsize._async import AsyncStream
-from amorsize._options import OtherOptions
+from amorsize._options import Given, Raising, Returning
 from amorsize._wrapper import A, B, C, M, P, Q, R, Wrapper
 
 if TYPE_CHECKING:
-    from amorsize._async import AsyncStream
     from amorsize._stream import Stream
 
 
-# What else can be given to a stream. *pairs* and *errors* change the type of what it yields.
-class _Given(OtherOptions, total=False):
-    kwargs: Mapping[str, Any] | None
+# What else can be given to a stream: *pairs* changes the type of what it yields, too.
+class _Given(Given, total=False):
     ordered: bool
     buffersize: int | None
 
@@ -26,12 +24,10 @@ class _Plain(_Given, total=False):
     pairs: None
 
 
-class _Returning(_Plain, total=False):
-    errors: Required[Literal["return"]]
+class _Returning(_Plain, Returning, total=False): ...
 
 
-class _Raising(_Plain, total=False):
-    errors: Required[Literal["raise", "skip"]]
+class _Raising(_Plain, Raising, total=False): ...
 
 
 class _WithItem(_Given, total=False):

@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack, cast, overload
 
 from amorsize import _arguments, _gate, _host, _options, _record, _wrapper
 from amorsize._decorator import ParallelFunction, decorate
-from amorsize._options import MapOptions, Options, OtherOptions
+from amorsize._options import Given, MapOptions, Options, OtherOptions, Raising, Returning
 from amorsize._plans import Plan
 from amorsize._records import LOKY, Host
 from amorsize._wrapper import A, B, C, R
@@ -16,27 +16,12 @@ from amorsize._wrong_call import instead_of_function
 
 
 @overload
-def map_(
-    func: ParallelFunction[..., Any, A],
-    /,
-    *iterables: Iterable[Any],
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Unpack[OtherOptions],
-) -> list[A]: ...
+def map_(func: ParallelFunction[..., Any, A], /, *iterables: Iterable[Any], **options: Unpack[Given]) -> list[A]: ...
+@overload
+def map_(func: Callable[[A], R], items: Iterable[A], /, **options: Unpack[OtherOptions]) -> list[R]: ...
 @overload
 def map_(
-    func: Callable[[A], R],
-    items: Iterable[A],
-    /,
-    **options: Unpack[OtherOptions],
-) -> list[R]: ...
-@overload
-def map_(
-    func: Callable[[A, B], R],
-    first: Iterable[A],
-    second: Iterable[B],
-    /,
-    **options: Unpack[OtherOptions],
+    func: Callable[[A, B], R], first: Iterable[A], second: Iterable[B], /, **options: Unpack[OtherOptions]
 ) -> list[R]: ...
 @overload
 def map_(
@@ -48,30 +33,12 @@ def map_(
     **options: Unpack[OtherOptions],
 ) -> list[R]: ...
 @overload
-def map_(
-    func: Callable[..., R],
-    /,
-    *iterables: Iterable[Any],
-    errors: Literal["return"],
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Unpack[OtherOptions],
-) -> list[R | Exception]: ...
+def map_(func: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[Returning]) -> list[R | Exception]: ...
+@overload
+def map_(func: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[Raising]) -> list[R]: ...
 @overload
 def map_(
-    func: Callable[..., R],
-    /,
-    *iterables: Iterable[Any],
-    errors: Literal["raise", "skip"],
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Unpack[OtherOptions],
-) -> list[R]: ...
-@overload
-def map_(
-    func: Callable[..., R],
-    /,
-    *iterables: Iterable[Any],
-    kwargs: Mapping[str, Any],
-    **options: Unpack[OtherOptions],
+    func: Callable[..., R], /, *iterables: Iterable[Any], kwargs: Mapping[str, Any], **options: Unpack[OtherOptions]
 ) -> list[R]: ...
 def map_(func: Any, /, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """
