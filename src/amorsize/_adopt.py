@@ -53,12 +53,7 @@ class _Decider:
         return state is not None and state[1] == 0
 
     def pool(self, n_jobs: int, inner_threads: int | None) -> Any:
-        """
-        Return workers of the fork server that call what they are sent.
-
-        Raises:
-            OSError: If the system refuses them.
-        """
+        """Return workers of the fork server that call what they are sent; raises OSError if the system refuses them."""
         n_cpus = _host.snapshot().n_cpus if inner_threads is None else n_jobs * inner_threads
         call, handlers = operator.call, _backend.handlers()
         job = _backend.Job(func=call, items=(), call=call, handlers=handlers, n_jobs=n_jobs, n_cpus=n_cpus)

@@ -42,12 +42,7 @@ def names_of_arguments(func: Any) -> tuple[str, ...]:
 
 
 def check_function(func: Any) -> None:
-    """
-    Refuse what cannot be mapped.
-
-    Raises:
-        TypeError: If *func* is decorated already, is not callable, or is an ``async def`` or a generator function.
-    """
+    """Refuse, as a TypeError, what is decorated already, is no callable, or is an async or a generator function."""
     target = callable_of(func)
     if is_decorated(func):
         raise TypeError(f"{name_of(func)} is decorated already; change its options with .with_options(...)")

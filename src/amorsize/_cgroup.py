@@ -23,12 +23,7 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def cgroup_paths(text: str) -> dict[str, str]:
-    """
-    Read ``/proc/self/cgroup``.
-
-    Returns:
-        The path of this process by controller; the unified hierarchy (version 2) stands under an empty name.
-    """
+    """Read ``/proc/self/cgroup``: the path of this process by controller, the unified hierarchy (version 2) as ""."""
     paths: dict[str, str] = {}
     for line in text.splitlines():
         parts = line.strip().split(":", 2)

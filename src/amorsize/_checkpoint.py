@@ -217,12 +217,7 @@ def _sqlite_error() -> type[Exception]:
 
 
 def refuse_others(path: str) -> None:
-    """
-    Refuse a file, or a folder, that others than its owner may write: a pickle can do anything when it is opened.
-
-    Raises:
-        CheckpointError: That.
-    """
+    """Refuse, as a CheckpointError, a file or folder that others may write: a pickle can do anything when opened."""
     if sys.platform == "win32" or not hasattr(os, "geteuid"):
         return
     for at in (os.path.dirname(path), path):
@@ -356,12 +351,7 @@ class Resumed:
         self._path = path
 
     def run(self) -> list[Any]:
-        """
-        Compute what is left.
-
-        Returns:
-            All results, as a call over all items returns them.
-        """
+        """Compute what is left; returns all results, as a call over all items does."""
         call, left, n_items = self.call, self._left, len(self._left) + len(self._kept)
         record, ledger = call.request.record, call.ledger
         try:

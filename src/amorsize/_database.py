@@ -46,12 +46,7 @@ def _sqlite() -> Any:
 
 
 def errors() -> type[Exception]:
-    """
-    Return what SQLite raises.
-
-    Raises:
-        ImportError: In a Python that has been built without it.
-    """
+    """Return what SQLite raises; raises ImportError in a Python that has been built without it."""
     found: type[Exception] = _sqlite().Error
     return found
 

@@ -60,13 +60,9 @@ def modules() -> list[str]:
 
 def run(say: Callable[[str], object]) -> tuple[bool, Plan | None]:
     """
-    Parse the standard library with a plain loop and with ``map``, and compare.
+    Parse the standard library with a plain loop and with ``map``, and compare; *say* gets each line as it is known.
 
-    Args:
-        say: Gets each line as it becomes known.
-
-    Returns:
-        Whether both gave the same, and the plan of the map.
+    Returns whether both gave the same, and the plan of the map.
 
     Raises:
         FileNotFoundError: If this Python came without the source of its library.

@@ -43,12 +43,7 @@ def run(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], back
 
 
 def go_on(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], team: Team) -> None:
-    """
-    Have workers that have begun with *items* ahead of their caller finish them, and take their results in.
-
-    Raises:
-        BaseException: What the loop would have raised.
-    """
+    """Have workers that have begun with *items* ahead of their caller finish them; the rest is as in :func:`run`."""
     request.record.ran = replace(plan, caller_computes=team.job.caller_computes)
     with _named(plan, items):
         outcome = team.finish()

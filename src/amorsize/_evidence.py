@@ -335,12 +335,7 @@ class Watch:
         return self._observation is not None
 
     def begin(self, items: Sequence[Any]) -> bool:
-        """
-        Take the state that the function can reach, unless it is known what items change; returns whether it is.
-
-        Args:
-            items: Some of those it is given.
-        """
+        """Take the state that the function can reach, unless it is known what items change; returns whether it is."""
         request = self._request
         if request.limits.prefer == "threads" or request.isolated:
             return True

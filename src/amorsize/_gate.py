@@ -102,13 +102,7 @@ class Gate:
     # -- during the loop ---------------------------------------------------------------------------------------------
 
     def opens(self, item_s: float, elapsed_s: float) -> bool:
-        """
-        Look at the evidence while looping: tell whether to decide.
-
-        Args:
-            item_s: Seconds per item of late.
-            elapsed_s: Seconds of the call so far.
-        """
+        """Tell whether to decide, *elapsed_s* into the call, with a loop whose items have taken *item_s* of late."""
         evidence, n_done = self._evidence, self._ledger.n_done
         n_items = self._request.source.n_items
         n_left = None if n_items is None else n_items - n_done

@@ -294,13 +294,7 @@ class CostBook:
         return self.known.get(backend, EXTERNAL_PRIOR)
 
     def learn(self, backend: str, **seen: float) -> None:
-        """
-        Take in what a run measured.
-
-        Args:
-            backend: Its name.
-            seen: Fields of :class:`Costs`; values that are not positive finite numbers are ignored.
-        """
+        """Take in what a run measured: fields of :class:`Costs`, of which none but positive finite numbers count."""
         with self._lock:
             known = self.get(backend)
             fields: dict[str, Any] = {}
@@ -394,12 +388,9 @@ def local_costs(
     names: tuple[str, ...] = (FORK, FORKSERVER, LOKY, THREADS), *, warm: frozenset[str], unavailable: Mapping[str, str]
 ) -> dict[str, Costs]:
     """
-    Return the costs of the local backends as they stand now.
+    Return the costs of the local backends *names* as they stand now, but for those that are *unavailable*.
 
-    Args:
-        names: The backends that are asked for.
-        warm: Backends whose workers are running: they cost nothing to start.
-        unavailable: Backends left out, with the reason.
+    Those whose workers are running, *warm* ones, cost nothing to start.
     """
     costs = {}
     for name, known in BOOK.known.items():

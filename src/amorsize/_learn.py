@@ -97,15 +97,7 @@ def remember_stream(request: Request, ledger: Ledger, evidence: Evidence) -> Non
 
 
 def from_run(key: str, plan: Plan, outcome: Outcome, elapsed_s: float | None = None) -> None:
-    """
-    Take in what a run measured.
-
-    Args:
-        key: The function's.
-        plan: What was decided.
-        outcome: What came of it.
-        elapsed_s: Seconds of the run, None where they say nothing (a stream waits for its consumer).
-    """
+    """Take in what a run measured; *elapsed_s* is None where it says nothing (a stream waits for its consumer)."""
     _costs(plan, outcome)
     work = [span for span in outcome.spans if span.kind == "work"]
     n_items = sum(span.n_items for span in work)

@@ -209,10 +209,7 @@ def unknown(name: str, own: Iterable[str] = (), function: str = "the function") 
     """
     Return the error for a name that is no option, with the one that was meant.
 
-    Args:
-        name: What was given.
-        own: The names of the function's own arguments, which are given in ``kwargs``.
-        function: What it is called.
+    *own* are the names of the function's own arguments, which are given in ``kwargs``; *function* is what it is called.
     """
     if name in own:
         return TypeError(
@@ -287,12 +284,7 @@ def checked(
     given: Mapping[str, Any], own: Callable[[], Iterable[str]] = tuple, function: str = "the function"
 ) -> dict[str, Any]:
     """
-    Return *given* as it is gone by.
-
-    Args:
-        given: Options by name.
-        own: Returns the names of the function's own arguments; asked where an option is unknown.
-        function: What the function is called.
+    Return *given*, options by name, as they are gone by; *own* names the function's own arguments where one is unknown.
 
     Raises:
         TypeError: For an option that does not exist or a value of the wrong type.
@@ -330,8 +322,7 @@ def defaults(*, in_context: bool) -> dict[str, Any]:
     """
     Return the program's defaults: those of the environment, and over them those of :func:`configure`.
 
-    Args:
-        in_context: Whether a joblib context is active, which then says how many jobs of which kind there are.
+    *in_context*, under a joblib context, that says how many jobs of which kind there are.
 
     Raises:
         ValueError: If ``AMORSIZE_N_JOBS`` is no whole number, or 0.

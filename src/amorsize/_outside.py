@@ -203,10 +203,8 @@ def is_outside(error: BaseException, known: Handlers | None = None, func: Callab
     """
     Tell whether the program has raised *error*, or what led to it, in the middle of what ran here.
 
-    Args:
-        error: What has been caught.
-        known: The handlers as an item found them; without, those of now, and whatever was called like one.
-        func: The function of the item: a handler that it names is for a time limit of its own.
+    *known* are the handlers as an item found them; without, those of now, and whatever was called like one. A handler
+    that *func*, the item's function, names is for a time limit of its own.
     """
     if isinstance(error, KeyboardInterrupt):
         return True

@@ -54,17 +54,7 @@ class Stretch:
     __slots__ = ("_is_fixed", "_is_single", "_sent_at", "block", "current", "stop")
 
     def __init__(self, start: int, stop: int, block: int, now: float, *, is_fixed: bool, is_single: bool) -> None:
-        """
-        Begin.
-
-        Args:
-            start: The first item.
-            stop: The one behind the last.
-            block: Items before the first look.
-            now: Seconds on the clock.
-            is_fixed: Whether the caller asked for ranges of this size: nothing is given away.
-            is_single: Whether each item goes home by itself, since its time is limited.
-        """
+        """Begin at *now*; nothing is given away if the size *is_fixed*, and *is_single* items go home one by one."""
         self.current, self.stop, self.block, self._sent_at = start, stop, block, now
         self._is_fixed, self._is_single = is_fixed, is_single
 

@@ -48,14 +48,7 @@ class _Point:
 
 def plot_plan(plan: Plan, ax: Any = None) -> Any:
     """
-    Draw the predicted seconds against the number of workers.
-
-    Args:
-        plan: The plan. One of unknown length is drawn per item.
-        ax: The Axes to draw on; a new one by default.
-
-    Returns:
-        The Axes.
+    Draw the predicted seconds against the number of workers; of unknown length, per item. Returns the Axes.
 
     Raises:
         ImportError: Without matplotlib.
@@ -220,14 +213,7 @@ def _draw_memory_ceiling(ax: Any, plan: Plan, backend: str, points: Sequence[_Po
 
 def plot_timeline(plan: Plan, ax: Any = None) -> Any:
     """
-    Draw the run that happened: one lane for the caller and one for each worker, chunks as bars.
-
-    Args:
-        plan: The plan of a call that has ended (``f.last_plan``).
-        ax: The Axes to draw on; a new one by default.
-
-    Returns:
-        The Axes.
+    Draw the run that happened: one lane for the caller and one for each worker, chunks as bars. Returns the Axes.
 
     Raises:
         ImportError: Without matplotlib.

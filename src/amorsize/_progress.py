@@ -199,18 +199,10 @@ def follower_of(request: Request, progress: Progress, name: str) -> Follower:
 
 def following(request: Request, progress: Progress, name: str) -> contextlib.AbstractContextManager[Follower]:
     """
-    Return what follows a call while its block runs.
+    Return what follows a call that is about to run, as ``request.progress``.
 
-    Sets ``request.progress``. At the end of a run that failed the last state is reported too, but nothing that
-    reporting raises replaces the failure.
-
-    Args:
-        request: The call that is about to run.
-        progress: As for :class:`Follower`.
-        name: The function's name.
-
-    Raises:
-        ImportError: As :class:`Follower`.
+    At the end of a run that failed the last state is reported too, but nothing that reporting raises replaces the
+    failure.
     """
     # Not in the block, whose frame of contextlib would look as if the library had failed.
     return _following(request, follower_of(request, progress, name))

@@ -24,12 +24,7 @@ clock = time.perf_counter
 
 
 def quick_map(func: Callable[..., Any], state: State, options: Options, data: Any) -> list[Any] | None:
-    """
-    Map a function that is known over data that is known to be too short to think about.
-
-    Returns:
-        The results; None where this is not such a call, and nothing has been done.
-    """
+    """Map a known function over data known to be too short to think about; None, and nothing done, for other calls."""
     known = _known.CACHE.get(state.key)
     if known is None or type(data) not in PLAIN or not begins_like(data, known):
         return None

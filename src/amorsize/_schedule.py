@@ -124,14 +124,10 @@ def cut_up(
     n_items: int, chunker: Chunker, first: Sequence[int], most_items: int | None, most_tokens: int
 ) -> list[tuple[int, int]]:
     """
-    Cut a map into ranges, the first of them first.
+    Cut a map into ranges: the positions to begin with, each alone, then as the chunker says.
 
-    Args:
-        n_items: All items.
-        chunker: Says their sizes.
-        first: Positions to begin with, each alone.
-        most_items: Items in one range at most, None where that does not matter.
-        most_tokens: Ranges from which on the others are as long as it takes for no more than as many again.
+    A range has at most *most_items*. From *most_tokens* ranges on, the others are so long that no more than as many
+    again follow.
     """
     is_fixed = chunker.fixed is not None
     found = [(i, i + 1) for i in first]
@@ -147,18 +143,11 @@ def cut_up(
 
 def should_promote(item_s: float, n_left: int | None, elapsed_s: float, costs_s: float, gain: float) -> bool:
     """
-    Decide whether a running loop should hand the rest to workers.
+    Decide whether a running loop should hand the rest to workers, which save a share *gain* of each item's seconds.
 
-    Args:
-        item_s: Seconds per item of late.
-        n_left: Items left, None if unknown.
-        elapsed_s: Seconds of serial work so far.
-        costs_s: Seconds that starting the workers takes.
-        gain: Share of each item's seconds that workers save, at most 1.
-
-    Returns:
-        With a known length, whether the saving exceeds the cost with the margin of the first decision. With an
-        unknown one, the break-even rule of ski rental: once as much has been done as would have paid for the start.
+    With a known length, whether the saving exceeds *costs_s*, the seconds of their start, with the margin of the first
+    decision. With an unknown one, the break-even rule of ski rental: once as much has been done as would have paid for
+    the start.
     """
     if gain <= 0:
         return False

@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 def show(record: Shown, view: str, ax: Any = None) -> Any:
     """
-    Return *record* in one view.
+    Return a plan, a profile or a host in one view: "line", "text", "page" (HTML); of a plan "plot" and "timeline".
 
-    Args:
-        record: A plan, a profile or a host.
-        view: ``"line"``, ``"text"``, ``"page"`` (HTML); of a plan ``"plot"`` and ``"timeline"``.
-        ax: The matplotlib Axes of a picture; a new one by default.
+    *ax* are the matplotlib Axes of a picture; new ones by default.
 
     Raises:
         ImportError: For a picture without matplotlib.

@@ -110,12 +110,7 @@ _state = _State()
 
 def configure(*, cache_dir: str | os.PathLike[str] | None) -> None:
     """
-    Keep profiles and measured costs in a folder, so that the next process starts with them.
-
-    Off by default. The environment variable ``AMORSIZE_CACHE_DIR`` does the same; this call goes before it.
-
-    Args:
-        cache_dir: The folder, made if it does not exist and readable by its owner only; None turns it off.
+    Keep profiles and measured costs in a folder (None: nowhere); the environment variable gives way to this.
 
     Raises:
         TypeError: If *cache_dir* is no path.
@@ -155,13 +150,7 @@ def load() -> None:
 
 
 def keep(key: str, actual_s: float) -> None:
-    """
-    Note that a call has ended: saves at once after a long call, and leaves short ones to the end of the process.
-
-    Args:
-        key: The key of the function.
-        actual_s: Seconds the call took.
-    """
+    """Note that a call has ended: saves at once after a long one, and leaves short ones to the end of the process."""
     if _state.folder is None or actual_s < bounds.SAVE_AFTER_S:
         return
     known = _known.CACHE.get(key)
@@ -210,10 +199,7 @@ def costs() -> dict[str, Costs]:
 
 def clear() -> int:
     """
-    Forget everything that is kept, of every machine.
-
-    Returns:
-        The number of profiles there were.
+    Forget everything that is kept, of every machine; returns the number of profiles there were.
 
     Raises:
         StoreError: If the file is not amorsize's or cannot be changed.

@@ -35,14 +35,10 @@ ITEM_NOTE: Final = "amorsize: raised by item"
 
 def trim(error: BaseException, *, keep_last: bool = False) -> None:
     """
-    Drop the frames of amorsize with which an exception's traceback begins.
+    Drop the frames of amorsize with which a traceback begins; *keep_last* keeps one if there are no others.
 
     Called where an exception leaves amorsize: the frame that the user called is added behind it. An error of amorsize's
     own code that is not meant for the user keeps all of its frames, which tell where the defect is.
-
-    Args:
-        error: The exception, whose traceback is changed.
-        keep_last: Keep one frame where there are no others, so that the traceback is not empty.
     """
     last = inner = error.__traceback__
     while inner is not None and _is_ours(inner):

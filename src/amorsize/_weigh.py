@@ -151,15 +151,7 @@ def _mean(values: Sequence[float]) -> float:
 def inspect_function(
     profile: Profile, func: Callable[..., Any], found: Dependencies, changed: tuple[str, ...] = ()
 ) -> Profile:
-    """
-    Add what the function's code says: the outside state it changes and reads, and about what it takes to ship.
-
-    Args:
-        profile: What is known so far.
-        func: The function.
-        found: What it can reach.
-        changed: Names of what it was seen to change.
-    """
+    """Add what the function's code, and what it was seen to change, say of outside state and of shipping it."""
     changes = {*found.effects.changes, *changed}
     if profile.n_sampled:
         # What the sample has not set up will be set up by some later item, in each worker by another one.
@@ -187,12 +179,7 @@ def _function_bytes(func: Callable[..., Any]) -> int:
 
 
 def function_problem(func: Callable[..., Any], by_value: Callable[[Any], bytes]) -> str:
-    """
-    Try to pickle a function as it would be shipped, with all that it holds.
-
-    Returns:
-        What cannot be pickled and why, or "".
-    """
+    """Try to pickle a function as it would be shipped, with all that it holds; returns what cannot be, or ""."""
     found = known_dependencies(func)
     known = _problems.get(id(found))
     if known is not None and known[0] is found:

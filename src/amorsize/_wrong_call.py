@@ -172,11 +172,7 @@ def way_out(func: Callable[..., Any], item: Any, *, star: bool, kwargs: Mapping[
     """
     Return what to do where *func* cannot take *item* in the way it was given; "" where it can, or nothing helps.
 
-    Args:
-        func: The function.
-        item: The item that it was called with.
-        star: Whether the item was unpacked into arguments.
-        kwargs: The keyword arguments that every item was given.
+    With *star* the item was unpacked into arguments; *kwargs* were given with every item.
     """
     kind = type(item)  # and not isinstance: an item may answer that with code of its own
     if kind is tuple and not star and len(item) == 2 and _is_series(item[1]):
@@ -218,14 +214,7 @@ def _fitting(func: Any, signature: inspect.Signature, item: Any, given: Mapping[
 
 
 def instead_of_items(value: Any, position: int, others: tuple[Any, ...]) -> str:
-    """
-    Return what to give to a map instead of a *value* that has no items; "" where nothing helps.
-
-    Args:
-        value: What was given.
-        position: At which place, counted from 0.
-        others: All that was given.
-    """
+    """Return what to give instead of a *value* without items, the *position*-th of *others*; "" if nothing helps."""
     kind = type(value)
     if position > 0:
         return "a value that is the same for every item goes into kwargs={'name': ...}"

@@ -237,12 +237,7 @@ def _openblas_numbers() -> dict[str, ctypes.c_int]:
 
 
 def prepare(share: int) -> Callable[[], None]:
-    """
-    Look up in the parent what gives loaded libraries, and those loaded later, *share* threads each.
-
-    Returns:
-        What the forked worker has to call.
-    """
+    """Return what a forked worker calls to give libraries loaded now or later *share* threads each."""
     numbers = _openblas_numbers()
     calls = []
     for path in _libraries():

@@ -67,12 +67,7 @@ class Unsendable(Exception):  # noqa: N818 - a signal between carrier and caller
 
 
 def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
-    """
-    Pickle items for a task; only what this raises is the items' doing.
-
-    Raises:
-        Unsendable: If they cannot be pickled.
-    """
+    """Pickle items; only what this raises is their doing: Unsendable, if they cannot be pickled."""
     try:
         return dumps(items)
     except Exception as error:

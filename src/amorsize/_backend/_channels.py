@@ -100,12 +100,7 @@ class TaskSeat(Worker):
         return [*super().fds(), self.tasks_fd] if self.unsent else super().fds()
 
     def write(self) -> bool:
-        """
-        Write what the pipe of tasks takes now; returns whether that was all.
-
-        Raises:
-            BrokenPipeError: If the worker is gone.
-        """
+        """Write what the pipe of tasks takes now; returns whether that was all, or raises BrokenPipeError."""
         while self.unsent:
             try:
                 written = os.write(self.tasks_fd, self.unsent[0])
@@ -159,12 +154,7 @@ class Handout:
         self.is_alone = False
 
     def open(self) -> None:
-        """
-        Make the pipe.
-
-        Raises:
-            OSError: If the system refuses it.
-        """
+        """Make the pipe; raises OSError if the system refuses it."""
         self.task_r, self.task_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.fds += [self.task_r, self.task_w]
         self._most_tokens = min(bounds.MOST_TOKENS, fcntl.fcntl(self.task_w, fcntl.F_GETPIPE_SZ) // TOKEN.size // 2)

@@ -87,12 +87,7 @@ class Chunk:
 
 
 def chunk(job: Job, work: Work) -> Chunk:
-    """
-    Make a chunk of work.
-
-    Raises:
-        Unsendable: If its items cannot be pickled.
-    """
+    """Make a chunk of work; raises Unsendable if its items cannot be pickled."""
     assert job.parcel is not None  # noqa: S101 - for the type checker
     items = send_by(_pickles.dumps, work.items if hasattr(work.items, "__getitem__") else list(work.items))
     return Chunk(job.parcel, items, work.start, work.quantum_s, work.block, job.keep_going, job.timeout)

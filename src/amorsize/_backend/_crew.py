@@ -195,12 +195,7 @@ class Crew(Protocol):
 
 
 def result_pipe(n_slots: int) -> tuple[int, int]:
-    """
-    Return a pipe for the results of one of *n_slots* workers; reading it never blocks.
-
-    Raises:
-        OSError: If the system refuses it.
-    """
+    """Return a pipe for the results of one of *n_slots* workers; reading it never blocks. Raises OSError if refused."""
     read, write = os.pipe()
     os.set_blocking(read, False)
     with contextlib.suppress(OSError):

@@ -59,12 +59,7 @@ class FlowTeam(Engine):
         self._serial = 0
 
     def run(self) -> Outcome:
-        """
-        Do the job; the results, failures and measurements are in the outcome.
-
-        Raises:
-            BaseException: What interrupts the caller. The function's own exceptions are values in the outcome.
-        """
+        """Do the job; results, failures and measurements are in the outcome. Raises what interrupts the caller."""
         try:
             if not self.ready:
                 self._start_while_working()

@@ -160,10 +160,5 @@ def fork_team(job: Job) -> Team:
 
 
 def fork_pool(job: Job) -> TaskPool:
-    """
-    Fork workers for a stream.
-
-    Raises:
-        OSError: If the system refuses them.
-    """
+    """Fork workers for a stream; raises OSError if the system refuses them."""
     return TaskPool(job, Forks(job), "fork")

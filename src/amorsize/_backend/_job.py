@@ -104,13 +104,7 @@ class Job:
         return _outside.is_outside(error, self.handlers, self.func)
 
     def run_here(self, items: Sequence[Any]) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-        """
-        Run a block in the caller: like ``run_block``, but what the program itself raises is not an item's failure.
-
-        Raises:
-            BaseException: What ends the map at once: Ctrl-C, and what a signal's handler of the program raises
-                meanwhile.
-        """
+        """Run a block in the caller: like ``run_block``, but Ctrl-C and the program's own handlers end the map."""
         with _worker.nested_thread():
             return _worker.run_block(self.call, items, keep_going=self.keep_going, is_outside=self.is_outside)
 

@@ -68,18 +68,7 @@ class Workers:
         wants_threads: bool,
         wants_loky: bool,
     ) -> None:
-        """
-        Prepare.
-
-        Args:
-            engine: What decides.
-            parallel: joblib's object.
-            new_loky: Makes joblib's own backend.
-            options: What that is to be configured with.
-            inner_threads: Threads that numerical libraries get in each worker, None to divide the CPUs.
-            wants_threads: Whether only threads will do.
-            wants_loky: Whether the call has options of joblib's own backend.
-        """
+        """Prepare; *options* are those of joblib's own backend, which *new_loky* makes if it is wanted."""
         self.engine = engine
         self._parallel = parallel
         self._new_loky = new_loky

@@ -41,14 +41,10 @@ LOCAL_PROCESS_BACKENDS: Final = frozenset({"loky", "multiprocessing", "amorsize"
 
 def context() -> tuple[str | None, int | None, Any]:
     """
-    Read an active ``joblib.parallel_config``.
+    Read an active ``joblib.parallel_config``: a name, the jobs it asks for or None, the external backend or None.
 
-    Returns:
-        ``"threading"``, ``"sequential"``, the name of an external backend, or None for local processes or no context;
-        the number of jobs it asks for, or None; and the external backend itself, or None.
-
-    Raises:
-        Exception: The external backend's own, where its cluster cannot be reached.
+    The name is "threading" or that of an external backend, None for local processes or no context. Raises what a
+    backend does whose cluster cannot be reached.
     """
     parallel = loaded("joblib.parallel")
     config = getattr(getattr(parallel, "_backend", None), "config", None)

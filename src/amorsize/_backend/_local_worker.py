@@ -181,16 +181,7 @@ class RangeWorker:
         tasks: tuple[int, int],
         home: PipeHome,
     ) -> None:
-        """
-        Make a worker.
-
-        Args:
-            job: What to do.
-            slot: Which of the team's workers this is.
-            board: The board, as 64-bit numbers.
-            tasks: Both ends of the task pipe; neither ever blocks.
-            home: Where results go.
-        """
+        """Make the worker of a *slot*; *tasks* are both ends of the task pipe, of which neither ever blocks."""
         self.job = job
         self.slot = slot
         self.board = board
@@ -295,15 +286,7 @@ class PipeHome:
     """The way home of one worker at one map."""
 
     def __init__(self, fd: int, base: int, conn: socket.socket | None = None, number: int = 0) -> None:
-        """
-        Make a way home.
-
-        Args:
-            fd: The pipe for results.
-            base: Index of the map's first item in the caller's input.
-            conn: A socket for the descriptors of large buffers; without it all travels in the pipe.
-            number: Which map of the caller's this is.
-        """
+        """Make a way home over a pipe, and over *conn*, where there is one, for descriptors of large buffers."""
         self.fd = fd
         self._base = base
         self._conn = conn

@@ -36,12 +36,7 @@ _MAP_FIXED: Final = 0x10
 
 
 def make(name: str) -> int:
-    """
-    Return the descriptor of new, empty memory.
-
-    Raises:
-        OSError: If the system refuses it.
-    """
+    """Return the descriptor of new, empty memory; raises OSError if the system refuses it."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC)
     fd, path = _files.make()
@@ -51,10 +46,7 @@ def make(name: str) -> int:
 
 def append(fd: int, end: int, parts: Sequence[Any]) -> tuple[list[tuple[int, int]], int]:
     """
-    Write byte-like objects behind each other, each aligned.
-
-    Returns:
-        The place of each, as (offset, bytes), and the new end.
+    Write byte-like objects behind each other, each aligned; returns their places (offset, bytes) and the new end.
 
     Raises:
         OSError: If there is no room.

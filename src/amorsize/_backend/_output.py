@@ -201,9 +201,7 @@ def listen(send: Callable[[bytes], None], name: str = "") -> None:
     """
     Take what is said in this process, a worker, from now on; again, with another *send*, for another caller.
 
-    Args:
-        send: Writes one message home. It is called with the lock that :func:`sending` returns.
-        name: What log records give for the name of this process; empty leaves it as it is.
+    *send* writes one message home, with the lock of :func:`sending` held; *name* is the process's in log records.
     """
     global _recorder, _originals  # noqa: PLW0603 - one recorder per process, as there is one sys.stdout
     if _recorder is not None:

@@ -263,11 +263,9 @@ _COPIED: Final = frozenset({"__wrapped__", *functools.WRAPPER_ASSIGNMENTS})
 
 def reduced(obj: Any, dynamic: Collection[str]) -> Any:
     """
-    Say how to pickle an object; NotImplemented where its own way will do.
+    Say how to pickle what is neither a class nor a function; NotImplemented where its own way will do.
 
-    Args:
-        obj: Neither a class nor a function.
-        dynamic: Names of modules that a worker does not import.
+    *dynamic* are the names of modules that a worker does not import.
     """
     kind: Any = type(obj)
     if kind.__reduce__ is not object.__reduce__:
@@ -411,10 +409,7 @@ def opened(data: Any, buffers: Iterable[Any], pickler: Any) -> tuple[Any, Callab
     """
     Return what the pickle holds, and what tells of a part of it why it could not be opened, None if it could.
 
-    Args:
-        data: The pickle.
-        buffers: Its buffers.
-        pickler: A class that pickles whatever may be in it: to look into a part is to pickle it.
+    *pickler* is a class that pickles whatever may be in it: to look into a part is to pickle it.
     """
 
     class Finder(pickler):  # type: ignore[misc]  # given at run time

@@ -48,12 +48,7 @@ def run(backend: str, job: Job) -> Outcome:
 
 
 def _server_team(job: Job) -> Team:
-    """
-    Make a team of the fork server's workers for a job; nothing is started yet.
-
-    Raises:
-        NoWorkersError: If the system refuses memory for the items.
-    """
+    """Make a team of the fork server's workers, not started yet; raises NoWorkersError without memory for items."""
     try:
         crew, state = _open_server(job.threads)
         job = packed(job, is_cold=state is None or not state[0], ambient=True, inline=True)
@@ -68,12 +63,7 @@ def _server_team(job: Job) -> Team:
 
 
 def begin_ahead(job: Job) -> Team:
-    """
-    Have workers of the fork server begin with a job while its caller is busy; the caller finishes it.
-
-    Raises:
-        NoWorkersError: If the system gives none.
-    """
+    """Have workers of the fork server begin with a job that its caller finishes; raises NoWorkersError without any."""
     team = _server_team(job)
     # When the caller comes to hear of the first results says nothing about how long workers take to start.
     team.outcome.is_warm = team.outcome.is_cold = False
@@ -108,7 +98,7 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
 
 def begin_server(threads: int) -> bool:
     """
-    Start the first fork server of this process, as a process and no more; returns whether one has been started.
+    Start the first fork server of this process, no more than the process; returns whether one has been started.
 
     Raises:
         OSError: If the system gives no process.
@@ -137,12 +127,7 @@ def forks() -> Any:
 
 
 def server_pool(job: Job) -> Any:
-    """
-    Have workers of the fork server that are sent their items.
-
-    Raises:
-        OSError: If the system refuses them.
-    """
+    """Have workers of the fork server that are sent their items; raises OSError if the system refuses them."""
     crew, _ = _open_server(job.threads)
     return crew.server_pool(packed(job, is_cold=False, ambient=True, inline=True))
 

@@ -52,12 +52,7 @@ class PackedItems:
     """
 
     def __init__(self, items: Sequence[Any], item_s: float) -> None:
-        """
-        Prepare to pack.
-
-        Raises:
-            OSError: If the system refuses the memory.
-        """
+        """Prepare to pack; raises OSError if the system refuses the memory."""
         self._items = items
         self._n_items = len(items)
         self.fd = -1
@@ -154,12 +149,7 @@ class MappedItems:
         return self._n_items
 
     def __getitem__(self, part: slice) -> Any:
-        """
-        Return neighbouring items.
-
-        Raises:
-            UnopenedItems: If they cannot be unpickled.
-        """
+        """Return neighbouring items; raises UnopenedItems if they cannot be unpickled."""
         first, last = part.start // self._block, (part.stop - 1) // self._block
         if first == last:
             return self._cut(first, part.start, part.stop)

@@ -68,17 +68,11 @@ def pack_function(
     inline: bool = False,
 ) -> Parcel:
     """
-    Pack a function.
+    Pack a function, undecorated, with the constants of its calls and what initializes a worker.
 
-    Args:
-        func: The undecorated function.
-        star: Whether items are unpacked into its arguments.
-        kwargs: Constant keyword arguments.
-        importable: Whether a worker can import it by module and qualified name.
-        by_value: Send it by value all the same, and what it uses of modules of the program.
-        initializer: Called once in each worker before its first item, with its arguments.
-        ambient: Whether the caller's working directory, path and the like travel too (not to other machines).
-        inline: Whether large contents stay in the parcel too, since it is sent once per map and not with each chunk.
+    One that is *importable* goes by name unless *by_value* asks for itself and for what it uses of the program's
+    modules. With *ambient* the caller's working directory, path and the like travel too (not to other machines). With
+    *inline* large contents stay in the parcel, since it is sent once per map and not with each chunk.
 
     Raises:
         Exception: Whatever pickling the function or the arguments raises.

@@ -73,12 +73,7 @@ class Team(Engine):
     # -- setting up and tearing down ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """
-        Post the work and fork the workers.
-
-        Raises:
-            NoWorkersError: If the system refuses even one.
-        """
+        """Post the work and fork the workers; raises NoWorkersError if the system refuses even one."""
         try:
             self.slots.open(self.crew.board(self.slots.n_bytes))
             self.handout.open()
@@ -108,12 +103,7 @@ class Team(Engine):
                 raise
 
     def start_one(self, slot: int) -> None:
-        """
-        Start one worker in *slot*.
-
-        Raises:
-            OSError: If the system refuses another process or descriptor.
-        """
+        """Start one worker in *slot*; raises OSError if the system refuses another process or descriptor."""
         begin = clock()
         self.slots.clear(slot)
         with process.undisturbed():
@@ -167,14 +157,9 @@ class Team(Engine):
 
     def finish(self) -> Outcome:
         """
-        Start if that has not been done, and take part until the work is done.
+        Start if that has not been done, take part until the work is done, and return the outcome.
 
-        Returns:
-            The results, failures and measurements.
-
-        Raises:
-            BaseException: What interrupts the caller (KeyboardInterrupt). The function's own exceptions are values
-                in the outcome.
+        Raises what interrupts the caller; the function's own exceptions are values in the outcome.
         """
         finished = False
         try:

@@ -114,17 +114,10 @@ def run_block(
     is_outside: Callable[[BaseException], bool] | None = None,
 ) -> tuple[list[Any], list[Failure]]:
     """
-    Apply *call* to each item.
+    Apply *call* to neighbouring items; returns the results, and the failures as (position in the block, exception).
 
-    Args:
-        call: The function of one item.
-        items: Neighbouring items.
-        keep_going: Whether to go on after a failed item.
-        is_outside: Tells an exception that is not the item's: it is raised at once.
-
-    Returns:
-        The results so far, and the failures as (position in the block, exception). A failed item has the exception
-        for its result. Without *keep_going* it ends with the first failure.
+    A failed item has the exception for its result. Without *keep_going* the block ends with the first failure. What
+    *is_outside* tells not to be the item's is raised at once.
     """
     results: list[Any] = []
     failures: list[Failure] = []
@@ -209,12 +202,9 @@ Packed = tuple["BaseException | Boxed", str]
 
 def pack_error(error: BaseException, index: int) -> Packed:
     """
-    Make an exception fit to travel: itself where it survives pickling, else without what does not.
+    Make an exception fit to travel, boxed where its class has no name to be found by; with its traceback as text.
 
-    The last resort is one that says its type, text and traceback.
-
-    Returns:
-        The exception, boxed where its class has no name to be found by, and the worker's traceback as text.
+    Itself where it survives pickling, else without what does not; the last resort says its type, text and traceback.
     """
     # What the exception's own code raises, SystemExit included, must not end the worker: its neighbours travel too.
     text = ""
@@ -296,10 +286,9 @@ def pack(
     dumps: Callable[[Any], Any],
 ) -> Any:
     """
-    Pickle results and failures for the way home.
+    Pickle results and failures for the way home, with *dumps*.
 
-    Returns what *dumps* does. A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the
-    others are kept.
+    A result that cannot be pickled becomes an :class:`UnpicklableResult` at its index; the others are kept.
     """
     packed: list[tuple[int, BaseException | Boxed, str]] = [
         (position, *pack_error(error, start + position)) for position, error in failures
@@ -397,12 +386,7 @@ def _unpack_others(data: Any, buffers: Sequence[Any], start: int, failures: list
 
 
 def cut(items: Any, start: int, stop: int) -> Any:
-    """
-    Return neighbouring items.
-
-    Raises:
-        RuntimeError: If they are not all there any more, as when a dictionary changes under its loop.
-    """
+    """Return neighbouring items; raises RuntimeError if some are gone, as when a dictionary changes under its loop."""
     part = items[start:stop]
     if len(part) != stop - start:
         message = f"the input became shorter while it was mapped: it has {len(items)} items, item {stop - 1} is gone"

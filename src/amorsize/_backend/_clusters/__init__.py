@@ -71,12 +71,7 @@ def identity(backend: Any) -> object:
 
 
 def size_of(backend: Any) -> int:
-    """
-    Return ``effective_n_jobs(-1)``, as asked for at most :data:`amorsize._bounds.SIZE_S` ago.
-
-    Raises:
-        Exception: The backend's own, where there is no cluster.
-    """
+    """Return ``effective_n_jobs(-1)``, as of :data:`amorsize._bounds.SIZE_S` ago at most, or raise what it does."""
     kept = _sizes.get(backend)
     now = monotonic()
     if kept is None or not 0 <= now - kept[0] < bounds.SIZE_S:
@@ -86,10 +81,9 @@ def size_of(backend: Any) -> int:
 
 def probe(backend: Any, name: str) -> dict[str, float]:
     """
-    Measure what a cluster costs, once per cluster: takes about 0.1 s, and 0.3 s more if its workers are fresh.
+    Measure a cluster, once: takes about 0.1 s, and 0.3 s more if its workers are fresh.
 
-    Returns:
-        Fields of :class:`amorsize.Costs`; empty where it has been measured, or cannot be.
+    Returns fields of :class:`amorsize.Costs`; none where it has been measured, or cannot be.
     """
     key = identity(backend)
     if key in _probed:
