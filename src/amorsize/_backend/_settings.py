@@ -32,6 +32,8 @@ from amorsize._outside import pass_on
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from amorsize._analysis import Dependencies
+
 _ABSENT: Final = object()
 
 
@@ -46,15 +48,15 @@ class _Bounded(io.BytesIO):
         return super().write(data)
 
 
-def _chosen(func: Callable[..., Any]) -> Iterator[tuple[str, str, Any]]:
+def _chosen(known: Dependencies) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
-    for module, path, known in _analysis.known_dependencies(func).settings:
-        name, value = _now(module, path, known)
+    for module, path, then in known.settings:
+        name, value = _now(module, path, then)
         if module in {"__main__", "__mp_main__"} or isinstance(value, types.ModuleType):
             continue
         if module in _unfound.unfound():  # it goes along as it is
             continue
-        if name.rpartition(".")[2] in _DEFAULTS and value is not known:  # of a function around it
+        if name.rpartition(".")[2] in _DEFAULTS and value is not then:  # of a function around it
             continue
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and _is_at_home(
             value, module, name
@@ -99,7 +101,8 @@ _BY_TEXT: Final = frozenset({"eval", "exec", "globals"})
 
 def problem(func: Callable[..., Any]) -> str:
     """Return which stand-in of a test cannot be sent along, or what finds names that are not; or ""."""
-    for helper in _analysis.known_dependencies(func).functions:
+    known = _analysis.known_dependencies(func)
+    for helper in known.functions:
         by_text = (
             _BY_TEXT.intersection(chain[0] for chain in _analysis.chains_of(helper.__code__))
             - helper.__globals__.keys()
@@ -108,13 +111,13 @@ def problem(func: Callable[..., Any]) -> str:
             return (
                 f"{helper.__name__}() uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"
             )
-        if _names_main(helper.__code__, _analysis.known_dependencies(func).bindings):
+        if _names_main(helper.__code__, known.bindings):
             return f"{helper.__name__}() uses the module __main__, which is another one in workers"
         for name in _analysis.imports_of(helper.__code__):
             module: Any = sys.modules.get(name)
             if name in _unfound.unfound() or not (module is None or isinstance(module, types.ModuleType)):
                 return f"{helper.__name__}() imports {name}, which exists in this process only"
-    for where, name, value in _chosen(func):
+    for where, name, value in _chosen(known):
         if type(value).__module__.partition(".")[0] in {"unittest", "mock"}:
             return f"{where}.{name} is a {type(value).__name__}, which exists in this process only"
         if _analysis.is_put_there(value) and _analysis.is_inert(where) and not _can_be_pickled(value):
@@ -141,7 +144,7 @@ def pack(func: Callable[..., Any]) -> bytes:
     Raises:
         ValueError: If they take more than :data:`bounds.MOST_SETTINGS_BYTES`.
     """
-    chosen = list(_chosen(func))
+    chosen = list(_chosen(_analysis.known_dependencies(func)))
     if not chosen:
         return b""
     with _unfound.by_value(cloudpickle()):
