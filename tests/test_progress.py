@@ -261,6 +261,17 @@ class TestBar:
         assert "predicted 00:30 in all" in screen()
         follower.close()
 
+    @pytest.mark.parametrize(("predicted_s", "shown"), [(0.2, "00:01"), (0.95, "00:01"), (1.6, "00:02")])
+    def test_a_forecast_is_rounded_and_never_nothing(
+        self, clock: Clock, screen: Callable[[], str], predicted_s: float, shown: str
+    ) -> None:
+        """The bar would show 00:00 for 0.95 s."""
+        follower = Follower(True, "work", 400, predicted_s, clock=clock)
+        clock.now += 1.5
+        follower.update(7)
+        assert f"predicted {shown} in all" in screen()
+        follower.close()
+
     def test_the_bar_of_an_unknown_length_counts(self, clock: Clock, screen: Callable[[], str]) -> None:
         """Without a total there is a count, and no prediction where there is none."""
         follower = Follower(True, "work", None, float("inf"), clock=clock)

@@ -123,7 +123,8 @@ class Follower:
             words = words if self.n_done else f"{words} at least"
             predicted_s = elapsed_s / self.n_done * (total or 0) if self.n_done else max(predicted_s, elapsed_s)
         if predicted_s:
-            bar.set_postfix_str(f"{words} {bar.format_interval(predicted_s)} in all", refresh=False)
+            shown = bar.format_interval(max(1, round(predicted_s)))  # tqdm cuts fractions off: 00:00 for 0.9 s
+            bar.set_postfix_str(f"{words} {shown} in all", refresh=False)
         bar.update(self.n_done - bar.n)
 
 
