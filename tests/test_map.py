@@ -880,8 +880,8 @@ def test_an_item_that_cannot_be_pickled_fails_at_its_own_index() -> None:
     assert caught.value.__notes__[0].startswith("amorsize: raised by item 25: ")
 
 
-class BrokenCarrier(Callbacks):
-    """A carrier with a bug."""
+class BrokenThreads(Threads):
+    """Threads with a bug."""
 
     def task(self, job: Job, work: Work) -> Any:
         """Fail, whatever the items."""
@@ -891,10 +891,10 @@ class BrokenCarrier(Callbacks):
 def test_other_errors_of_sending_are_no_items_doing() -> None:
     """What is not raised by pickling items ends the run."""
     called: list[int] = []
-    threads = Threads(1)
+    threads = BrokenThreads(1)
     job = Job(func=called.append, items=range(10), call=called.append, handlers={})
     with pytest.raises(RuntimeError, match="a bug"):
-        FlowTeam(job, BrokenCarrier(threads, ahead=0)).run()
+        FlowTeam(job, Callbacks(threads, ahead=0)).run()
     threads.close()
     assert called == []
 

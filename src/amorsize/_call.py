@@ -18,20 +18,17 @@ from amorsize._evidence import Evidence
 from amorsize._gate import Gate, is_never_worth, warn_of, warn_of_late
 from amorsize._learn import finish
 from amorsize._plans import Plan
-from amorsize._records import THREADS, Revision
-from amorsize._request import Keeper, Ledger, Request
+from amorsize._records import THREADS
+from amorsize._request import Ledger
 from amorsize._serial import SerialLoop, Stopped
 from amorsize._source import begins_like
 from amorsize._trace import warn
 from amorsize._window import take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from amorsize._options import Options
-    from amorsize._record import State
-    from amorsize._source import Source
-    from amorsize._turns import Halt
+    from amorsize._request import Request
 
 clock = time.perf_counter
 
@@ -39,21 +36,8 @@ clock = time.perf_counter
 class Call:
     """One call of ``map`` or ``starmap``."""
 
-    def __init__(
-        self,
-        func: Callable[..., Any],
-        state: State,
-        options: Options,
-        source: Source,
-        kwargs: dict[str, Any] | None,
-        *,
-        done: list[Any] | None = None,
-        began: float | None = None,
-        check: Halt | None = None,
-        keeper: Keeper | None = None,
-    ) -> None:
-        began = clock() if began is None else began
-        self.request = Request(func, state, options, source, kwargs, began=began, check=check, keeper=keeper)
+    def __init__(self, request: Request, done: list[Any] | None = None) -> None:
+        self.request = request
         self.ledger = Ledger(self.request, done)
         self._evidence = Evidence(self.request, self.ledger)
         self._gate = Gate(self.request, self.ledger, self._evidence)
@@ -91,7 +75,7 @@ class Call:
         """Go on after a quick loop that took longer than it should have: think now."""
         self._evidence.recall(known)
         elapsed_s, n_done = clock() - self.request.record.began, self.ledger.n_done
-        if self._gate.opens(elapsed_s / n_done, elapsed_s) and self._promote(elapsed_s / n_done, elapsed_s):
+        if self._gate.opens(elapsed_s / n_done, elapsed_s) and self._promote(elapsed_s / n_done):
             return
         self._loop()
 
@@ -167,8 +151,8 @@ class Call:
     def _loop(self, *, carefully: bool = False) -> None:
         """Compute the rest here, or up to where workers take over."""
         try:
-            for found in SerialLoop(self.request, self.ledger, self._evidence, self._gate).run(carefully=carefully):
-                if self._promote(found.item_s, found.elapsed_s):
+            for item_s in SerialLoop(self.request, self.ledger, self._evidence, self._gate).run(carefully=carefully):
+                if self._promote(item_s):
                     return
         except Stopped as stopped:
             error = stopped.error
@@ -176,7 +160,7 @@ class Call:
             return
         raise error
 
-    def _promote(self, item_s: float, elapsed_s: float) -> bool:
+    def _promote(self, item_s: float) -> bool:
         """Decide again with what has been seen; have the rest done by workers if that is the answer."""
         source, evidence, gate = self.request.source, self._evidence, self._gate
         evidence.take_from_loop()
@@ -192,7 +176,7 @@ class Call:
             return False
         if not is_first:
             why = f"items take {item_s:.3g} s of late, {was_s:.3g} s were expected"
-            self._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, elapsed_s)
+            self._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why)
         self._run_parallel(plan, backend)
         return True
 
@@ -206,7 +190,7 @@ class Call:
     def _go_on_alone(self) -> None:
         """Go on as a loop at an item that no worker may have: of a kind that changes something outside."""
         changes = ", ".join(self._evidence.profile.mutates)
-        self._revise("run serially", f"items of a new kind may change {changes}", clock() - self.request.record.began)
+        self._revise("run serially", f"items of a new kind may change {changes}")
         warn_of_late(self.request, self._evidence.profile, is_serial=True)
         self._loop(carefully=True)
 
@@ -242,18 +226,16 @@ class Call:
         """The system gave no workers (no processes, descriptors or memory left), or the function cannot be sent."""
         request = self.request
         self._gate.has_no_workers = request.record.fell_back = True
-        elapsed_s = clock() - request.record.began
         if isinstance(error, _backend.UnsendableFunctionError):
             # Found out as it was to be sent: the plan is the one of a function that is known not to be picklable.
             self._evidence.profile = replace(plan.profile, is_picklable=False, problem=str(error))
             plan, _ = self._gate.decide()
             self._gate.note(plan)
-            self._revise("run serially", f"the function cannot be pickled: {error}", elapsed_s)
+            self._revise("run serially", f"the function cannot be pickled: {error}")
             warn_of(plan, request)
         else:
-            self._revise("run serially", f"{plan.backend} workers cannot be started: {error}", elapsed_s)
+            self._revise("run serially", f"{plan.backend} workers cannot be started: {error}")
             warn(f"{request.name} runs serially: {plan.backend} workers cannot be started: {error}")
 
-    def _revise(self, what: str, why: str, at_s: float) -> None:
-        revision = Revision(at_s=at_s, n_done=self.ledger.n_done, what=what, why=why)
-        self.request.record.revisions.append(revision)
+    def _revise(self, what: str, why: str) -> None:
+        self.request.record.revise(what, why, self.ledger.n_done)

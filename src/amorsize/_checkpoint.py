@@ -32,6 +32,7 @@ from amorsize import _bounds as bounds
 from amorsize import _call, _database, _function, _profile, _trace
 from amorsize._outside import pass_on, suppressed
 from amorsize._records import Revision
+from amorsize._request import Request
 from amorsize._source import Source
 from amorsize._trace import warn
 from amorsize.exceptions import CheckpointError, ItemError, WorkerDied
@@ -43,9 +44,7 @@ if TYPE_CHECKING or sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from amorsize._options import Checkpoint, Options
-    from amorsize._record import State
-    from amorsize._turns import Halt
+    from amorsize._options import Checkpoint
 
 # Waits for the disk at the end of a transaction. The mark: "amck".
 _KIND: Final = _database.Kind(
@@ -310,34 +309,24 @@ class Keeper:
         self._written_at = clock()
 
 
-def resumed(
-    func: Callable[..., Any],
-    state: State,
-    options: Options,
-    source: Source,
-    kwargs: dict[str, Any] | None,
-    *,
-    check: Halt | None = None,
-) -> Resumed:
+def resumed(request: Request) -> Resumed:
     """
-    Read the items and what is kept of them.
+    Read the items of a call and what is kept of them.
 
     Raises:
         CheckpointError: If the file cannot be used.
         TypeError: If an item cannot be pickled.
     """
-    assert options.checkpoint is not None  # noqa: S101 - for the type checker
-    file = File(options.checkpoint)
-    items = source.rest(0)
+    assert request.options.checkpoint is not None  # noqa: S101 - for the type checker
+    file = File(request.options.checkpoint)
+    items, func, kwargs = request.source.rest(0), request.func, request.kwargs
     function, keys = function_key(func, kwargs), item_keys(items)
     kept = file.read(function, {key: i for i, key in enumerate(keys)})
     left = [i for i in range(len(items)) if i not in kept]
-    rest, keeper = (
-        Source(([items[i] for i in left],), star=source.star),
-        Keeper(file, function, [keys[i] for i in left]),
-    )
-    call = _call.Call(func, state, options, rest, kwargs, check=check, keeper=keeper)
-    return Resumed(call, keeper, kept, left, file.path)
+    rest = Source(([items[i] for i in left],), star=request.source.star)
+    keeper = Keeper(file, function, [keys[i] for i in left])
+    of_rest = Request(func, request.state, request.options, rest, kwargs, check=request.check, keeper=keeper)
+    return Resumed(_call.Call(of_rest), keeper, kept, left, file.path)
 
 
 class Resumed:

@@ -13,22 +13,17 @@ from amorsize import _known
 from amorsize._evidence import Evidence
 from amorsize._gate import decide_here
 from amorsize._plans import Plan
-from amorsize._request import Ledger, Request
+from amorsize._request import Ledger
 from amorsize._source import SLICED, is_array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from amorsize._options import Options
-    from amorsize._record import State
+    from amorsize._request import Request
     from amorsize._source import Source
 
 logger = logging.getLogger("amorsize")
 
 
-def dry_run(
-    func: Callable[..., Any], state: State, options: Options, source: Source, kwargs: dict[str, Any] | None
-) -> Plan:
+def dry_run(request: Request) -> Plan:
     """
     Sample, decide, and run nothing else.
 
@@ -36,22 +31,22 @@ def dry_run(
     first items that are tiny, do not mislead. The sample's results are dropped; for a one-shot iterator ``Plan.data``
     yields every item, the sampled ones, which are the first, included.
     """
-    request = Request(func, state, options, source, kwargs, began=perf_counter())
     request.initialize()
+    source, limits = request.source, request.limits
     evidence = Evidence(request, Ledger(request))
-    n_most = options.limits.sample_size
+    n_most = limits.sample_size
     sampler = evidence.sampler
     _sample(evidence, source, n_most)
     if sampler.items:
         evidence.note_first(sampler.items[0])
         evidence.take_profile()
         evidence.inspect()
-        _known.remember(state.key, evidence.profile, evidence.first_item, len(sampler.items))
+        _known.remember(request.state.key, evidence.profile, evidence.first_item, len(sampler.items))
     profile = replace(evidence.profile, n_head=0, head_s=0.0)
     n_items = source.n_items
     if n_items is None and len(sampler.items) < n_most and source.is_exhausted():
         n_items = len(sampler.items)
-    plan, _ = decide_here(func, profile, n_items, options.limits, sample_s=evidence.profile.head_s)
+    plan, _ = decide_here(request.func, profile, n_items, limits, sample_s=evidence.profile.head_s)
     evidence.forget()
     logger.debug("%s: %s", request.name, plan.reason, extra={"plan": plan})
     is_once = source.data is None or iter(source.data) is source.data

@@ -111,7 +111,7 @@ def remember(key: str, profile: Profile, item: object, n_seen: int, s_per_byte: 
     CACHE.put(key, Known(kept, path_of(type(item)), shallow_bytes(item), n_seen, s_per_byte))
 
 
-def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = None) -> None:
+def refresh(key: str, item_s: float, n_items: int) -> None:
     """
     Take in the seconds per item that a whole run measured.
 
@@ -121,13 +121,11 @@ def refresh(key: str, item_s: float, n_items: int, cpu_fraction: float | None = 
     if known is None or n_items < 1 or not (math.isfinite(item_s) and item_s >= 0):
         return
     old = known.profile.item_s
-    if cpu_fraction is None and known.n_seen >= n_items and abs(item_s - old) < bounds.SAME * old:
+    if known.n_seen >= n_items and abs(item_s - old) < bounds.SAME * old:
         return
     is_new = n_items > 4 * known.n_seen or not old / bounds.CHANGED <= item_s <= old * bounds.CHANGED
     mean = item_s if is_new else (old + item_s) / 2
     profile = replace(known.profile, item_s=mean)
-    if cpu_fraction is not None:
-        profile = replace(profile, cpu_fraction=cpu_fraction)
     CACHE.put(key, replace(known, profile=profile, n_seen=max(known.n_seen, n_items)))
 
 

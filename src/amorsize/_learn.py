@@ -14,7 +14,7 @@ from amorsize import _bounds as bounds
 from amorsize import _cost as cost
 from amorsize._plans import Reason
 from amorsize._record import store
-from amorsize._records import FORK, FORKSERVER, LOKY, STOP, THREADS, Revision
+from amorsize._records import FORK, FORKSERVER, LOKY, STOP, THREADS
 
 if TYPE_CHECKING:
     from amorsize._backend._job import Outcome
@@ -70,7 +70,7 @@ def finish_stream(request: Request, evidence: Evidence, n_out: int, *, is_left: 
     record, samples = request.record, evidence.samples
     actual_s = record.actual_s = perf_counter() - record.began - record.outside_s
     if is_left and record.plan is not None:
-        record.revisions.append(Revision(at_s=actual_s, n_done=n_out, what=STOP, why="the stream was left"))
+        record.revise(STOP, "the stream was left", n_out, actual_s)
     if record.plan is None:
         record.n_items = n_out if is_left or request.source.n_items is None else request.source.n_items
         record.profile = replace(evidence.profile, n_head=0, head_s=0.0)

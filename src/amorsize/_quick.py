@@ -11,7 +11,7 @@ from amorsize import _known
 from amorsize._call import Call
 from amorsize._gate import is_never_worth
 from amorsize._record import Record
-from amorsize._request import name_item
+from amorsize._request import Request, name_item
 from amorsize._source import PLAIN, Beat, Source, begins_like, note_error
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         record.actual_s = clock() - began
         raise
     if len(results) < beat.n_items:
-        return Call(func, state, options, source, None, done=results, began=began).run()
+        return Call(Request(func, state, options, source, None, began=began), results).run()
     record.actual_s = clock() - began
     if results and record.actual_s > bounds.TELLING_S and abs(record.actual_s - expected_s) > bounds.SAME * expected_s:
         _known.refresh(state.key, record.actual_s / beat.n_items, beat.n_items)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize import _function, _host, _known
 from amorsize._backend import MISSING
 from amorsize._decide import decide
-from amorsize._records import SERIAL
+from amorsize._records import SERIAL, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from amorsize._analysis import Dependencies
     from amorsize._backend._job import Outcome
     from amorsize._plans import Plan
-    from amorsize._records import Costs, Host, Limits, Profile, Revision, Span
+    from amorsize._records import Costs, Host, Limits, Profile, Span
 
 
 def store() -> Any:
@@ -126,6 +126,11 @@ class Record:
             return error
         self.skipped.append(index)
         return MISSING
+
+    def revise(self, what: str, why: str, n_done: int, at_s: float | None = None) -> None:
+        """Note a change of plan, now or *at_s* seconds after the call began."""
+        at_s = perf_counter() - self.began if at_s is None else at_s
+        self.revisions.append(Revision(at_s=at_s, n_done=n_done, what=what, why=why))
 
     def note_plan(self, plan: Plan) -> None:
         """Keep a decision as the one that last_plan replays."""

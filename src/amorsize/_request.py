@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from amorsize import _backend, _profile, _trace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from amorsize._source import Source
     from amorsize._turns import Halt
 
+clock = time.perf_counter
 
 # What is known of a function before its first item.
 _UNKNOWN: Final = Profile()
@@ -74,7 +76,7 @@ class Request:
         source: Source,
         kwargs: dict[str, Any] | None,
         *,
-        began: float,
+        began: float | None = None,
         check: Halt | None = None,
         keeper: Keeper | None = None,
     ) -> None:
@@ -92,7 +94,7 @@ class Request:
         self.check = check
         self.progress: Callable[[int], None] | None = None
         self.keeper = keeper
-        self.record = Record(_UNKNOWN, source.n_items, self.limits, began)
+        self.record = Record(_UNKNOWN, source.n_items, self.limits, clock() if began is None else began)
 
     @property
     def name(self) -> str:

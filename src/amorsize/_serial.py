@@ -1,7 +1,7 @@
 """
 The loop in the calling thread: it looks at the clock every few milliseconds and says where workers may pay.
 
-    ``HandOver`` ◄── loop ──► the items end
+    seconds per item of late ◄── loop ──► the items end
 
 Items of plain data run as one comprehension, whatever else one at a time. It never decides: what it proposes is for the
 caller to decide, who asks for the next proposal if the loop is to go on.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from amorsize import _bounds as bounds
 from amorsize import _pace as pace
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from amorsize._request import Ledger, Request
 
 clock = time.perf_counter
-
-
-class HandOver(NamedTuple):
-    """
-    The evidence says that the rest may be worth workers.
-
-    Attributes:
-        item_s: Seconds per item of late.
-        elapsed_s: Seconds of the call so far.
-    """
-
-    item_s: float
-    elapsed_s: float
 
 
 class Stopped(Exception):  # noqa: N818 - a carrier between this room and the next
@@ -60,14 +47,14 @@ class SerialLoop:
         self._gate = gate
         self._n_collections: int | None = None
 
-    def run(self, *, carefully: bool = False) -> Iterator[HandOver]:
-        """Compute what is left, *carefully* one at a time; yields where the evidence speaks for workers."""
+    def run(self, *, carefully: bool = False) -> Iterator[float]:
+        """Compute what is left, *carefully* one at a time; yields seconds per item where they speak for workers."""
         request = self._request
         if carefully or not request.source.is_plain or request.keep_going or request.keeper is not None:
             return self._one_by_one()
         return self._in_blocks()
 
-    def _in_blocks(self) -> Iterator[HandOver]:
+    def _in_blocks(self) -> Iterator[float]:
         request, ledger, evidence, gate = self._request, self._ledger, self._evidence, self._gate
         source, call, began = request.source, request.call, request.record.began
         due = (began if evidence.samples is None else clock()) + bounds.LOOK_S
@@ -88,7 +75,7 @@ class SerialLoop:
             if beat.position < beat.n_items:
                 elapsed_s = clock() - began
                 if gate.opens(beat.item_s, elapsed_s):
-                    yield HandOver(beat.item_s, elapsed_s)
+                    yield beat.item_s
                 beat.due = clock() + self._next_look_s(beat.item_s * (beat.n_items - beat.position), elapsed_s)
 
     def _think(self, beat: Beat) -> float | None:
@@ -125,7 +112,7 @@ class SerialLoop:
         )
         return wait_s if self._request.check is None else min(wait_s, bounds.CANCEL_LOOK_S)
 
-    def _one_by_one(self) -> Iterator[HandOver]:
+    def _one_by_one(self) -> Iterator[float]:
         source, ledger, evidence = self._request.source, self._ledger, self._evidence
         iterator = None
         # A decision may read ahead; what it read is then in front of the source's iterator: begin again there.
@@ -137,7 +124,7 @@ class SerialLoop:
                 ledger.report()
                 elapsed_s = evidence.profile.head_s + spent_s
                 if took_s >= bounds.LOOK_S / 4 and self._gate.opens(item_s, elapsed_s):
-                    yield HandOver(item_s, elapsed_s)
+                    yield item_s
                     if source.iterator is not iterator:
                         break
 

@@ -21,19 +21,16 @@ from amorsize._function import full_name
 from amorsize._gate import Gate, warn_of_late
 from amorsize._learn import finish_stream, remember_stream
 from amorsize._progress import follower_of
-from amorsize._records import Revision, Span
-from amorsize._request import Ledger, Request
+from amorsize._records import Span
+from amorsize._request import Ledger
 from amorsize._serial import one_by_one
 from amorsize._window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from amorsize._options import Options
     from amorsize._plans import Plan
-    from amorsize._record import State
-    from amorsize._source import Source
-    from amorsize._turns import Halt
+    from amorsize._request import Request
 
 clock = time.perf_counter
 
@@ -89,20 +86,8 @@ class Stream(Generic[T]):
         self.close()
 
 
-def stream(
-    func: Callable[..., Any],
-    state: State,
-    options: Options,
-    source: Source,
-    kwargs: dict[str, Any] | None,
-    *,
-    ordered: bool = True,
-    buffersize: int | None = None,
-    pairs: str | None = None,
-    check: Halt | None = None,
-) -> Stream[Any]:
+def stream(request: Request, *, ordered: bool, buffersize: int | None, pairs: str | None) -> Stream[Any]:
     """Return the results of a function over the items of a source, one by one."""
-    request = Request(func, state, options, source, kwargs, began=clock(), check=check)
     return Stream(_Course(request, ordered=ordered, buffersize=buffersize, pairs=pairs))
 
 
@@ -245,8 +230,7 @@ class _Course:
         if not self._is_fixed:
             why = f"{n_done} item{'' if n_done == 1 else 's'} took {spent_s:.3g} s in the loop"
             what = f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}"
-            at_s = clock() - request.record.began
-            request.record.revisions.append(Revision(at_s=at_s, n_done=n_done, what=what, why=why))
+            request.record.revise(what, why, n_done)
         return plan, backend
 
     def _from_workers(self, plan: Plan, backend: Any) -> Iterator[tuple[int, Any, Any]]:
@@ -263,7 +247,6 @@ class _Course:
             self._ledger.n_gone += window.n_taken
             profile = self._evidence.profile
             why = f"items of a new kind may change {', '.join(profile.mutates)}"
-            at_s = clock() - record.began
-            record.revisions.append(Revision(at_s=at_s, n_done=self._ledger.n_done, what="run serially", why=why))
+            record.revise("run serially", why, self._ledger.n_done)
             warn_of_late(self._request, profile, is_serial=True)
             yield from self._loop()

@@ -22,6 +22,7 @@ from amorsize._options import Options
 from amorsize._outside import suppressed
 from amorsize._progress import following
 from amorsize._quick import quick_map
+from amorsize._request import Request
 from amorsize._source import Source
 from amorsize._stream import stream
 from amorsize._wrong_call import method_meant_by
@@ -143,13 +144,14 @@ class Wrapper(_Proxy[P, R, M]):
                     return results
             source = self._self_source(iterables, star=star)
             checked = None if kwargs is None else _arguments.checked_kwargs(kwargs)
+            request = Request(func, state, options, source, checked, check=check)
             if options.checkpoint is None:
-                call = _call.Call(func, state, options, source, checked, check=check)
+                call = _call.Call(request)
                 work = call.run
             else:
                 from amorsize._checkpoint import resumed  # noqa: PLC0415 - 6 ms, with hashlib; only checkpoints need it
 
-                left = resumed(func, state, options, source, checked, check=check)
+                left = resumed(request)
                 call, work = left.call, left.run
             if options.progress is not False:
                 with following(call.request, options.progress, _arguments.name_of(self)):
@@ -179,9 +181,12 @@ class Wrapper(_Proxy[P, R, M]):
         except BaseException as error:
             _trace.trim(error)
             raise
-        return lambda check: stream(
-            func, state, options, source, checked, ordered=ordered, buffersize=buffersize, pairs=pairs, check=check
-        )
+
+        def start(check: Halt | None) -> Stream[Any]:
+            request = Request(func, state, options, source, checked, check=check)
+            return stream(request, ordered=ordered, buffersize=buffersize, pairs=pairs)
+
+        return start
 
     def _self_plan(
         self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any] | None, given: Mapping[str, Any], *, star: bool
@@ -190,7 +195,7 @@ class Wrapper(_Proxy[P, R, M]):
         try:
             func, state, options = self._self_call_parts(iterables, given)
             source = self._self_source(iterables, star=star)
-            return dry_run(func, state, options, source, _arguments.checked_kwargs(kwargs))
+            return dry_run(Request(func, state, options, source, _arguments.checked_kwargs(kwargs)))
         except BaseException as error:
             _trace.trim(error)
             raise

@@ -109,27 +109,33 @@ class Carrier(Protocol):
         """Have workers again after a death, where they do not come back by themselves."""
 
 
-class Submitter(Protocol):
-    """What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread."""
+class Submitter:
+    """
+    What :class:`Callbacks` stands on: ``submit`` must not block, and *done* may be called from any thread.
+
+    Where a subclass says nothing, no worker dies, or all are replaced by themselves.
+    """
 
     name: str
 
     def task(self, job: Job, work: Work) -> Any:
         """As :meth:`Carrier.task`."""
+        raise NotImplementedError
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run *task* somewhere, then call *done* with its result or its error."""
+        raise NotImplementedError
 
-    def broken(self, error: BaseException) -> str:
+    def broken(self, error: BaseException) -> str:  # noqa: ARG002 - as said
         """As :meth:`Carrier.broken`."""
-        ...
+        return ""
 
     def renew(self) -> None:
         """As :meth:`Carrier.renew`."""
 
     def fault(self) -> BaseException | None:
         """Return why no answer can come any more, None where one can."""
-        ...
+        return None
 
 
 # -- callbacks, and none -----------------------------------------------------------------------------------------------
@@ -142,16 +148,13 @@ class Callbacks:
         """Make a carrier; *board* is the :class:`amorsize._backend._chunks.Board` of loky's workers."""
         self.way = way
         self.name = way.name
+        self.task, self.broken, self.renew = way.task, way.broken, way.renew
         self.ahead = ahead
         self._board = board
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._unanswered: list[int] = []
         self._voices: dict[int, Voice] = {}
         self._is_lively = False
-
-    def task(self, job: Job, work: Work) -> Any:
-        """Ask the way."""
-        return self.way.task(job, work)
 
     def submit(self, number: int, task: Any) -> None:
         """Hand over a task."""
@@ -207,14 +210,6 @@ class Callbacks:
         self._hear(())
         for voice in self._voices.values():
             voice.end()
-
-    def broken(self, error: BaseException) -> str:
-        """Ask the way."""
-        return self.way.broken(error)
-
-    def renew(self) -> None:
-        """Tell the way."""
-        self.way.renew()
 
 
 class Refused:

@@ -118,13 +118,7 @@ class TaskSeat(Worker):
 
 
 class Packer(Protocol):
-    """
-    What the hand-out asks of a crew: see :class:`~amorsize._backend._crew.Crew`.
-
-    Attributes:
-        packs: Whether items are packed before their range is posted.
-        most_items: Items in one range at most, None where that does not matter.
-    """
+    """What the hand-out asks of a :class:`~amorsize._backend._crew.Crew`."""
 
     packs: bool
     most_items: int | None

@@ -139,9 +139,9 @@ class CrewedTeam(Protocol):
         """Let the caller do all that is left."""
 
 
-class Crew(Protocol):
+class Crew:
     """
-    How the workers of a team are started and ended, and how its items reach them.
+    How the workers of a team are started and ended, and how its items reach them; what is said here holds for forks.
 
     Attributes:
         packs: Whether items are packed before their range is posted.
@@ -149,43 +149,45 @@ class Crew(Protocol):
         most_items: Items in one range at most, None where that does not matter.
     """
 
-    packs: bool
-    reuses: bool
-    most_items: int | None
+    packs: bool = False
+    reuses: bool = False
+    most_items: int | None = None
 
     def board(self, n_bytes: int) -> mmap.mmap:
         """Return memory that is shared with the workers."""
-        ...
+        raise NotImplementedError
 
     def start(self, team: CrewedTeam, slot: int) -> Worker:
         """Start a worker; raises OSError where the system refuses one."""
-        ...
+        raise NotImplementedError
 
     def start_tasks(self, pool: Any, slot: int, tasks: tuple[int, int], results: tuple[int, int]) -> TaskSeat:
         """Start a worker of a stream with these pipes; raises OSError where the system refuses one."""
-        ...
+        raise NotImplementedError
 
-    def pack(self, start: int, stop: int) -> bool:
+    def pack(self, start: int, stop: int) -> bool:  # noqa: ARG002 - a fork inherits them
         """Make items readable for workers; returns whether they can be sent."""
-        ...
+        return True
 
-    def hear(self, team: Any, worker: Any, /) -> bool:
+    def hear(self, team: Any, worker: Any) -> bool:  # noqa: ARG002 - a fork says nothing, and ends as it lets go of its pipe
         """Take what a worker says beside its results; returns whether it is still there."""
-        ...
+        return False
 
     def buffers(self, worker: Worker) -> memoryview:
-        """Return the memory in which the buffers of a worker's next results came."""
-        ...
+        """Return the memory in which the buffers of a worker's next results came; a fork's are in its pipe."""
+        raise NotImplementedError
 
     def kill(self, worker: Any) -> None:
         """End a worker at once."""
+        raise NotImplementedError
 
     def reap(self, worker: Any) -> int | None:
         """Wait for the end of a worker; returns its wait status, None if nobody knows it."""
-        ...
+        raise NotImplementedError
 
     def dismiss(self, worker: Any) -> None:
         """Be done with a worker that has ended, or has been told that the map is over."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """Give back descriptors in a forked copy of the program."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from amorsize._backend import _blas, _output, _worker
 from amorsize._backend import _process as process
 from amorsize._backend._channels import TaskSeat, Worker
-from amorsize._backend._crew import result_pipe
+from amorsize._backend._crew import Crew, result_pipe
 from amorsize._backend._local_worker import PipeHome, RangeJob, RangeWorker, TaskWorker
 from amorsize._backend._pool import TaskPool
 from amorsize._backend._team import Team
@@ -28,12 +28,8 @@ if TYPE_CHECKING:
     from amorsize._backend._job import Job
 
 
-class Forks:
+class Forks(Crew):
     """Starts and ends forked workers."""
-
-    packs = False
-    reuses = False
-    most_items: int | None = None
 
     def __init__(self, job: Job) -> None:
         self._apply_threads = _blas.prepare(job.threads)
@@ -117,19 +113,6 @@ class Forks:
 
         self._be(pool.parent, [tasks[1], results[0], *others], work)
 
-    def pack(self, start: int, stop: int) -> bool:
-        """Do nothing: the items are inherited."""
-        del start, stop
-        return True
-
-    def hear(self, team: Any, worker: Any) -> bool:  # noqa: ARG002 - other crews need them
-        """Return that the worker is gone: a fork says nothing beside its results, and ends as it lets go of them."""
-        return False
-
-    def buffers(self, worker: Worker) -> memoryview:
-        """Never called: a fork's results are in its pipe."""
-        raise NotImplementedError
-
     def kill(self, worker: Any) -> None:
         """End a worker at once."""
         process.kill(worker.pid)
@@ -146,12 +129,6 @@ class Forks:
         self.reap(worker)
         for fd in worker.fds():
             os.close(fd)
-
-    def abandon(self) -> None:
-        """Do nothing: the team's descriptors are all there are."""
-
-    def close(self) -> None:
-        """Do nothing: the team's descriptors are all there are."""
 
 
 def fork_team(job: Job) -> Team:

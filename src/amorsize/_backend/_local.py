@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _loky_inside
 from amorsize._backend._blas import THREAD_VARIABLES
+from amorsize._backend._carrier import Submitter
 from amorsize._backend._worker import NoWorkersError, no_interrupt
 from amorsize._modules import is_ending, loaded
 from amorsize._outside import pass_on, signals_held, suppressed
@@ -130,7 +131,7 @@ def backend_name(backend: Any) -> str:
     return next((known[kind] for kind in kinds if kind in known), type(backend).__name__)
 
 
-class Loky:
+class Loky(Submitter):
     """
     Loky workers kept warm across calls and across changes of ``n_jobs``.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _memory, _server, _serving, _shared_items
 from amorsize._backend._channels import TaskSeat, Worker
-from amorsize._backend._crew import result_pipe
+from amorsize._backend._crew import Crew, result_pipe
 from amorsize._backend._local_worker import MEMORY, NUMBER
 from amorsize._backend._pool import TaskPool
 from amorsize._backend._serving import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _maps: Final = itertools.count(1)
 
 
-class ServerCrew:
+class ServerCrew(Crew):
     """Brings one map to workers of the server."""
 
     packs = True

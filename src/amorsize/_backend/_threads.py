@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._carrier import Done
+from amorsize._backend._carrier import Done, Submitter
 from amorsize._backend._worker import run_quantum
 from amorsize._outside import signals_held
 
@@ -53,7 +53,7 @@ class _ThreadTask:
 
 
 @dataclass(eq=False, repr=False, match_args=False)
-class Threads:
+class Threads(Submitter):
     """
     Carries tasks on threads of this process.
 
@@ -142,18 +142,6 @@ class Threads:
             else:
                 done(result, None)
             del job, task, done
-
-    def broken(self, error: BaseException) -> str:
-        """Return an empty string: threads do not die."""
-        del error
-        return ""
-
-    def renew(self) -> None:
-        """Do nothing: threads do not die."""
-
-    def fault(self) -> BaseException | None:
-        """Return None: threads do not die."""
-        return None
 
     def close(self, timeout_s: float = bounds.THREADS_END_S) -> None:
         """Let the threads end after the item they are at; those that are stuck in one are left behind."""

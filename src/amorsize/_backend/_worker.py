@@ -394,10 +394,10 @@ def cut(items: Any, start: int, stop: int) -> Any:
     return part
 
 
-def reseed(seed: int | None = None) -> None:
+def reseed() -> None:
     """Give NumPy's global generator fresh numbers; a forked process starts with a copy of its parent's state."""
     if (random := sys.modules.get("numpy.random")) is not None:
-        random.seed(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+        random.seed(int.from_bytes(os.urandom(4), "little"))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from amorsize import _function, _outside
 from amorsize._backend import _unfound, _worker
-from amorsize._backend._carrier import Done, Work, send_by
+from amorsize._backend._carrier import Done, Submitter, Work, send_by
 from amorsize._backend._clusters.task import Blob, Parts, Remote, Shipped, Trouble, pickled, run_remote
 from amorsize._trace import warn
 
@@ -41,9 +41,9 @@ class Task:
     handle: Any = None
 
 
-class Cluster:
+class Cluster(Submitter):
     """
-    A :class:`amorsize._backend._carrier.Submitter` over an engine; subclasses say how a task is sent.
+    Carries tasks over an engine, which replaces its workers by itself; subclasses say how a task is sent.
 
     Guarantees: each *done* is called once, from any thread; never more tasks at the engine than the run's ``n_jobs``
     where the cluster has more workers than that.
@@ -206,13 +206,6 @@ class Cluster:
             self._backlog.clear()
         for task in tasks:
             task.done(None, self._lost)
-
-    def renew(self) -> None:
-        """Leave it to the engine, which replaces its workers by itself."""
-
-    def fault(self) -> BaseException | None:
-        """Return None: who watches over the cluster tells of it."""
-        return None
 
     def broken(self, error: BaseException) -> str:
         """Return words where *error* means that workers or the cluster are gone."""
