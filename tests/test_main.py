@@ -18,7 +18,7 @@ import pytest
 import amorsize
 from amorsize import _bounds, _demo
 from amorsize.__main__ import main
-from amorsize._cli.work import to_json
+from amorsize._cli import to_json
 
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes are POSIX's")
 

@@ -16,7 +16,6 @@ import pytest
 
 from amorsize import Costs, Host, Limits, Plan, Profile, Reason, Revision, decide, parallel
 from amorsize._html import host_html, plan_html, profile_html
-from amorsize._plans import SENTENCES
 from amorsize._render import explain, seconds, size, span
 
 HOST = Host(
@@ -64,7 +63,7 @@ def test_an_explanation_holds_every_fact() -> None:
     for fact in (
         "1,000 items: fork, n_jobs=4",
         f"[{plan.reason}]",
-        SENTENCES[plan.reason],
+        plan.reason.sentence,
         "5 items, 10 ms each +- 1 ms",
         "97% CPU",
         "item 120 bytes, result 2.5 MB, function 321 bytes",

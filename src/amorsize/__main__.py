@@ -18,10 +18,9 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import amorsize
+from amorsize import _cli, _render
 from amorsize import _demo as demo
-from amorsize import _render
-from amorsize._cli import show, work
-from amorsize._cli.words import CommandError, WorkError
+from amorsize._cli import CommandError, WorkError
 from amorsize._records import FORK, FORKSERVER, LOKY
 from amorsize.exceptions import AmorsizeError, AmorsizeWarning
 
@@ -170,15 +169,15 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("demo", _demo, "parse Python's standard library, in a loop and in parallel")
-    host = command("host", show.host, "show cores, memory, limits, and what workers cost here", _HOST_MORE)
+    host = command("host", _cli.host, "show cores, memory, limits, and what workers cost here", _HOST_MORE)
     host.add_argument("--json", action="store_true", help="machine-readable")
     host.add_argument("--no-measure", action="store_true", help="do not start workers to measure them (saves 1 s)")
 
-    plan = command("plan", work.plan, "recommend n_jobs and chunksize from a sample of the data", _PLAN_MORE)
+    plan = command("plan", _cli.plan, "recommend n_jobs and chunksize from a sample of the data", _PLAN_MORE)
     _add_job(plan)
     plan.add_argument("--json", action="store_true", help="the whole plan, machine-readable")
 
-    run = command("run", work.run, "call a function on each item and print the results as JSON", _RUN_MORE)
+    run = command("run", _cli.run, "call a function on each item and print the results as JSON", _RUN_MORE)
     _add_job(run)
     run.add_argument("--errors", choices=("raise", "return", "skip"), help="what a failing item does; see below")
     run.add_argument("--output", metavar="FILE", help="write the results there, not to standard output")
@@ -188,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--jsonl", action="store_true", help="one line per item (the default)")
     form.add_argument("--json", action="store_true", help="one JSON array of all results")
 
-    cache = command("cache", show.cache, "show or clear what is kept beyond the process", _CACHE_MORE)
+    cache = command("cache", _cli.cache, "show or clear what is kept beyond the process", _CACHE_MORE)
     cache.add_argument("what", nargs="?", choices=("show", "clear"), default="show", help="what to do with it (show)")
     cache.add_argument("--dir", metavar="DIR", help="the folder, instead of $AMORSIZE_CACHE_DIR")
     cache.add_argument("--json", action="store_true", help="machine-readable")
@@ -274,7 +273,7 @@ def _demo(args: argparse.Namespace) -> int:
     is_same, plan = demo.run(lambda line: print(line, flush=True))
     if plan is not None:
         print("\ncount_nodes.last_plan.explain():\n")
-        print(_render.explain(plan, work.WIDTH))
+        print(_render.explain(plan, _cli.WIDTH))
     return 0 if is_same else FAILED
 
 

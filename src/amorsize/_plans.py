@@ -7,67 +7,52 @@ Reads no clock, no file and no environment variable.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
-from amorsize._plain import plain
-from amorsize._records import SERIAL, Host, Limits, Profile, Revision, Shown, Span
+from amorsize._records import SERIAL, Host, Limits, Profile, Revision, Shown, Span, plain
 
 
 class Reason(StrEnum):
-    """Why a plan is what it is: a stable code; :meth:`Plan.explain` has the sentence."""
+    """
+    Why a plan is what it is: a stable code; :meth:`Plan.explain` has the sentence.
 
-    EMPTY = "empty"
-    UNTIMED = "untimed"
-    TOO_FAST = "too-fast"
-    NOT_WORTH = "not-worth"
-    TRANSFER_BOUND = "transfer-bound"
-    ALREADY_PARALLEL = "already-parallel"
-    NOTHING_LEFT = "nothing-left"
-    ONE_ITEM = "one-item"
-    ONE_CPU = "one-cpu"
-    ONE_JOB = "one-job"
-    NESTED = "nested"
-    DISABLED = "disabled"
-    NOT_PICKLABLE = "not-picklable"
-    SHARED_STATE = "shared-state"
-    HASH_SEED = "hash-seed"
-    MEMORY = "memory"
-    UNAVAILABLE = "unavailable"
-    UNKNOWN_LENGTH = "unknown-length"
-    FASTER = "faster"
-    FIXED = "fixed"
-    ISOLATED = "isolated"
+    Attributes:
+        sentence: It in words.
+    """
 
+    sentence: str
 
-SENTENCES: Mapping[Reason, str] = MappingProxyType(
-    {
-        Reason.EMPTY: "there was nothing to do",
-        Reason.UNTIMED: "no item has been timed yet",
-        Reason.TOO_FAST: "the whole work is shorter than waking one worker",
-        Reason.NOT_WORTH: "starting and feeding workers would take longer than it saves",
-        Reason.TRANSFER_BOUND: "moving the data to workers and back would take longer than it saves",
-        Reason.ALREADY_PARALLEL: "the function already keeps several cores busy by itself",
-        Reason.NOTHING_LEFT: "the sample already did all of it",
-        Reason.ONE_ITEM: "a single item is left, which cannot be divided",
-        Reason.ONE_CPU: "only one CPU may be used here",
-        Reason.ONE_JOB: "n_jobs=1 was asked for",
-        Reason.NESTED: "this call runs inside a worker, and workers do not start workers",
-        Reason.DISABLED: "AMORSIZE_SERIAL is set",
-        Reason.NOT_PICKLABLE: "the function, an item or a result cannot be pickled",
-        Reason.SHARED_STATE: "the function changes state outside itself, which workers would not share",
-        Reason.HASH_SEED: "results depend on the hash seed of the process, and new interpreters have one of their own",
-        Reason.MEMORY: "there is no room for a second worker's memory",
-        Reason.UNAVAILABLE: "no way to start workers is usable here",
-        Reason.UNKNOWN_LENGTH: "the length is unknown; it starts as a loop and stays open to going parallel",
-        Reason.FASTER: "it is predicted to be faster than the loop",
-        Reason.FIXED: "n_jobs was fixed by the caller",
-        Reason.ISOLATED: "timeout or retries keep every item out of the calling process",
-    }
-)
+    def __new__(cls, code: str, sentence: str) -> Self:
+        member = str.__new__(cls, code)
+        member._value_, member.sentence = code, sentence
+        return member
+
+    EMPTY = "empty", "there was nothing to do"
+    UNTIMED = "untimed", "no item has been timed yet"
+    TOO_FAST = "too-fast", "the whole work is shorter than waking one worker"
+    NOT_WORTH = "not-worth", "starting and feeding workers would take longer than it saves"
+    TRANSFER_BOUND = "transfer-bound", "moving the data to workers and back would take longer than it saves"
+    ALREADY_PARALLEL = "already-parallel", "the function already keeps several cores busy by itself"
+    NOTHING_LEFT = "nothing-left", "the sample already did all of it"
+    ONE_ITEM = "one-item", "a single item is left, which cannot be divided"
+    ONE_CPU = "one-cpu", "only one CPU may be used here"
+    ONE_JOB = "one-job", "n_jobs=1 was asked for"
+    NESTED = "nested", "this call runs inside a worker, and workers do not start workers"
+    DISABLED = "disabled", "AMORSIZE_SERIAL is set"
+    NOT_PICKLABLE = "not-picklable", "the function, an item or a result cannot be pickled"
+    SHARED_STATE = "shared-state", "the function changes state outside itself, which workers would not share"
+    HASH_SEED = (
+        "hash-seed",
+        "results depend on the hash seed of the process, and new interpreters have one of their own",
+    )
+    MEMORY = "memory", "there is no room for a second worker's memory"
+    UNAVAILABLE = "unavailable", "no way to start workers is usable here"
+    UNKNOWN_LENGTH = "unknown-length", "the length is unknown; it starts as a loop and stays open to going parallel"
+    FASTER = "faster", "it is predicted to be faster than the loop"
+    FIXED = "fixed", "n_jobs was fixed by the caller"
+    ISOLATED = "isolated", "timeout or retries keep every item out of the calling process"
 
 
 # Student's t, 95 % one-sided (90 % between plus and minus), for 1 to 9 degrees of freedom; from any table. Beyond, the

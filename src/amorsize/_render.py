@@ -11,7 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _bounds as bounds
-from amorsize._plans import SENTENCES, Reason
+from amorsize._plans import Reason
 from amorsize._records import SERIAL, STOP, THREADS
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def explain(plan: Plan, width: int = WIDTH) -> Text:
 def headline(plan: Plan) -> str:
     """Say what was decided and why, in one sentence."""
     items = "an unknown number of items" if plan.n_items is None else count(plan.n_items)
-    why = f"because {SENTENCES[plan.reason]} [{plan.reason}]"
+    why = f"because {plan.reason.sentence} [{plan.reason}]"
     if plan.decided is None or (plan.backend, plan.n_jobs) == (plan.decided.backend, plan.decided.n_jobs):
         return f"{items}: {_way(plan)}, {why}"
     if not plan.is_parallel:

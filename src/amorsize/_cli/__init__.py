@@ -1,1 +1,0 @@
-"""The commands of ``python -m amorsize``, and what their words mean."""
