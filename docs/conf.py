@@ -94,7 +94,7 @@ def leave_out_class_signature(*event: object) -> tuple[str, None] | None:
 def show_one_signature(app: Sphinx) -> None:
     """Show functions as they are called, not the overloads that tell type checkers of their results."""
     del app
-    for name in ("_decorator", "_map_methods", "_stream_methods", "_toplevel"):
+    for name in ("_decorator", "_methods", "_toplevel"):
         analyzer = ModuleAnalyzer.for_module(f"amorsize.{name}")
         analyzer.analyze()
         analyzer.overloads.clear()

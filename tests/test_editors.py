@@ -205,7 +205,7 @@ def test_the_call_shows_the_signature_of_the_function(pyright: Server, name: str
 def test_a_map_shows_its_result_type(pyright: Server) -> None:
     """A list of what the function returns; of exceptions too where they are returned."""
     bare = signatures(pyright, "bare.map(")[0]
-    assert bare.startswith("(items: Iterable[str], /, *, kwargs: Mapping[str, Any] | None = None, n_jobs: int | None")
+    assert bare.startswith("(items: Iterable[str], /, *, kwargs: Mapping[str, Any] | None = ..., n_jobs: int | None")
     assert bare.endswith("-> list[bytes]")
     returning = signatures(pyright, "returning.map(")[0]
     assert returning.endswith("-> list[bytes | Exception]")

@@ -14,12 +14,11 @@ from collections.abc import Callable
 from typing import Any, Concatenate, Literal, Unpack, overload
 
 from amorsize import _arguments, _known, _options, _record
-from amorsize._map_methods import MapMethods
+from amorsize._methods import MapMethods, StreamMethods
 from amorsize._options import Options, OtherOptions
 from amorsize._plans import Plan
 from amorsize._records import Profile
 from amorsize._render import Text
-from amorsize._stream_methods import StreamMethods
 from amorsize._wrapper import M, P, Q, R
 
 

@@ -163,8 +163,11 @@ class MapOptions(OtherOptions, total=False):
 
 
 # What can be given to a map beside its items, for the overloads: *errors* changes the type of the results.
-class Given(OtherOptions, total=False):
+class _Kwargs(TypedDict, total=False):
     kwargs: Mapping[str, Any] | None
+
+
+class Given(_Kwargs, OtherOptions, total=False): ...
 
 
 class Returning(Given, total=False):
