@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from amorsize._backend import _pickles, _steady
+from amorsize._backend import _pickles, _registries, _steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,3 +128,15 @@ def test_a_long_text_is_not_kept(main: dict[str, Any]) -> None:
     main["scale"] = "x" * 100_000
     _steady.dumps(main["work"])
     assert _steady._latest is None
+
+
+@pytest.mark.parametrize(("filename", "is_kept"), [(pytest.__file__, True), ("<cell>", False)])
+def test_what_a_package_has_registered_with_sqlite_is_pickled_once(filename: str, *, is_kept: bool) -> None:
+    """IPython has a converter, which was pickled for each map of a kernel. A program's own may change inside."""
+    converter = eval(compile("lambda data: len(data)", filename, "eval"))  # noqa: S307 - as a package does
+    sqlite3.register_converter("KIND_OF_TEST", converter)
+    try:
+        data = _registries.read(len)
+        assert (_registries.read(len) is data) == is_kept
+    finally:
+        del sqlite3.converters["KIND_OF_TEST"]

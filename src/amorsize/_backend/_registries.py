@@ -14,7 +14,7 @@ import pickle
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from amorsize import _analysis
+from amorsize import _analysis, _function
 from amorsize._backend._pickles import dumps
 from amorsize._modules import loaded
 from amorsize._outside import pass_on, suppressed
@@ -38,9 +38,8 @@ _ONLY_FOR: Final = {
 _LEVELS: Final = frozenset({"CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET"})
 
 
-# What was read before, and its pickle, which takes 10 us.
+# What was read before, and its pickle: 10 us, and 500 in a kernel, where IPython has a converter for sqlite3.
 _read: tuple[dict[str, Any], bytes] = ({}, b"")
-_NO_ADAPTERS: Final[Any] = ([], [])
 
 
 def read(func: Callable[..., Any]) -> bytes:
@@ -59,12 +58,27 @@ def read(func: Callable[..., Any]) -> bytes:
         return _read[1]
     try:
         data = dumps(found)
-        if not any(map(found.get, ("codecs", "copyreg"))) and found.get("sqlite3", _NO_ADAPTERS) == _NO_ADAPTERS:
-            _read = found, data  # nothing of the program's is in it, which may change inside
+        if not _may_change(found):
+            _read = found, data
     except Exception as error:  # noqa: BLE001 - objects raise anything when pickled: then one by one
         pass_on(error)
         data = dumps({name: value for name, value in found.items() if _can_be_pickled(value)})
     return data
+
+
+def _may_change(found: dict[str, Any]) -> bool:
+    """Tell whether something of the program's is among what was read, which may change inside."""
+    adapters, converters = found.get("sqlite3", ((), ()))
+    if adapters or any(map(found.get, ("codecs", "copyreg"))):
+        return True
+    return not all(_is_installed(way) for _, way in converters)
+
+
+def _is_installed(way: Any) -> bool:
+    """Tell whether a function is an installed package's, and holds nothing of its own."""
+    if type(way) is not types.FunctionType or not _function.is_installed(way.__code__.co_filename):
+        return False
+    return not (way.__closure__ or way.__defaults__ or way.__kwdefaults__ or vars(way))
 
 
 def _can_be_pickled(value: Any) -> bool:
