@@ -37,6 +37,28 @@ def logs_one(n: int) -> int:
     return n
 
 
+def logs_by_module(n: int) -> int:
+    """Log without a logger of one's own, which configures the root logger if nothing else has."""
+    logging.warning("record %d", n)  # noqa: LOG015 - as people do
+    return n
+
+
+def configures(n: int) -> int:
+    """Configure the root logger, and log."""
+    logging.basicConfig(level="INFO", format="%(message)s!")
+    log.info("record %d", n)
+    return n
+
+
+def adds_a_handler(n: int) -> int:
+    """Give a logger a handler unless it has one, and log."""
+    own = logging.getLogger("speaking.own")
+    if not own.handlers:
+        own.addHandler(logging.StreamHandler())
+    own.warning("record %d", n)
+    return n
+
+
 def logs_error(n: int) -> int:
     """Log an exception with its traceback, and what cannot be pickled."""
     try:

@@ -74,6 +74,41 @@ def test_ten_thousand_records_arrive_once_each(workers: Workers, caplog: pytest.
     assert {record.module for record in caplog.records} == {"speaking"}
 
 
+@pytest.mark.parametrize(
+    ("func", "line"),
+    [
+        (speaking.logs_by_module, "WARNING:root:record {}"),
+        (speaking.configures, "record {}!"),
+        (speaking.adds_a_handler, "record {}"),
+    ],
+    ids=["logging.warning()", "basicConfig()", "a handler of one's own"],
+)
+def test_what_configures_logging_writes_each_record_once(
+    workers: Workers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, func: Any, line: str
+) -> None:
+    """It is the caller's loggers that items configure: workers wrote each record themselves, and the caller again."""
+    own = logging.getLogger("speaking.own")
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    for logger in (logging.root, own):
+        monkeypatch.setattr(logger, "handlers", [])
+    function = workers(func)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.AmorsizeWarning)  # it changes the logger, which is told
+            function.map(range(40))
+        lines = capsys.readouterr().err.splitlines()
+        assert Counter(lines) == Counter(line.format(n) for n in range(40))
+
+
+def test_a_configured_logger_is_not_configured_again(
+    workers: Workers, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The caller's handlers are found in workers that are no copies of it."""
+    workers(speaking.logs_by_module).map(range(40))
+    assert Counter(record.getMessage() for record in caplog.records) == Counter(f"record {n}" for n in range(40))
+    assert capsys.readouterr().err == ""
+
+
 def test_the_caller_s_levels_decide(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
     """Those of now, map by map: debug once, then from warnings on."""
     function = workers(speaking.logs)

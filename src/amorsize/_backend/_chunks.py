@@ -71,8 +71,8 @@ class Chunk:
         _worker.mark_worker()
         if self.board:
             speak_on(self.board)
-        call = _parcel.open_parcel(self.parcel)
-        _output.know_handlers()  # what modules add when they are imported, they have added in the caller too
+        with _output.importing():
+            call = _parcel.open_parcel(self.parcel)
         items = pickle.loads(self.items)
         if self.timeout is not None:
             call = alarmed(call, self.timeout, self.start)

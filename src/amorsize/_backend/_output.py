@@ -26,12 +26,13 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
+from amorsize._outside import suppressed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-# Kinds of what is said.
-OUT, ERR, LOG, WARNING = range(4)
+# Kinds of what is said; SERVED is a record that handlers of an item have been given, and CONFIGURE a basicConfig().
+OUT, ERR, LOG, WARNING, SERVED, CONFIGURE = range(6)
 
 # What is as it was when it was said, however late it is pickled.
 _CONSTANT: Final = frozenset({str, int, float, bool, bytes, type(None)})
@@ -194,7 +195,37 @@ _recorder: _Recorder | None = None
 _originals: tuple[Any, Any] = (None, None)
 _logger_handle = logging.Logger.handle
 # Handlers that the caller has, too. What items add belongs to them, and is served here.
-_known_handlers: frozenset[Any] = frozenset()
+_known_handlers: Final[set[Any]] = set()
+
+
+class _Elsewhere(logging.Handler):
+    """
+    Stands in a worker for handlers of the caller's logger, which are there.
+
+    Items that configure a logger which has none, as ``logging.warning()`` does, find that it has: else each record
+    would be written here too.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Do nothing: the record goes to the caller anyway."""
+
+
+_basic_config: Final = logging.basicConfig
+# What decides where the output goes: that is not in this process.
+_OF_HANDLERS: Final = frozenset({"filename", "filemode", "encoding", "errors", "stream", "handlers"})
+
+
+def _configure(**options: Any) -> None:
+    """Configure the root logger of the caller, as an item does in the loop, and put a stand-in here."""
+    if _recorder is None or (logging.root.handlers and not options.get("force")):
+        return _basic_config(**options)
+    with suppressed():
+        data, stand_in = pickle.dumps(options), _Elsewhere()
+        _basic_config(handlers=[stand_in], **{name: options[name] for name in options.keys() - _OF_HANDLERS})
+        _stand_ins[logging.root.name] = stand_in
+        _recorder.add(CONFIGURE, data, bounds.RECORD_BYTES)
+        return None
+    return _basic_config(**options)  # what cannot be sent: a handler of the item's own; or a wrong option
 
 
 def listen(send: Callable[[bytes], None], name: str = "") -> None:
@@ -215,18 +246,25 @@ def listen(send: Callable[[bytes], None], name: str = "") -> None:
     if sys.stderr is not None:
         sys.stderr = _Stream(ERR, _recorder, sys.stderr)
     _set_traits()
-    know_handlers()
+    _known_handlers.update(_handlers())
     logging.Logger.handle = _handle  # type: ignore[method-assign,assignment]
+    logging.basicConfig = _configure
     warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]  # noqa: SLF001 - what a caller puts there is called there
     warnings._showwarnmsg_impl = _keep_warning  # type: ignore[attr-defined]  # noqa: SLF001 - where record=True and showwarning part
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_leave)
 
 
-def know_handlers() -> None:
-    """Take the handlers there are now for the caller's."""
-    global _known_handlers  # noqa: PLW0603 - as above
-    _known_handlers = frozenset(ref() for ref in logging._handlerList)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to list them
+def _handlers() -> set[Any]:
+    return {ref() for ref in logging._handlerList}  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to list them
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Take handlers that are added meanwhile for the caller's: modules have added them there, when it imported them."""
+    before = _handlers()
+    yield
+    _known_handlers.update(_handlers() - before)
 
 
 def sending() -> contextlib.AbstractContextManager[object]:
@@ -255,6 +293,7 @@ def _leave() -> None:
     _recorder = None
     sys.stdout, sys.stderr = _originals
     logging.Logger.handle = _logger_handle  # type: ignore[method-assign]
+    logging.basicConfig = _basic_config
     warnings._showwarnmsg_impl = _show_warning  # type: ignore[attr-defined]  # noqa: SLF001 - as above
 
 
@@ -267,12 +306,19 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         return
     if _recorder.name:
         record.processName = _recorder.name
-    _recorder.add(LOG, _pickled(record), bounds.RECORD_BYTES + len(str(record.msg)))
+    own = [handler for handler in _reached(logger) if record.levelno >= handler.level]
+    _recorder.add(SERVED if own else LOG, _pickled(record), bounds.RECORD_BYTES + len(str(record.msg)))
+    for handler in own:
+        handler.handle(record)
+
+
+def _reached(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """Yield the handlers that items have added to a logger and those above it."""
     at: logging.Logger | None = logger
     while at is not None:
         for handler in at.handlers:
-            if handler not in _known_handlers and record.levelno >= handler.level:
-                handler.handle(record)
+            if handler not in _known_handlers and not isinstance(handler, _Elsewhere):
+                yield handler
         at = at.parent if at.propagate else None
 
 
@@ -330,15 +376,12 @@ def _module_of(filename: str, lineno: int) -> str:
 
 
 def settings() -> bytes:
-    """Return what a worker goes by: the levels of the caller's loggers, and what its streams say of themselves."""
-    loggers = logging.Logger.manager.loggerDict
-    levels = {
-        name: logger.level
-        for name, logger in list(loggers.items())
-        if isinstance(logger, logging.Logger) and logger.level
-    }
+    """Return what a worker goes by: levels and handlers of the caller's loggers, and what its streams say they are."""
+    loggers = [one for one in list(logging.Logger.manager.loggerDict.values()) if isinstance(one, logging.Logger)]
+    levels = {logger.name: logger.level for logger in loggers if logger.level}
+    served = [logger.name for logger in (logging.root, *loggers) if logger.handlers]
     streams = _traits(sys.stdout), _traits(sys.stderr)
-    return pickle.dumps((logging.root.level, logging.root.manager.disable, levels, streams), protocol=5)
+    return pickle.dumps((logging.root.level, logging.root.manager.disable, levels, served, streams), protocol=5)
 
 
 _levels_set: dict[str, int] = {}
@@ -346,9 +389,9 @@ _stream_traits: tuple[Any, Any] = (None, None)
 
 
 def adopt(data: bytes) -> None:
-    """Give this worker's loggers the caller's levels, and let warnings be told of anew: the caller remembers them."""
+    """Set this worker's loggers up as the caller's are, and let warnings be told of anew: the caller remembers them."""
     global _levels_set, _stream_traits  # noqa: PLW0603 - one set of loggers and streams per process
-    root, disabled, levels, _stream_traits = pickle.loads(data)
+    root, disabled, levels, served, _stream_traits = pickle.loads(data)
     _set_traits()
     logging.root.setLevel(root)
     logging.disable(disabled)
@@ -357,7 +400,21 @@ def adopt(data: bytes) -> None:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     _levels_set = levels
+    _put_stand_ins(served)
     renew_warnings()
+
+
+_stand_ins: Final[dict[str, _Elsewhere]] = {}
+
+
+def _put_stand_ins(names: list[str]) -> None:
+    for name in _stand_ins.keys() - set(names):
+        logging.getLogger(name).removeHandler(_stand_ins.pop(name))
+    for name in names:
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            _stand_ins[name] = _Elsewhere()
+            logger.addHandler(_stand_ins[name])
 
 
 def _set_traits() -> None:

@@ -324,9 +324,8 @@ class _Worker:
         if self._threads != assignment.threads:
             self._threads = assignment.threads
             _blas.prepare(assignment.threads)()
-        call = self._open(assignment)
-        _output.know_handlers()
-        return call
+        with _output.importing():
+            return self._open(assignment)
 
     def _open(self, assignment: Assignment) -> Callable[[Any], Any] | None:
         number = NUMBER.pack(assignment.number)

@@ -15,7 +15,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._output import ERR, LOG, OUT, joined
+from amorsize._backend._output import CONFIGURE, ERR, LOG, OUT, SERVED, joined
+from amorsize._outside import suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,8 +75,11 @@ def _say(said: Iterable[tuple[int, Any]]) -> None:
             _write(sys.stdout, value)
         elif kind == ERR:
             _write(sys.stderr, value)
-        elif kind == LOG:
-            _log(value)
+        elif kind in {LOG, SERVED}:
+            _log(value, is_served=kind == SERVED)
+        elif kind == CONFIGURE:
+            with suppressed():  # a file that cannot be opened, say
+                logging.basicConfig(**pickle.loads(value))
         else:
             _warn(*pickle.loads(value))
 
@@ -97,10 +101,12 @@ def _write(stream: Any, text: str) -> None:
         stream.buffer.write(text.encode(encoding, "backslashreplace"))
 
 
-def _log(state: Any) -> None:
+def _log(state: Any, *, is_served: bool) -> None:
     record = logging.makeLogRecord(pickle.loads(state) if isinstance(state, bytes) else state)
     record.relativeCreated = 1000 * (record.created - logging._startTime)  # type: ignore[attr-defined]  # noqa: SLF001 - the worker began later
-    logging.getLogger(None if record.name == "root" else record.name).handle(record)
+    logger = logging.getLogger(None if record.name == "root" else record.name)
+    if logger.hasHandlers() or not is_served:  # without handlers, what an item's own has written would come once more
+        logger.handle(record)
 
 
 def _warn(message: Any, category: type[Warning], filename: str, lineno: int, module: str) -> None:
