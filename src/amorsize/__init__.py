@@ -37,30 +37,10 @@ _records.Shown._show = _show.show  # noqa: SLF001 - as said
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncStream",
-    "Checkpoint",
-    "Costs",
-    "Host",
-    "Limits",
-    "MapOptions",
-    "ParallelFunction",
-    "Plan",
-    "Profile",
-    "Reason",
-    "Revision",
-    "Span",
-    "Stream",
-    "__version__",
-    "configure",
-    "decide",
-    "exceptions",
-    "host",
-    "map",
-    "parallel",
-    "plan",
-    "register_joblib",
-    "shutdown",
-]
+    "AsyncStream", "Checkpoint", "Costs", "Host", "Limits", "MapOptions", "ParallelFunction", "Plan", "Profile",
+    "Reason", "Revision", "Span", "Stream", "__version__", "configure", "decide", "exceptions", "host", "map",
+    "parallel", "plan", "register_joblib", "shutdown",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -194,13 +194,7 @@ _THREADS = Costs(start_s=150e-6, start_each_s=60e-6, batch_overhead_s=60e-6, ite
 PRIORS: Final[Mapping[str, Mapping[str, Costs]]] = MappingProxyType(
     {
         "linux": MappingProxyType(
-            {
-                FORK: _FORK,
-                FORKSERVER: _FORKSERVER,
-                SERVED: _SERVED,
-                LOKY: _LOKY,
-                THREADS: _THREADS,
-            }
+            {FORK: _FORK, FORKSERVER: _FORKSERVER, SERVED: _SERVED, LOKY: _LOKY, THREADS: _THREADS}
         ),
         "darwin": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),
         "win32": MappingProxyType({LOKY: _LOKY_SLOW_START, THREADS: _THREADS}),

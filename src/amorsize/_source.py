@@ -126,19 +126,9 @@ class Beat:
     """
 
     __slots__ = (
-        "_block",
-        "_clock",
-        "_most",
-        "_part",
-        "_source",
-        "_stop",
-        "_think",
-        "due",
-        "first_rate_s",
-        "item_s",
-        "n_items",
+        "_block", "_clock", "_most", "_part", "_source", "_stop", "_think", "due", "first_rate_s", "item_s", "n_items",
         "position",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -215,12 +205,7 @@ class Beat:
         return self._stop - 1 - operator.length_hint(self._part)
 
 
-def note_error(
-    error: BaseException,
-    data: Any,
-    index: int,
-    note: Callable[[BaseException, int, Any], None],
-) -> None:
+def note_error(error: BaseException, data: Any, index: int, note: Callable[[BaseException, int, Any], None]) -> None:
     """Name the item on an exception as *note* does, given its index in data of a plain type."""
     if index < 0:
         return

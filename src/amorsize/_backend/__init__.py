@@ -33,38 +33,12 @@ from amorsize._backend._worker import (
 from amorsize._outside import forget_held, handlers, is_outside
 
 __all__ = [
-    "MISSING",
-    "Job",
-    "NoWorkersError",
-    "UnsendableFunctionError",
-    "begin_ahead",
-    "begin_server",
-    "blockers",
-    "carried_context",
-    "context",
-    "dumps_by_value",
-    "function_blocker",
-    "handlers",
-    "in_worker",
-    "is_loky_warm",
-    "is_outside",
-    "is_warm",
-    "leave",
-    "make_call",
-    "nested_thread",
-    "no_interrupt",
-    "probe",
-    "process_blocker",
-    "run",
-    "server_blocker",
-    "server_pool",
-    "server_state",
-    "settings_problem",
-    "shutdown",
-    "stream",
-    "threads_each",
+    "MISSING", "Job", "NoWorkersError", "UnsendableFunctionError", "begin_ahead", "begin_server", "blockers",
+    "carried_context", "context", "dumps_by_value", "function_blocker", "handlers", "in_worker", "is_loky_warm",
+    "is_outside", "is_warm", "leave", "make_call", "nested_thread", "no_interrupt", "probe", "process_blocker", "run",
+    "server_blocker", "server_pool", "server_state", "settings_problem", "shutdown", "stream", "threads_each",
     "unloaded_s",
-]
+]  # fmt: skip
 
 context = _local.context
 carried_context = _local.carried_context

@@ -19,22 +19,12 @@ if TYPE_CHECKING:
 
 # The variables that libraries read when they are first loaded; the list that loky sets in its workers.
 THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
 
 # Suffixes and prefixes under which builds of OpenBLAS export its functions (those of NumPy's and SciPy's wheels first).
-_OPENBLAS_NAMES: Final = (
-    "scipy_openblas_{}64_",
-    "scipy_openblas_{}",
-    "openblas_{}64_",
-    "openblas_{}",
-)
+_OPENBLAS_NAMES: Final = ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}")
 
 _LIBRARIES: Final = re.compile(rb" (/[^\n]*/[^\n/]*(?:openblas|libgomp|libiomp|libomp|mkl_rt)[^\n/]*\.so[^\n/]*)")
 

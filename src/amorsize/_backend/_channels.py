@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from amorsize import _schedule as schedule
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _worker
-from amorsize._backend._local_worker import (
-    END,
-    HEAD,
-    SAID,
-    TOKEN,
-    UNOPENED,
-)
+from amorsize._backend._local_worker import END, HEAD, SAID, TOKEN, UNOPENED
 from amorsize._backend._voice import Voice
 from amorsize._records import Span
 
@@ -272,13 +266,7 @@ class Inbox:
     """
 
     def __init__(
-        self,
-        job: Job,
-        buffers: Callable[[Worker], memoryview],
-        outcome: Outcome,
-        handout: Handout,
-        *,
-        began: float,
+        self, job: Job, buffers: Callable[[Worker], memoryview], outcome: Outcome, handout: Handout, *, began: float
     ) -> None:
         self._job, self._buffers, self._outcome, self._handout = job, buffers, outcome, handout
         self._began = began

@@ -173,14 +173,7 @@ class RangeJob(NamedTuple):
 class RangeWorker:
     """One worker at one map."""
 
-    def __init__(
-        self,
-        job: RangeJob,
-        slot: int,
-        board: memoryview,
-        tasks: tuple[int, int],
-        home: PipeHome,
-    ) -> None:
+    def __init__(self, job: RangeJob, slot: int, board: memoryview, tasks: tuple[int, int], home: PipeHome) -> None:
         """Make the worker of a *slot*; *tasks* are both ends of the task pipe, of which neither ever blocks."""
         self.job = job
         self.slot = slot

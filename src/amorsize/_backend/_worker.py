@@ -279,12 +279,7 @@ def unpack_error(packed: Packed) -> BaseException:
     return error
 
 
-def pack(
-    results: list[Any],
-    failures: Sequence[Failure],
-    start: int,
-    dumps: Callable[[Any], Any],
-) -> Any:
+def pack(results: list[Any], failures: Sequence[Failure], start: int, dumps: Callable[[Any], Any]) -> Any:
     """
     Pickle results and failures for the way home, with *dumps*.
 
