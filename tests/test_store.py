@@ -72,8 +72,8 @@ class TestOff:
         """Loading, keeping and saving do nothing and write nothing."""
         monkeypatch.chdir(tmp_path)
         _store.load()
-        _store.save("key", KNOWN)
-        _store.save_costs({"fork": COSTS})
+        _store.save({"key": KNOWN}, {})
+        _store.save({}, {"fork": COSTS})
         _store.keep("key", 10.0)
         assert _store.folder() is None
         assert _store.entries() == []
@@ -102,7 +102,7 @@ class TestKept:
 
     def test_a_profile_comes_back(self, folder: Path) -> None:
         """With every figure, and the type of its items by name."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         forget()
         _store.load()
         assert folder.is_dir()
@@ -114,7 +114,7 @@ class TestKept:
 
     def test_what_was_measured_here_stays(self, folder: Path) -> None:
         """A profile of this process is newer than any kept one."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         forget()
         mine = replace(KNOWN, n_seen=7)
         _known.CACHE.put("key", mine)
@@ -123,7 +123,7 @@ class TestKept:
 
     def test_measured_costs_come_back(self, folder: Path) -> None:
         """Infinite rates included; priors are not kept."""
-        _store.save_costs({"fork": COSTS, "loky": replace(COSTS, is_measured=False)})
+        _store.save({}, {"fork": COSTS, "loky": replace(COSTS, is_measured=False)})
         assert _store.costs() == {"fork": COSTS}
         forget()
         _store.load()
@@ -131,15 +131,15 @@ class TestKept:
 
     def test_a_later_save_takes_the_place_of_an_earlier(self, folder: Path) -> None:
         """There is one profile per function."""
-        _store.save("key", KNOWN)
-        _store.save("key", replace(KNOWN, n_seen=900))
+        _store.save({"key": KNOWN}, {})
+        _store.save({"key": replace(KNOWN, n_seen=900)}, {})
         assert [entry.known.n_seen for entry in _store.entries()] == [900]
 
     def test_the_environment_turns_it_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without a line of code."""
         monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(tmp_path / "cache"))
         _store.load()
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         assert (tmp_path / "cache" / _store.FILE_NAME).is_file()
 
     def test_the_oldest_profiles_leave(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,21 +147,21 @@ class TestKept:
         monkeypatch.setattr(_bounds, "MOST_PROFILES", 3)
         for i in range(6):
             monkeypatch.setattr(_store, "time", lambda now=i: float(now))
-            _store.save(f"key {i}", KNOWN)
+            _store.save({f"key {i}": KNOWN}, {})
         assert [entry.key for entry in _store.entries()] == ["key 5", "key 4", "key 3"]
 
     def test_another_kind_of_machine_sees_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Times of one processor say nothing about another."""
-        _store.save("key", KNOWN)
-        _store.save_costs({"fork": COSTS})
+        _store.save({"key": KNOWN}, {})
+        _store.save({}, {"fork": COSTS})
         monkeypatch.setattr(_store, "machine", lambda: "another")
         assert _store.entries() == []
         assert _store.costs() == {}
 
     def test_clearing_forgets_everything(self, folder: Path) -> None:
         """And says how much there was."""
-        _store.save("key", KNOWN)
-        _store.save_costs({"fork": COSTS})
+        _store.save({"key": KNOWN}, {})
+        _store.save({}, {"fork": COSTS})
         assert _store.clear() == 1
         assert _store.entries() == []
         assert _store.costs() == {}
@@ -194,7 +194,7 @@ class TestNeverTrusted:
 
     def spoil(self, folder: Path, statement: str, *values: str) -> None:
         """Change a good file, and act as the next process."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         with contextlib.closing(sqlite3.connect(folder / _store.FILE_NAME)) as db:
             db.execute(statement, values)
             db.commit()
@@ -203,7 +203,7 @@ class TestNeverTrusted:
     def load_and_save(self) -> None:
         """Do what a process does at its beginning and at its end."""
         _store.load()
-        _store.save("other", KNOWN)
+        _store.save({"other": KNOWN}, {})
 
     def load_with_warning(self) -> None:
         """See that the file is complained of, once, and at the line that led there."""
@@ -226,7 +226,7 @@ class TestNeverTrusted:
 
     def test_a_truncated_file_is_not_fatal(self, folder: Path) -> None:
         """Whatever the cut, loading and saving return."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         whole = (folder / _store.FILE_NAME).read_bytes()
         for n_bytes in range(0, len(whole), 1500):
             (folder / _store.FILE_NAME).write_bytes(whole[:n_bytes])
@@ -234,7 +234,7 @@ class TestNeverTrusted:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", AmorsizeWarning)
                 _store.load()
-                _store.save("other", KNOWN)
+                _store.save({"other": KNOWN}, {})
 
     def test_somebody_else_s_database_is_left_alone(self, folder: Path) -> None:
         """Tables that are not amorsize's stay as they are."""
@@ -271,7 +271,7 @@ class TestNeverTrusted:
     )
     def test_a_row_that_makes_no_sense_is_left_out(self, folder: Path, text: str) -> None:
         """The others are read."""
-        _store.save("good", KNOWN)
+        _store.save({"good": KNOWN}, {})
         self.spoil(folder, "UPDATE profiles SET known = ? WHERE key = 'key'", text)
         with pytest.warns(AmorsizeWarning):
             assert [entry.key for entry in _store.entries()] == ["good"]
@@ -279,7 +279,7 @@ class TestNeverTrusted:
     @pytest.mark.parametrize("figure", ["-1.0", "NaN", '"x"'])
     def test_costs_that_make_no_sense_are_left_out(self, folder: Path, figure: str) -> None:
         """Likewise."""
-        _store.save_costs({"fork": COSTS})
+        _store.save({}, {"fork": COSTS})
         self.spoil(folder, "UPDATE costs SET costs = replace(costs, '0.004', ?)", figure)
         with pytest.warns(AmorsizeWarning):
             assert _store.costs() == {}
@@ -289,7 +289,7 @@ class TestNeverTrusted:
         (tmp_path / "file").write_text("in the way")
         _store.configure(cache_dir=tmp_path / "file" / "cache")
         with pytest.warns(AmorsizeWarning):
-            _store.save("key", KNOWN)
+            _store.save({"key": KNOWN}, {})
 
     @on_posix
     def test_a_link_is_not_followed(self, folder: Path, tmp_path: Path) -> None:
@@ -298,13 +298,13 @@ class TestNeverTrusted:
         (tmp_path / "target").touch()
         (folder / _store.FILE_NAME).symlink_to(tmp_path / "target")
         with pytest.warns(AmorsizeWarning):
-            _store.save("key", KNOWN)
+            _store.save({"key": KNOWN}, {})
         assert (tmp_path / "target").read_bytes() == b""
 
     @on_posix
     def test_a_file_of_somebody_else_is_left_alone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Figures that another user may write are not believed."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         forget()
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         with pytest.warns(AmorsizeWarning, match="another user"):
@@ -313,13 +313,13 @@ class TestNeverTrusted:
 
     def test_a_busy_file_is_passed_by_in_silence(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another process's transaction is nobody's fault."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         monkeypatch.setattr(_store, "_KIND", replace(_store._KIND, busy_s=0.01))
         with contextlib.closing(sqlite3.connect(folder / _store.FILE_NAME, isolation_level=None)) as db:
             db.execute("BEGIN EXCLUSIVE")
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                _store.save("other", KNOWN)
+                _store.save({"other": KNOWN}, {})
                 assert _store.entries() == []
             db.execute("ROLLBACK")
         assert [entry.key for entry in _store.entries()] == ["key"]
@@ -333,7 +333,7 @@ class TestPrivate:
         """Whatever the umask."""
         before = os.umask(0)
         try:
-            _store.save("key", KNOWN)
+            _store.save({"key": KNOWN}, {})
         finally:
             os.umask(before)
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -341,9 +341,9 @@ class TestPrivate:
 
     def test_a_file_that_others_could_read_is_closed_to_them(self, folder: Path) -> None:
         """Its next use sees to that."""
-        _store.save("key", KNOWN)
+        _store.save({"key": KNOWN}, {})
         (folder / _store.FILE_NAME).chmod(0o644)
-        _store.save("other", KNOWN)
+        _store.save({"other": KNOWN}, {})
         assert (folder / _store.FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
@@ -358,9 +358,9 @@ who = int(sys.argv[1])
 _store.load()
 for i in range(15):
     known = _known.Known(Profile(n_sampled=1, item_s=who + i / 100), "builtins.int", 28, 1)
-    _store.save(f"{who}-{i}", known)
-    _store.save("shared", known)
-    _store.save_costs({"fork": Costs(start_s=who + 1.0 + i, is_measured=True)})
+    _store.save({f"{who}-{i}": known}, {})
+    _store.save({"shared": known}, {})
+    _store.save({}, {"fork": Costs(start_s=who + 1.0 + i, is_measured=True)})
     assert _store.entries()
 """
     processes = [
@@ -385,7 +385,7 @@ def test_an_empty_file_is_a_new_one(folder: Path) -> None:
     """A process that was killed between making the file and its tables leaves nothing behind that hurts."""
     folder.mkdir()
     (folder / _store.FILE_NAME).touch()
-    _store.save("key", KNOWN)
+    _store.save({"key": KNOWN}, {})
     assert [entry.key for entry in _store.entries()] == ["key"]
 
 

@@ -84,8 +84,7 @@ def item_key(item: Any) -> bytes:
     try:
         return bytes.fromhex(joblib.hash(item))
     except Exception as error:
-        message = f"checkpoint= needs items that can be pickled, to know them again: {error}"
-        raise TypeError(message) from error
+        raise TypeError(f"checkpoint= needs items that can be pickled, to know them again: {error}") from error
 
 
 def item_keys(items: Sequence[Any]) -> list[Key]:

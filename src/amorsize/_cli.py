@@ -313,7 +313,7 @@ def _measure(host: Host) -> None:
             amorsize.parallel(abs, n_jobs=2, start_method=method, batch_size=1, retries=1).map(range(8))
     amorsize.shutdown()
     _store.load()
-    _store.save_costs(_host.BOOK.known)
+    _store.save({}, _host.BOOK.known)
 
 
 def _readings() -> dict[str, dict[str, float | None]]:

@@ -167,12 +167,10 @@ class Profile(Shown):
         for name in _RATES:
             value = getattr(self, name)
             if not value >= 0.0 or math.isinf(value):
-                message = f"Profile.{name} must be a finite number of at least 0, not {value!r}"
-                raise ValueError(message)
+                raise ValueError(f"Profile.{name} must be a finite number of at least 0, not {value!r}")
         for name in ("n_sampled", "n_head", "arg_bytes", "result_bytes", "func_bytes", "peak_bytes"):
             if getattr(self, name) < 0:
-                message = f"Profile.{name} must be at least 0, not {getattr(self, name)!r}"
-                raise ValueError(message)
+                raise ValueError(f"Profile.{name} must be at least 0, not {getattr(self, name)!r}")
 
     @property
     def is_timed(self) -> bool:
@@ -255,8 +253,7 @@ class Host(Shown):
     def __post_init__(self) -> None:
         if self.n_cpus < 1 or self.n_physical_cpus < 1 or self.memory_bytes < 0:
             seen = f"n_cpus={self.n_cpus}, n_physical_cpus={self.n_physical_cpus}, memory_bytes={self.memory_bytes}"
-            message = f"a Host has at least one CPU and no negative memory, not {seen}"
-            raise ValueError(message)
+            raise ValueError(f"a Host has at least one CPU and no negative memory, not {seen}")
 
 
 # Figures of a profile that are finite and at least 0.

@@ -227,8 +227,7 @@ class Ledger:
                 raise error
         missing = [base + i for i, result in enumerate(outcome.results) if result is MISSING]
         if missing:
-            message = f"items {missing[:5]} have no result although the run ended; please report this"
-            raise AmorsizeError(message)
+            raise AmorsizeError(f"items {missing[:5]} have no result although the run ended; please report this")
         self.results += outcome.results
         if request.keeper is not None:
             request.keeper.has_seen(len(self.results))

@@ -154,19 +154,7 @@ def keep(key: str, actual_s: float) -> None:
     if _state.folder is None or actual_s < bounds.SAVE_AFTER_S:
         return
     known = _known.CACHE.get(key)
-    if known is not None and known != _state.saved.get(key):
-        save(key, known)
-    save_costs(_host.BOOK.known)
-
-
-def save(key: str, known: Known) -> None:
-    """Keep what is remembered of a function."""
-    _save({key: known}, {})
-
-
-def save_costs(costs: Mapping[str, Costs]) -> None:
-    """Keep those of *costs* that were measured and are not kept already."""
-    _save({}, costs)
+    save({} if known is None or known == _state.saved.get(key) else {key: known}, _host.BOOK.known)
 
 
 def entries() -> list[Entry]:
@@ -222,10 +210,11 @@ def _save_all() -> None:
     if _state.folder is None or _state.pid != os.getpid():
         return
     known = _known.CACHE.items()
-    _save({key: value for key, value in known.items() if value != _state.saved.get(key)}, _host.BOOK.known)
+    save({key: value for key, value in known.items() if value != _state.saved.get(key)}, _host.BOOK.known)
 
 
-def _save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
+def save(known: Mapping[str, Known], costs: Mapping[str, Costs]) -> None:
+    """Keep what is remembered of functions, and those of *costs* that were measured and are not kept already."""
     new = {name: value for name, value in costs.items() if value.is_measured and value != _state.costs.get(name)}
     if folder() is None or not (known or new):
         return

@@ -103,8 +103,7 @@ def weigh_value(
         n_bytes, seconds = _dump(value, by_value, empty_s)
     except Exception as error:
         pass_on(error)
-        message = f"{type(value).__qualname__}: {type(error).__name__}: {error}"
-        raise NotPicklable(message) from error
+        raise NotPicklable(f"{type(value).__qualname__}: {type(error).__name__}: {error}") from error
     return int(n_bytes * scale), seconds * scale
 
 

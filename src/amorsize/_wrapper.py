@@ -290,8 +290,7 @@ def _by_name(module: str, qualname: str) -> Any:
     importlib.import_module(module)
     found = find(module, qualname)
     if not _arguments.is_decorated(found):
-        message = f"{module}.{qualname} is not a function decorated with @amorsize.parallel here"
-        raise AttributeError(message)
+        raise AttributeError(f"{module}.{qualname} is not a function decorated with @amorsize.parallel here")
     return found
 
 

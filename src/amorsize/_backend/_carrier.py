@@ -72,8 +72,7 @@ def send_by(dumps: Callable[[Any], Any], items: Any) -> Any:
         return dumps(items)
     except Exception as error:
         _outside.pass_on(error)
-        message = f"{type(error).__name__}: {error}"
-        raise Unsendable(message) from error
+        raise Unsendable(f"{type(error).__name__}: {error}") from error
 
 
 # -- the protocols -----------------------------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ from amorsize._backend._voice import Voice
 from amorsize._records import Span
 
 if sys.platform != "linux":
-    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of starting workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     import socket

@@ -29,8 +29,7 @@ from amorsize._outside import pass_on
 from amorsize.exceptions import WorkerDied
 
 if sys.platform != "linux":
-    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of starting workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     import mmap

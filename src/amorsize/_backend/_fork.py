@@ -18,8 +18,7 @@ from amorsize._backend._pool import TaskPool
 from amorsize._backend._team import Team
 
 if sys.platform != "linux":
-    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of starting workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -299,8 +299,7 @@ class Loky(Submitter):
                     if _loky_inside.refusal(error) is not None:
                         _loky_inside.end_unserved(executor)
                     raise
-        message = "loky's workers were ended again and again while a task was handed to them"
-        raise NoWorkersError(message)
+        raise NoWorkersError("loky's workers were ended again and again while a task was handed to them")
 
     def _starting(self, executor: Any) -> contextlib.AbstractContextManager[None]:
         """Return what a task needs around it that starts workers."""

@@ -29,8 +29,7 @@ from amorsize._backend._worker import run_quantum
 from amorsize._bounds import CHECK_S
 
 if sys.platform != "linux":
-    message = "this way of running workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of running workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     import mmap

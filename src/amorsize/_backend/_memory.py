@@ -20,8 +20,7 @@ from amorsize._backend import _bounds as bounds
 from amorsize._backend import _files
 
 if sys.platform != "linux":
-    message = "this way of running workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of running workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

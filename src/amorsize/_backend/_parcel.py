@@ -128,13 +128,11 @@ def _import(contents: Contents) -> Callable[..., Any]:
         function = function._amorsize_unwrap()  # noqa: SLF001 - ours
     found, _ = _function.bare(function)
     if found is None or _function.code_hash(found.__code__) != contents.code_hash:
-        message = f"{contents.module}.{contents.qualname} is other code in the worker"
-        raise _worker.StaleCode(message)
+        raise _worker.StaleCode(f"{contents.module}.{contents.qualname} is other code in the worker")
     return found
 
 
 def _compare_helpers(contents: Contents) -> None:
     for (module, name), hashes in contents.helpers.items():
         if module in sys.modules and hashes_at(module, name) != hashes:
-            message = f"{module}.{name}, which the function uses, is other code in the worker"
-            raise _worker.StaleCode(message)
+            raise _worker.StaleCode(f"{module}.{name}, which the function uses, is other code in the worker")

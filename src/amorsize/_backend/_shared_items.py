@@ -30,8 +30,7 @@ from amorsize._backend._local_worker import UnopenedItems
 from amorsize._bounds import CHECK_S
 
 if sys.platform != "linux":
-    message = "this way of running workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of running workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -43,8 +43,7 @@ from amorsize._outside import is_outside, pass_on
 from amorsize._records import Span
 
 if sys.platform != "linux":
-    message = "this way of starting workers is for Linux; nothing imports it elsewhere"
-    raise ImportError(message)
+    raise ImportError("this way of starting workers is for Linux; nothing imports it elsewhere")
 
 if TYPE_CHECKING:
     from amorsize._backend._channels import Worker

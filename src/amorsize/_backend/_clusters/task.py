@@ -223,8 +223,7 @@ def _bounded(call: Callable[[Any], Any], timeout: float, start: int) -> Callable
             result, error = answers.get(timeout=timeout)
         except queue.Empty:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-            message = f"item {index} took longer than timeout={timeout:g} s and was given up"
-            raise ItemTimeout(message, index) from None
+            raise ItemTimeout(f"item {index} took longer than timeout={timeout:g} s and was given up", index) from None
         if error is not None:
             raise error
         return result
