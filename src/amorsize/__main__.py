@@ -60,15 +60,7 @@ DATA is one of
 
 
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one line per way to end
-    """
-    Run one command.
-
-    Args:
-        argv: The words after the program's name; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command, that of the process by default, without the program's name; returns the exit code."""
     try:
         args = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what there is to say

@@ -41,32 +41,27 @@ def register_joblib() -> None:
 
 
 class _Decider:
-    """The engine behind the backend."""
+    """The :class:`amorsize._backend._joblib_workers.Engine` behind the backend."""
 
     def has_server(self) -> bool:
-        """Tell whether workers can be those of the fork server."""
         return not _backend.server_blocker()
 
     def is_server_up(self) -> bool:
-        """Tell whether the fork server is there, so that its workers are there at once."""
         state = _backend.server_state()
         return state is not None and state[1] == 0
 
     def pool(self, n_jobs: int, inner_threads: int | None) -> Any:
-        """Return workers of the fork server that call what they are sent; raises OSError if the system refuses them."""
         n_cpus = _host.snapshot().n_cpus if inner_threads is None else n_jobs * inner_threads
         call, handlers = operator.call, _backend.handlers()
         job = _backend.Job(func=call, items=(), call=call, handlers=handlers, n_jobs=n_jobs, n_cpus=n_cpus)
         return _backend.server_pool(job)
 
     def costs(self, way: str, *, warm: bool) -> Costs:
-        """Return what workers cost here, as far as it has been measured."""
         if way == FORKSERVER:
             return local_costs(None, {})[FORKSERVER]
         known = _host.BOOK.get(way)
         return replace(known, start_s=0.0, start_each_s=0.0) if warm else known
 
     def decide(self, way: str, profile: Profile, n_items: int | None, n_jobs: int, costs: Costs) -> Plan:
-        """Return the plan for what is left, with at most *n_jobs* that cost what is given."""
         host = replace(_host.snapshot(), costs={way: costs}, context_n_jobs=n_jobs)
         return decide(profile, host, n_items, _THREADS if way == THREADS else _PROCESSES)

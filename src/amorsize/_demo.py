@@ -60,12 +60,9 @@ def modules() -> list[str]:
 
 def run(say: Callable[[str], object]) -> tuple[bool, Plan | None]:
     """
-    Parse the standard library with a plain loop and with ``map``, and compare; *say* gets each line as it is known.
+    Parse the standard library with a plain loop and with ``map``; returns whether both gave the same, and the plan.
 
-    Returns whether both gave the same, and the plan of the map.
-
-    Raises:
-        FileNotFoundError: If this Python came without the source of its library.
+    *say* gets each line as it is known. Raises FileNotFoundError if this Python came without its library's source.
     """
     work = parcels()
     paths = [path for parcel in work for path in parcel]

@@ -341,8 +341,6 @@ def best_case(prefer: str | None, unavailable: Mapping[str, str]) -> Host | None
     """
     Return the most favourable machine that this can be, as far as that is known without looking at it.
 
-    What is *unavailable* it has not, with the reason.
-
     What does not pay there pays nowhere here, and the 1 ms of looking is saved. None where a context of joblib says
     what is to be used.
     """

@@ -147,18 +147,7 @@ class UnopenedItems(Exception):  # noqa: N818 - a signal between two functions o
 
 
 class RangeJob(NamedTuple):
-    """
-    What a worker must know of a map.
-
-    Attributes:
-        call: The function of one item.
-        items: All items, by position; only sliced.
-        base: Index of the first in the caller's input.
-        item_s: Expected seconds per item.
-        batch_size: Exact size of ranges, or None.
-        keep_going: Whether to go on after a failed item.
-        timeout: Seconds one item may take, or None.
-    """
+    """What a worker must know of a map: fields of :class:`amorsize._backend._job.Job`; items are only sliced."""
 
     call: Callable[[Any], Any]
     items: Any

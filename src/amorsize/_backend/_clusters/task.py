@@ -51,14 +51,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """
-    A parcel on its way to a cluster.
-
-    Attributes:
-        digest: Identifies it.
-        data: Its contents.
-        is_by_value: Whether the function itself is in it.
-    """
+    """A :class:`amorsize._backend._parcel.Parcel` on its way to a cluster."""
 
     digest: bytes
     data: Blob
