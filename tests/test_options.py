@@ -426,6 +426,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: amorsize.parallel(4), r"options are given by name: @amorsize\.parallel\(n_jobs=4\)"),
     (lambda: amorsize.parallel(["a"]), r"items are given to f\.map\(items\), or to amorsize\.map\(function, items\)"),
     (lambda: amorsize.parallel(n_jobs=2)(["a"]), r"items are given to f\.map\(items\)"),
+    (lambda: amorsize.parallel(n_jobs=2)(f(x) for x in "a"), r"items are given to f\.map\(items\)"),
+    (lambda: amorsize.parallel(n_jobs=2)(wait, ["a"]), r"takes the function alone: f = amorsize\.parallel\("),  # type: ignore[arg-type]
+    (lambda: f.map(["a"], maxtasksperchild=10), r"did you mean max_memory\?"),
+    (lambda: f.map(["a"], return_as="generator"), r"did you mean imap\(\.\.\.\)\?"),
     (lambda: amorsize.parallel("wait"), "decorates a callable, not str: 'wait'$"),
     (lambda: f.imap(None), "a function without a return gives None"),
     (lambda: amorsize.plan(wait, ["a"], jobs=2), r"did you mean n_jobs\?"),

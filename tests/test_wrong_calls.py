@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from typing import TYPE_CHECKING, Any
@@ -352,6 +353,25 @@ def test_a_name_that_the_module_does_not_have_leads_to_one_that_exists(name: str
         getattr(amorsize, name)
     meant = str(caught.value).rpartition("did you mean amorsize.")[2].partition("(")[0]
     assert hasattr(amorsize, meant)
+
+
+@pytest.mark.parametrize("name", _wrong_call._OF_THE_LATEST)
+def test_what_tells_of_the_latest_call_needs_a_function_to_keep(name: str) -> None:
+    """A new decorated function has been called never: the hint was to ask that."""
+    with pytest.raises(
+        AttributeError, match=r"did you mean f = amorsize\.parallel\(function\); f\.map\(items\); f\."
+    ) as caught:
+        getattr(amorsize, name)
+    assert hasattr(amorsize.parallel(plain), str(caught.value).rpartition("; f.")[2].partition("(")[0].rstrip("?"))
+
+
+def test_a_decorator_without_a_function_says_what_it_takes() -> None:
+    """It was told of as a partial of a function that nobody knows."""
+    with pytest.raises(AttributeError, match=r"did you mean amorsize\.parallel\(function, \.\.\.\)\.map\?"):
+        amorsize.parallel(n_jobs=2).map  # noqa: B018 - it raises
+    with pytest.raises(AttributeError, match="without a function has no 'nothing'"):
+        amorsize.parallel(n_jobs=2).nothing  # noqa: B018 - as above
+    assert copy.copy(amorsize.parallel(n_jobs=2))(plain)(3) == 3
 
 
 @pytest.mark.parametrize("name", [*_wrong_call._OF_FUNCTIONS, *_wrong_call._OF_THE_MODULE])

@@ -7,11 +7,10 @@ Composes nothing and measures nothing: a call goes through :mod:`amorsize._wrapp
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, Concatenate, Literal, Unpack, overload
+from typing import Any, Concatenate, Literal, Never, NoReturn, Unpack, overload
 
 from amorsize import _arguments, _known, _options, _record
 from amorsize._methods import MapMethods, StreamMethods
@@ -171,26 +170,35 @@ def parallel(func: Any = None, /, **options: Any) -> Any:
         ValueError: If an option is out of range.
     """
     chosen = Options(_options.checked(options))
-    if func is None:
-        return functools.partial(decorate, options=chosen)
-    return decorate(func, options=chosen)
+    return _Decorator(chosen) if func is None else decorate(func, options=chosen)
 
 
-def decorate(func: Any, /, *, options: Options) -> Any:
+def decorate(func: Callable[P, R], /, *, options: Options) -> ParallelFunction[P, R]:
     """Return a function with options that have been checked."""
     _arguments.check_function(func)
     return ParallelFunction(func, options)
 
 
 class _Decorator:
-    """What ``parallel(...)`` without a function returns, to type checkers."""
+    """What ``parallel(...)`` without a function returns."""
 
-    def __call__(self, func: Callable[P, R], /) -> ParallelFunction[P, R]:
-        raise NotImplementedError
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, func: Callable[P, R], /, *items: Never) -> ParallelFunction[P, R]:
+        if items:
+            message = "amorsize.parallel(...) takes the function alone"
+            raise TypeError(f"{message}: f = amorsize.parallel(...)(function); f.map(items)")
+        return decorate(func, options=self._options)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        message = f"amorsize.parallel(...) without a function has no {name!r}"
+        meant = f"; did you mean amorsize.parallel(function, ...).{name}?" if hasattr(ParallelFunction, name) else ""
+        raise AttributeError(message + meant, name=name, obj=self)
 
 
 class _ReturningDecorator:
-    """The same with ``errors="return"``: results may be exceptions."""
+    """The same to type checkers, with ``errors="return"``: results may be exceptions."""
 
     def __call__(self, func: Callable[P, R], /) -> ParallelFunction[P, R, R | Exception]:
         raise NotImplementedError

@@ -304,7 +304,7 @@ def _difference(actual_s: float, predicted_s: float) -> str:
         return ""
     ratio = actual_s / predicted_s
     if ratio >= 2:
-        return f", {ratio:,.0f} times that" if ratio >= 100 else f", {ratio:.2g} times that"
+        return f", {ratio:,.0f} times as long" if ratio >= 100 else f", {ratio:.2g} times as long"
     return f", {ratio - 1:+.0%}"
 
 

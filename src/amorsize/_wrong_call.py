@@ -36,7 +36,7 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "start_method": ("mp_context", "context", "start", "startmethod", "method", "mp_start_method", "spawn", "fork"),
     "max_memory": (
         "memory", "mem", "memory_limit", "max_mem", "mem_limit", "maxmem", "max_memory_bytes", "max_bytes", "ram",
-        "max_ram",
+        "max_ram", "maxtasksperchild", "max_tasks_per_child",
     ),
     "errors='return' or errors='skip'": (
         "return_exceptions", "ignore_errors", "skip_errors", "raise_errors", "on_error", "onerror", "error", "catch",
@@ -57,7 +57,8 @@ _SYNONYMS: Final[Mapping[str, tuple[str, ...]]] = {
     "initargs": ("init_args", "initializer_args", "initargs_"),
     "sample_size": ("samples", "n_samples", "n_sampled", "sample"),
     "kwargs={'name': value}": ("kwds", "args", "func_kwargs", "fn_kwargs", "keywords"),
-    "imap(..., ordered=False)": ("unordered", "as_completed", "return_as", "ordered"),
+    "imap(..., ordered=False)": ("unordered", "as_completed", "ordered"),
+    "imap(...)": ("return_as", "lazy", "generator"),
     "imap(..., buffersize=...)": (
         "buffersize", "buffer_size", "pre_dispatch", "prefetch", "max_in_flight", "queue_size",
     ),
@@ -124,9 +125,8 @@ _METHODS: Final[Mapping[str, tuple[str, ...]]] = {
     "explain()": ("why", "report", "summary", "describe", "explain_plan"),
 }  # fmt: skip
 _METHOD_MEANT: Final[Mapping[str, str]] = {word: way for way, guesses in _METHODS.items() for word in guesses}
-_OF_FUNCTIONS: Final = (
-    "aimap", "amap", "explain", "imap", "istarmap", "last_plan", "profile", "starmap", "with_options",
-)  # fmt: skip
+_OF_FUNCTIONS: Final = ("aimap", "amap", "imap", "istarmap", "starmap", "with_options")
+_OF_THE_LATEST: Final = {"explain": "explain()", "last_plan": "last_plan", "profile": "profile"}
 _OF_PLANS: Final = (
     "n_jobs", "batch_size", "chunksize", "backend", "reason", "speedup", "predicted_s", "actual_s", "plot",
     "plot_timeline", "to_dict",
@@ -151,6 +151,8 @@ def method_meant_by(name: str) -> str | None:
 
 def meant_of_module(name: str) -> str | None:
     """Return what to call instead of a name that the module does not have, None where nothing is known."""
+    if name in _OF_THE_LATEST:
+        return f"f = amorsize.parallel(function); f.map(items); f.{_OF_THE_LATEST[name]}"
     if name in _OF_FUNCTIONS:
         return f"amorsize.parallel(f).{name}"
     meant = _OF_THE_MODULE.get(name)
@@ -246,7 +248,7 @@ def instead_of_decorated(value: Any) -> str:
         return f"options are given by name: @amorsize.parallel(n_jobs={value})"
     if type(value) is str and value in _OPTION_OF:
         return f"options are given by name: @amorsize.parallel({_OPTION_OF[value]}={value!r})"
-    if isinstance(value, list | tuple | range | set | dict):
+    if hasattr(type(value), "__iter__") and not isinstance(value, str | bytes):
         return "items are given to f.map(items), or to amorsize.map(function, items)"
     return ""
 
