@@ -146,6 +146,7 @@ class TestWords:
             ("jobs.py:double", "range(3)", "'jobs:double'"),
             ("no_such_module:f", "range(3)", "cannot import 'no_such_module'"),
             ("math:no_such", "range(3)", "has no 'no_such'"),
+            ("math:sqr", "range(3)", "did you mean 'sqrt'?"),
             ("math:pi", "range(3)", "decorates a callable"),
             ("jobs:later", "range(3)", "async"),
             ("math:sqrt", "nowhere.txt", "no such file: 'nowhere.txt'"),

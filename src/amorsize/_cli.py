@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import glob
 import importlib
 import json
@@ -72,7 +73,9 @@ def function_of(args: argparse.Namespace) -> ParallelFunction[..., Any]:
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            raise CommandError(f"{module_name!r} has no {path!r}") from error
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise CommandError(f"{module_name!r} has no {path!r}{meant}") from error
     options = {name: getattr(args, name) for name in _OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     try:
