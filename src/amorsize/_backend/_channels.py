@@ -1,7 +1,7 @@
 """
 The caller's ends of what leads to the workers of a map or a stream: each worker's own, the pipe of ranges, the results.
 
-Used by Team (_team) and TaskPool (_pool), and by Losses (_crew) for what dead workers had taken or sent. The workers'
+Used by Team (_team), TaskPool (_pool), and CrewedTeam (_crew) for what dead workers had taken or sent. The workers'
 ends, and the board, are in _local_worker.
 """
 

@@ -6,10 +6,10 @@ TaskPool (_pool) hold :class:`Workers`. A descriptor is watched from the start o
 the number of a closed one may come again with the next worker, so what one poll tells of a worker that is gone by its
 turn is passed over.
 
-:class:`Losses` is what a team does about workers that die, hang, or cannot be had. An item is started at most once,
-unless ``retries`` allows more: what a dead worker had taken but not begun is read off the board and handed out again;
-what it was at fails, or runs again last of all and alone. A worker that has overrun its time is stopped and its results
-are read before the board is, so that no item that was done fails.
+What a team does about workers that die, hang, or cannot be had is in :class:`CrewedTeam`. An item is started at most
+once, unless ``retries`` allows more: what a dead worker had taken but not begun is read off the board and handed out
+again; what it was at fails, or runs again last of all and alone. A worker that has overrun its time is stopped and its
+results are read before the board is, so that no item that was done fails.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import fcntl
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from amorsize._backend import _bounds as bounds
 from amorsize._backend._channels import Worker
-from amorsize._backend._job import describe_exit, died_idle, overran
+from amorsize._backend._job import Engine, describe_exit, died_idle, overran
 from amorsize._backend._worker import MISSING
 from amorsize._outside import pass_on
 from amorsize.exceptions import WorkerDied
@@ -33,10 +33,9 @@ if sys.platform != "linux":
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from amorsize._backend._channels import Handout, Inbox, TaskSeat
-    from amorsize._backend._job import Job, Once, Outcome
     from amorsize._backend._local_worker import Slots
 
 W = TypeVar("W", bound=Worker)
@@ -99,43 +98,6 @@ class Workers(Generic[W]):
         fds = [fd for worker in self for fd in (worker.results_fd, worker.pid_fd) if fd >= 0]
         self._by_fd.clear()
         return fds
-
-
-class CrewedTeam(Protocol):
-    """What is asked of a team by its crew, and about its losses: see :class:`~amorsize._backend._team.Team`."""
-
-    job: Job
-    crew: Crew
-    parent: int
-    n_slots: int
-    workers: Workers[Worker]
-    slots: Slots
-    handout: Handout
-    inbox: Inbox
-    outcome: Outcome
-    limit: int
-    block: int
-    tell: Once
-
-    def is_done(self) -> bool:
-        """Tell whether everything that is wanted is known."""
-        ...
-
-    def accept(self, start: int, results: list[Any], failures: Sequence[tuple[int, BaseException]]) -> None:
-        """Take in the results of neighbours."""
-
-    def wait(self, timeout_s: float) -> None:
-        """Take in what workers have sent."""
-
-    def start_one(self, slot: int) -> None:
-        """Start a worker; raises OSError where the system refuses one."""
-
-    def end(self, worker: Worker) -> int | None:
-        """Wait for the end of a worker that dies, and be done with it; returns its wait status."""
-        ...
-
-    def go_alone(self, why: str) -> None:
-        """Let the caller do all that is left."""
 
 
 class Crew:
@@ -205,98 +167,117 @@ def result_pipe(n_slots: int) -> tuple[int, int]:
     return read, write
 
 
-# -- those that die, hang, or cannot be had ---------------------------------------------------------------------------
+# -- a team, and its workers that die, hang, or cannot be had ----------------------------------------------------------
 
 
-class Losses:
-    """The losses of a team, which comes with each call: if it were held, its results would live until a collection."""
+class CrewedTeam(Engine):
+    """A map over the workers of a crew: what it has, and what it does about those that die, hang, or cannot be had."""
 
-    def __init__(self) -> None:
-        self._idle_deaths = 0
+    crew: Crew
+    parent: int
+    n_slots: int
+    workers: Workers[Worker]
+    slots: Slots
+    handout: Handout
+    inbox: Inbox
+    block: int
+    _idle_deaths = 0
 
-    def start_last(self, team: CrewedTeam) -> None:
+    def wait(self, timeout_s: float) -> None:
+        """Take in what workers have sent; waits at most *timeout_s* for the first of it."""
+        raise NotImplementedError
+
+    def start_one(self, slot: int) -> None:
+        """Start one worker in *slot*; raises OSError if the system refuses another process or descriptor."""
+        raise NotImplementedError
+
+    def end(self, worker: Worker) -> int | None:
+        """Wait for the end of a worker that dies, and be done with it; returns its wait status."""
+        raise NotImplementedError
+
+    def start_last(self) -> None:
         """Start a worker where there is none left."""
         try:
-            team.start_one(0)
+            self.start_one(0)
         except OSError as error:
             pass_on(error)
-            self.go_alone(team, f"workers cannot be started: {error}")
+            self.go_alone(f"workers cannot be started: {error}")
 
-    def go_alone(self, team: CrewedTeam, why: str) -> None:
+    def go_alone(self, why: str) -> None:
         """Let the caller do all that is left, where workers cannot; where it must not, that fails."""
-        if team.handout.is_alone:
+        if self.handout.is_alone:
             return
-        if not team.job.caller_may_compute:
-            self._give_up(team, WorkerDied(why, {}, (), why))
+        if not self.job.caller_may_compute:
+            self._give_up(WorkerDied(why, {}, (), why))
             return
-        team.tell(f"items run in this process: {why}")
-        team.handout.is_alone = True
+        self.tell(f"items run in this process: {why}")
+        self.handout.is_alone = True
 
-    def is_stalled(self, team: CrewedTeam) -> bool:
+    def is_stalled(self) -> bool:
         """Tell whether nobody has work although some is missing: it was lost with a worker killed while taking it."""
-        if not self._is_idle(team):
+        if not self._is_idle():
             return False
-        team.wait(0)  # what has been done is on its way, and a death may be
-        return self._is_idle(team)
+        self.wait(0)  # what has been done is on its way, and a death may be
+        return self._is_idle()
 
-    def _is_idle(self, team: CrewedTeam) -> bool:
+    def _is_idle(self) -> bool:
         """Tell whether work is missing that neither waits nor is with a worker; asked only after a death."""
-        if not team.outcome.deaths or team.is_done() or team.handout.n_posted() or team.handout.mine:
+        if not self.outcome.deaths or self.is_done() or self.handout.n_posted() or self.handout.mine:
             return False
-        return all(team.slots.is_idle(w.slot) for w in team.workers)
+        return all(self.slots.is_idle(w.slot) for w in self.workers)
 
-    def repost_missing(self, team: CrewedTeam) -> None:
+    def repost_missing(self) -> None:
         """Hand out again what was lost; last of all, alone, what workers died of."""
-        lost = set(team.outcome.suspects)
-        missing = [i for i in range(team.limit) if team.outcome.results[i] is MISSING and i not in lost]
-        team.handout.backlog += [(i, i + 1) for i in reversed(missing)]
-        team.handout.post_backlog()
+        lost = set(self.outcome.suspects)
+        missing = [i for i in range(self.limit) if self.outcome.results[i] is MISSING and i not in lost]
+        self.handout.backlog += [(i, i + 1) for i in reversed(missing)]
+        self.handout.post_backlog()
         if not missing and lost:
-            self._settle_suspects(team)
+            self._settle_suspects()
 
-    def let_go(self, team: CrewedTeam, worker: Worker) -> None:
+    def let_go(self, worker: Worker) -> None:
         """Take note that a worker has closed its pipe: it is dead, unless it says that it cannot do this job."""
-        if team.crew.hear(team, worker) and team.handout.is_alone:
-            team.workers.remove(worker)
-            team.crew.dismiss(worker)
+        if self.crew.hear(self, worker) and self.handout.is_alone:
+            self.workers.remove(worker)
+            self.crew.dismiss(worker)
         else:
-            self.bury(team, worker)
+            self.bury(worker)
 
-    def bury(self, team: CrewedTeam, worker: Worker) -> None:
+    def bury(self, worker: Worker) -> None:
         """Take note of a dead worker: what it was at, what it had not begun."""
-        low, high, stop = team.slots.bounds(worker.slot)
-        busy = team.slots.is_busy(worker.slot)
-        status = team.end(worker)
-        if team.is_done():
+        low, high, stop = self.slots.bounds(worker.slot)
+        busy = self.slots.is_busy(worker.slot)
+        status = self.end(worker)
+        if self.is_done():
             return
-        team.outcome.deaths += 1
-        in_flight = [i for i in range(low, high) if team.outcome.results[i] is MISSING] if busy else []
+        self.outcome.deaths += 1
+        in_flight = [i for i in range(low, high) if self.outcome.results[i] is MISSING] if busy else []
         if busy and stop > high:
-            team.handout.backlog.append((high, stop))
-        self._blame(team, in_flight, describe_exit(status))
+            self.handout.backlog.append((high, stop))
+        self._blame(in_flight, describe_exit(status))
         if status is not None:  # else it went down with all the others
             self._idle_deaths = 0 if stop else self._idle_deaths + 1
-        if self._idle_deaths > bounds.MOST_IDLE_DEATHS and not self._is_any_at_work(team):
-            self._give_up(team, died_idle(describe_exit(status)))
-        if not team.is_done():
-            self._replace(team, worker.slot)
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS and not self._is_any_at_work():
+            self._give_up(died_idle(describe_exit(status)))
+        if not self.is_done():
+            self._replace(worker.slot)
 
-    def _is_any_at_work(self, team: CrewedTeam) -> bool:
+    def _is_any_at_work(self) -> bool:
         """Tell whether there is a worker that has begun an item: what ends others before they do does not end it."""
-        return any(team.slots.bounds(worker.slot)[2] for worker in team.workers)
+        return any(self.slots.bounds(worker.slot)[2] for worker in self.workers)
 
-    def _replace(self, team: CrewedTeam, slot: int) -> None:
+    def _replace(self, slot: int) -> None:
         """Start a worker for a dead one, unless those that are started die at once; the others go on."""
         if self._idle_deaths <= bounds.MOST_IDLE_DEATHS:
             try:
-                team.start_one(slot)
+                self.start_one(slot)
             except OSError as error:  # no more processes to be had
                 pass_on(error)
-        team.handout.post_backlog()
+        self.handout.post_backlog()
 
-    def _blame(self, team: CrewedTeam, in_flight: list[int], cause: str) -> None:
+    def _blame(self, in_flight: list[int], cause: str) -> None:
         """Decide what becomes of items whose worker died."""
-        job, outcome = team.job, team.outcome
+        job, outcome = self.job, self.outcome
         names = tuple(job.base + i for i in in_flight)
         message = f"a worker died ({cause}) while it was at {_name_items(names)}"
         error = WorkerDied(message, {}, names, cause)
@@ -307,67 +288,67 @@ class Losses:
         outcome.suspects += again
         for i in in_flight:
             if i not in again:
-                team.accept(i, [error], [(0, error)])
+                self.accept(i, [error], [(0, error)])
         if again and outcome.died is error:
             outcome.died = None
 
-    def _give_up(self, team: CrewedTeam, error: WorkerDied) -> None:
+    def _give_up(self, error: WorkerDied) -> None:
         """Fail what is left: workers end before they take anything, or cannot be had."""
-        team.outcome.died = team.outcome.died or error
-        for i in range(team.limit):
-            if i < team.limit and team.outcome.results[i] is MISSING:
-                team.accept(i, [error], [(0, error)])
+        self.outcome.died = self.outcome.died or error
+        for i in range(self.limit):
+            if i < self.limit and self.outcome.results[i] is MISSING:
+                self.accept(i, [error], [(0, error)])
 
-    def _settle_suspects(self, team: CrewedTeam) -> None:
+    def _settle_suspects(self) -> None:
         """Run the items that were in flight when a worker died again, one at a time, nothing beside them."""
-        suspects, team.outcome.suspects = sorted(set(team.outcome.suspects)), []
-        for worker in list(team.workers)[1:]:
-            team.crew.kill(worker)
-            team.end(worker)
-        if not team.workers:
-            self.start_last(team)
-        team.block = 1
+        suspects, self.outcome.suspects = sorted(set(self.outcome.suspects)), []
+        for worker in list(self.workers)[1:]:
+            self.crew.kill(worker)
+            self.end(worker)
+        if not self.workers:
+            self.start_last()
+        self.block = 1
         for i in suspects:
-            if team.outcome.results[i] is not MISSING:
+            if self.outcome.results[i] is not MISSING:
                 continue
-            team.handout.post_some([(i, i + 1)])
-            while team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
-                team.wait(bounds.HOUSEKEEPING_S)
-                if team.job.timeout is not None:
-                    self.end_overrun(team)
-                if not team.workers:
-                    self.start_last(team)
-                if self.is_stalled(team) and team.outcome.results[i] is MISSING and i not in team.outcome.suspects:
-                    team.handout.post_some([(i, i + 1)])
+            self.handout.post_some([(i, i + 1)])
+            while self.outcome.results[i] is MISSING and i not in self.outcome.suspects:
+                self.wait(bounds.HOUSEKEEPING_S)
+                if self.job.timeout is not None:
+                    self.end_overrun()
+                if not self.workers:
+                    self.start_last()
+                if self.is_stalled() and self.outcome.results[i] is MISSING and i not in self.outcome.suspects:
+                    self.handout.post_some([(i, i + 1)])
 
-    def next_deadline_s(self, team: CrewedTeam) -> float:
+    def next_deadline_s(self) -> float:
         """Return the seconds until the first item that is running has had its time."""
-        limit = team.job.timeout or 0.0
-        busy = [worker.slot for worker in team.workers if team.slots.is_busy(worker.slot)]
-        waits = [limit - team.slots.elapsed_s(slot) for slot in busy]
+        limit = self.job.timeout or 0.0
+        busy = [worker.slot for worker in self.workers if self.slots.is_busy(worker.slot)]
+        waits = [limit - self.slots.elapsed_s(slot) for slot in busy]
         return max(0.001, min([bounds.HOUSEKEEPING_S, *waits]))
 
-    def end_overrun(self, team: CrewedTeam) -> None:
+    def end_overrun(self) -> None:
         """Kill workers whose item takes longer than ``timeout``; the item fails, its worker is replaced."""
-        limit = team.job.timeout or 0.0
-        for worker in team.workers:
-            is_busy = team.slots.is_busy(worker.slot)
-            low, high, _ = team.slots.bounds(worker.slot)
-            if not (is_busy and low < high) or team.slots.elapsed_s(worker.slot) < limit:
+        limit = self.job.timeout or 0.0
+        for worker in self.workers:
+            is_busy = self.slots.is_busy(worker.slot)
+            low, high, _ = self.slots.bounds(worker.slot)
+            if not (is_busy and low < high) or self.slots.elapsed_s(worker.slot) < limit:
                 continue
-            team.crew.kill(worker)
-            team.crew.reap(worker)
-            team.inbox.drain(worker, team.accept)
-            low, high, stop = team.slots.bounds(worker.slot)
-            team.end(worker)
+            self.crew.kill(worker)
+            self.crew.reap(worker)
+            self.inbox.drain(worker, self.accept)
+            low, high, stop = self.slots.bounds(worker.slot)
+            self.end(worker)
             if stop > high:
-                team.handout.backlog.append((high, stop))
+                self.handout.backlog.append((high, stop))
             for i in range(low, high):
-                if team.outcome.results[i] is MISSING:
-                    error = overran(team.job.base + i, limit)
-                    team.accept(i, [error], [(0, error)])
-            if not team.is_done():
-                self._replace(team, worker.slot)
+                if self.outcome.results[i] is MISSING:
+                    error = overran(self.job.base + i, limit)
+                    self.accept(i, [error], [(0, error)])
+            if not self.is_done():
+                self._replace(worker.slot)
 
 
 def _name_items(indices: tuple[int, ...]) -> str:

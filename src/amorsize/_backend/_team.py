@@ -35,8 +35,7 @@ from amorsize._backend import _blas, _worker
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _process as process
 from amorsize._backend._channels import Handout, Inbox
-from amorsize._backend._crew import Losses, Workers
-from amorsize._backend._job import Engine
+from amorsize._backend._crew import CrewedTeam, Workers
 from amorsize._backend._local_worker import Slots, goes_on
 from amorsize._backend._worker import NoWorkersError
 from amorsize._outside import is_outside, pass_on
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 clock = time.perf_counter
 
 
-class Team(Engine):
+class Team(CrewedTeam):
     """Workers at one job, and the caller's side of it."""
 
     def __init__(self, job: Job, crew: Crew) -> None:
@@ -67,7 +66,6 @@ class Team(Engine):
         self.slots = Slots(self.n_slots)
         self.handout = Handout(job, crew, self.n_slots, self.tell)
         self.inbox = Inbox(job, crew.buffers, self.outcome, self.handout, began=self.began)
-        self._losses = Losses()
 
     # -- setting up and tearing down ---------------------------------------------------------------------------------
 
@@ -227,22 +225,18 @@ class Team(Engine):
         if self.job.check is not None:
             self.job.check()
         if self.job.timeout is not None:
-            timeout_s = min(timeout_s, self._losses.next_deadline_s(self))
+            timeout_s = min(timeout_s, self.next_deadline_s())
         for worker, fd in self.workers.poll(timeout_s):
             is_conn = worker.conn is not None and fd == worker.conn.fileno()
             if is_conn and self.crew.hear(self, worker):
                 continue
             if not self.inbox.receive(worker, self.accept):
-                self._losses.let_go(self, worker)
+                self.let_go(worker)
             # A worker whose socket is gone has ended, whichever descriptor says so first.
             if (is_conn or fd == worker.pid_fd) and worker in self.workers:
-                self._losses.bury(self, worker)
+                self.bury(worker)
         for worker in self.workers:
             worker.voice.look()
-
-    def go_alone(self, why: str) -> None:
-        """Let the caller do all that is left, where workers cannot; where it must not, that fails."""
-        self._losses.go_alone(self, why)
 
     def _look_after(self) -> None:
         """Do what no message announces: refill the pipe, end overrun items, hand out what was lost."""
@@ -254,13 +248,13 @@ class Team(Engine):
             self._compute()
         self.report()
         if self.job.timeout is not None:
-            self._losses.end_overrun(self)
+            self.end_overrun()
         if self.job.is_tight is not None:
             self.slots.activate(self.n_wanted(self.slots.n_active(), self.n_slots))
         if not self.workers and not self.is_done() and not self.handout.is_alone:
-            self._losses.start_last(self)
-        if self._losses.is_stalled(self):
-            self._losses.repost_missing(self)
+            self.start_last()
+        if self.is_stalled():
+            self.repost_missing()
 
     def _measured(self) -> Outcome:
         """Add what the run tells about the costs of forking."""
