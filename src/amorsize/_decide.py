@@ -63,7 +63,7 @@ def decide(  # noqa: PLR0911 - one return per rule
         return plan.serial(reason)
     best = min(_candidates(plan), key=lambda c: (c.forecast.total_s, c.n_jobs), default=None)
     if best is None:
-        reason = Reason.MEMORY if plan.ceiling(_first_backend(plan))[1] == "memory" else Reason.UNAVAILABLE
+        reason = Reason.MEMORY if plan.ceiling(next(iter(_backends(plan)), LOKY))[1] == "memory" else Reason.UNAVAILABLE
         return plan.serial(reason)
     if limits.n_jobs is not None:
         return plan.parallel(best, Reason.FIXED)
@@ -253,10 +253,6 @@ def _local_processes(host: Host) -> tuple[str, ...]:
         return (FORKSERVER,)
     # A server that is there, for another function's sake, may have workers sooner than forking anew.
     return (FORK, FORKSERVER) if costs[FORKSERVER].start_s < costs[FORK].start_s else (FORK,)
-
-
-def _first_backend(plan: _Draft) -> str:
-    return next(iter(_backends(plan)), LOKY)
 
 
 def _candidates(plan: _Draft, fewest: int = 2) -> Iterator[_Candidate]:

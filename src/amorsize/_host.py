@@ -71,10 +71,6 @@ def _available() -> int | None:
         found = _attempt(lambda: _read_text("/proc/meminfo").partition("MemAvailable:")[2].split(maxsplit=2)[0])
         if found is not None and found.isdigit():
             return int(found) * 1024
-    return _psutil_available()
-
-
-def _psutil_available() -> int:
     return int(_psutil().virtual_memory().available)
 
 
@@ -212,14 +208,10 @@ def read_host(readings: Readings | None = None) -> Host:
         platform=readings.platform,
         is_disabled=_is_disabled(readings.environ),
         has_gil=_attempt(readings.has_gil) is not False,
-        has_own_seed=_has_own_seed(readings),
+        # New interpreters hash strings with seeds of their own unless they are told one.
+        has_own_seed=not readings.environ.get("PYTHONHASHSEED", "random").isdecimal(),
         sources={"n_cpus": cpu_source, "memory_bytes": memory_source},
     )
-
-
-def _has_own_seed(readings: Readings) -> bool:
-    """Tell whether new interpreters would hash strings with seeds of their own, as they do unless told one."""
-    return not readings.environ.get("PYTHONHASHSEED", "random").isdecimal()
 
 
 def _is_disabled(environ: Mapping[str, str]) -> bool:

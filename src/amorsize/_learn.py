@@ -153,7 +153,8 @@ def _costs(plan: Plan, outcome: Outcome) -> None:
     if outcome.n_bytes > bounds.TELLING_BYTES and outcome.read_s > 0:
         seen["receive_bytes_per_s"] = outcome.n_bytes / outcome.read_s
     if seen:
-        prior = _prior(plan)
+        priors = cost.PRIORS.get(plan.host.platform, cost.PRIORS["linux"])
+        prior = priors.get(plan.backend, cost.EXTERNAL_PRIOR)
         _host.BOOK.learn(
             plan.backend, **{name: _plausible(value, getattr(prior, name)) for name, value in seen.items()}
         )
@@ -172,10 +173,6 @@ def _costs_of_server(plan: Plan, outcome: Outcome) -> None:
     found = {name: _plausible(value, getattr(prior, name)) for name, value in seen.items() if value > 0}
     if found:
         _host.BOOK.learn(cost.SERVED, **found)
-
-
-def _prior(plan: Plan) -> Costs:
-    return cost.PRIORS.get(plan.host.platform, cost.PRIORS["linux"]).get(plan.backend, cost.EXTERNAL_PRIOR)
 
 
 def _plausible(value: float, prior: float) -> float:

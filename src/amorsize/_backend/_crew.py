@@ -257,14 +257,12 @@ class CrewedTeam(Engine):
         self._blame(in_flight, describe_exit(status))
         if status is not None:  # else it went down with all the others
             self._idle_deaths = 0 if stop else self._idle_deaths + 1
-        if self._idle_deaths > bounds.MOST_IDLE_DEATHS and not self._is_any_at_work():
+        # What ends some before they begin an item does not end those that have begun one.
+        is_any_at_work = any(self.slots.bounds(worker.slot)[2] for worker in self.workers)
+        if self._idle_deaths > bounds.MOST_IDLE_DEATHS and not is_any_at_work:
             self._give_up(died_idle(describe_exit(status)))
         if not self.is_done():
             self._replace(worker.slot)
-
-    def _is_any_at_work(self) -> bool:
-        """Tell whether there is a worker that has begun an item: what ends others before they do does not end it."""
-        return any(self.slots.bounds(worker.slot)[2] for worker in self.workers)
 
     def _replace(self, slot: int) -> None:
         """Start a worker for a dead one, unless those that are started die at once; the others go on."""

@@ -128,7 +128,7 @@ class FlowTeam(Engine):
             return
         most = self.most_in_flight(self.carrier.ahead if ahead is None else ahead)
         while len(self.in_flight) < most:
-            taken = self.ranges.take(self._next_size())
+            taken = self.ranges.take(1 if self.job.timeout is not None else self.chunker.size(self.ranges.n_left))
             if taken is None:
                 return
             self._submit(*taken)
@@ -137,9 +137,6 @@ class FlowTeam(Engine):
         """Return the tasks that may be out: with *ahead* waiting for each worker, where none is to have nothing."""
         is_tight = self.n_jobs < self.most_jobs  # what waits would be taken by the worker that is to have nothing
         return self.n_jobs * (1 if is_tight or self.job.timeout is not None else 1 + ahead)
-
-    def _next_size(self) -> int:
-        return 1 if self.job.timeout is not None else self.chunker.size(self.ranges.n_left)
 
     def _submit(self, start: int, stop: int) -> None:
         job = self.job
@@ -338,7 +335,8 @@ class Deaths:
         if outcome.died is None:
             outcome.died = died if len(again) < len(lost) else None
         elif positions:
-            outcome.died = _both(outcome.died, died)
+            # Two chunks that went down together.
+            outcome.died = _died(tuple(sorted({*outcome.died.in_flight, *died.in_flight})), outcome.died.cause)
         self.has_begun = self.has_begun or bool(positions)
         flow.ready, self.down_by = True, cause
 
@@ -398,11 +396,6 @@ class Deaths:
 
 def _died(names: tuple[int, ...], cause: str) -> WorkerDied:
     return WorkerDied(f"a worker died ({cause}) while {_items(names)} were in flight", {}, names, cause)
-
-
-def _both(first: WorkerDied, second: WorkerDied) -> WorkerDied:
-    """Name the items of two chunks that went down together."""
-    return _died(tuple(sorted({*first.in_flight, *second.in_flight})), first.cause)
 
 
 def _items(indices: tuple[int, ...]) -> str:

@@ -60,7 +60,7 @@ class Team(CrewedTeam):
         self.crew = crew
         self.workers: Workers[Worker] = Workers()
         self.parent = os.getpid()
-        self.n_slots = _n_workers(job)
+        self.n_slots = max(1, job.n_jobs - 1 if job.caller_computes else job.n_jobs)
         self.block = pace.first_block(job.item_s) if job.timeout is None else 1
         self._fork_s = 0.0
         self.slots = Slots(self.n_slots)
@@ -265,8 +265,3 @@ class Team(CrewedTeam):
             if not outcome.is_warm:
                 outcome.start_s += outcome.close_s
         return outcome
-
-
-def _n_workers(job: Job) -> int:
-    """Return the worker processes that a job needs."""
-    return max(1, job.n_jobs - 1 if job.caller_computes else job.n_jobs)
