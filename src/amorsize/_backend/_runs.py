@@ -80,10 +80,10 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     Raises:
         OSError: If the system gives no process.
     """
+    is_first = if_used("_server") is None
+    is_new = is_first and begin_server(threads)
     _end_outdated()
     with no_interrupt():  # an import that is interrupted leaves half a module behind
-        is_first = if_used("_server") is None
-        is_new = is_first and begin_server(threads)
         from amorsize._backend import _server, _server_crew  # noqa: PLC0415 - not on Windows; 4 ms
 
         server: Any = _server  # nothing is known of these to type checkers for other systems
