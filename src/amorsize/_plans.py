@@ -24,7 +24,7 @@ class Reason(StrEnum):
 
     sentence: str
 
-    def __new__(cls, code: str, sentence: str) -> Self:
+    def __new__(cls, code: str, sentence: str = "") -> Self:  # which type checkers ask for in Reason("empty"), too
         member = str.__new__(cls, code)
         member._value_, member.sentence = code, sentence
         return member

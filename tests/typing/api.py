@@ -200,3 +200,9 @@ def there_may_be_no_last_plan() -> None:
 def annotations_need_no_third_parameter(function: amorsize.ParallelFunction[[int], str]) -> None:
     assert_type(function(1), str)
     assert_type(function.map([1]), list[str])
+
+
+def a_reason_is_found_by_its_code() -> None:
+    assert_type(amorsize.Reason("empty"), amorsize.Reason)
+    assert_type(amorsize.Reason.EMPTY.value, str)
+    assert_type(amorsize.Reason.EMPTY.sentence, str)
