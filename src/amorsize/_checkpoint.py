@@ -173,9 +173,8 @@ class File:
         """
         Look at the file, or make it.
 
-        Raises:
-            CheckpointError: If it is not a checkpoint, or others may write it and the caller has not said that it is
-                trusted.
+        Raises CheckpointError if it is no checkpoint, or others may write it and the caller has not said that it is
+        trusted.
         """
         self.path = os.path.realpath(os.path.expanduser(checkpoint.path))
         if not checkpoint.is_trusted:
@@ -309,13 +308,7 @@ class Keeper:
 
 
 def resumed(request: Request) -> Resumed:
-    """
-    Read the items of a call and what is kept of them.
-
-    Raises:
-        CheckpointError: If the file cannot be used.
-        TypeError: If an item cannot be pickled.
-    """
+    """Read the items of a call and what is kept of them; raises CheckpointError for the file, TypeError for an item."""
     assert request.options.checkpoint is not None  # noqa: S101 - for the type checker
     file = File(request.options.checkpoint)
     items, func, kwargs = request.source.rest(0), request.func, request.kwargs

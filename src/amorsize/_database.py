@@ -56,9 +56,7 @@ def transaction(path: str, kind: Kind) -> Iterator[sqlite3.Connection]:
     """
     Make one transaction, which begins at once and is undone if the block fails; makes the tables of a new file.
 
-    Raises:
-        ForeignDatabase: If the file holds something else.
-        sqlite3.Error: If it cannot be used.
+    Raises ForeignDatabase if the file holds something else, sqlite3.Error if it cannot be used.
     """
     with contextlib.closing(_sqlite().connect(path, timeout=kind.busy_s, isolation_level=None)) as db:
         db.execute(f"PRAGMA synchronous = {kind.synchronous}")

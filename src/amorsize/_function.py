@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 def bare(func: Callable[..., Any]) -> tuple[types.FunctionType | None, tuple[Any, ...]]:
-    """
-    Find the Python function under partials, methods and callable objects.
-
-    Returns:
-        The function, or None where there is none (builtins); and the objects bound to it on the way.
-    """
+    """Return the Python function under partials, methods and callable objects, or None, and the objects bound to it."""
     bound: list[Any] = []
     found: Any = func
     for _ in range(10):

@@ -287,7 +287,7 @@ def checked(
     given: Mapping[str, Any], own: Callable[[], Iterable[str]] = tuple, function: str = "the function"
 ) -> dict[str, Any]:
     """
-    Return *given*, options by name, as they are gone by; *own* names the function's own arguments where one is unknown.
+    Return *given* options as their checks return them; *own* returns the function's own arguments, for the error.
 
     Raises:
         TypeError: For an option that does not exist or a value of the wrong type.
@@ -325,10 +325,8 @@ def defaults(*, in_context: bool) -> dict[str, Any]:
     """
     Return the program's defaults: those of the environment, and over them those of :func:`configure`.
 
-    *in_context*, under a joblib context, that says how many jobs of which kind there are.
-
-    Raises:
-        ValueError: If ``AMORSIZE_N_JOBS`` is no whole number, or 0.
+    An active joblib context, *in_context*, takes the place of some. Raises ValueError for an ``AMORSIZE_N_JOBS`` that
+    is no whole number, or 0.
     """
     found = _from_environment() | _program
     return {name: value for name, value in found.items() if not (in_context and name in _IN_CONTEXT)}

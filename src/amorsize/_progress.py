@@ -28,18 +28,11 @@ if TYPE_CHECKING:
 
 class Follower:
     """
-    Follows one run: give it the number of items done, as often as it is known.
+    Follows one run: give it the number of items done, as often as it is known. One not yet due costs a clock's reading.
 
-    An update that is not yet due costs one reading of the clock.
-
-    Args:
-        progress: True for a bar, a class like tqdm to make it of, a mapping of tqdm's arguments, or a callable that
-            gets ``(done, total, elapsed_s)`` at most every :data:`amorsize._bounds.INTERVAL_S` and once at the end.
-        name: What the bar is called.
-        total: All items, None if unknown; or a function that returns it, asked again at each report.
-        predicted: Predicted seconds of the whole run, None if unknown; or a function that returns them.
-        is_least: Tells whether these are a lower bound, predicted before an item had been timed.
-        clock: Seconds.
+    *total* items and *predicted* seconds of the whole run are None while unknown, or functions that are asked again at
+    each report; *is_least* tells whether these are a lower bound, predicted before an item had been timed. A callable
+    *progress* gets ``(done, total, elapsed_s)`` at most every :data:`amorsize._bounds.INTERVAL_S` and once at the end.
 
     Raises:
         ImportError: If a bar is wanted and tqdm is not installed.

@@ -86,10 +86,7 @@ def weigh_value(
     """
     Return the pickled bytes of a value, and the seconds to pickle and unpickle it beyond *empty_s* for any pickle.
 
-    Flat buffers above *most_bytes* are extrapolated from their size, long containers from a part.
-
-    Raises:
-        NotPicklable: If it cannot be pickled.
+    Flat buffers above *most_bytes* are extrapolated from their size, long containers from a part. Raises NotPicklable.
     """
     size = shallow_bytes(value)
     scale = 1.0

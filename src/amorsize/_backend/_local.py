@@ -196,12 +196,10 @@ class Loky(Submitter):
 
     def ensure(self, n_jobs: int, share: int = 0) -> None:
         """
-        Have at least *n_jobs* workers, or have them starting; each with *share* threads for numerical libraries.
+        Have *n_jobs* workers or more, or have them starting; each with *share* threads for numerical libraries.
 
-        Workers that are there keep their share, and their successors get it.
-
-        Raises:
-            NoWorkersError: If the system, or a program that is ending, gives none.
+        Workers that are there keep their share, and their successors get it. Raises NoWorkersError if the system, or a
+        program that is ending, gives none.
         """
         try:
             self._ensure(n_jobs, share or self._share)

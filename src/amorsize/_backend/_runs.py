@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
 
 def run(backend: str, job: Job) -> Outcome:
-    """
-    Run a job on a backend.
-
-    Raises:
-        NoWorkersError: If the system refuses to start even one worker; no item has been begun.
-        BaseException: What interrupts the caller.
-    """
+    """Run a job; raises what interrupts the caller, and NoWorkersError, with no item begun, if it gets no worker."""
     if backend == FORK:
         made: Outcome = forks().fork_team(job).finish()
         return made
@@ -73,12 +67,9 @@ def begin_ahead(job: Job) -> Team:
 
 def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
     """
-    Return the module that brings jobs to the fork server, and the server's state before.
+    Return the module that brings jobs to the fork server, and the server's state before; raises OSError if refused.
 
     Where it is entered for the first time, the server starts while it is imported: that takes 10 to 20 ms.
-
-    Raises:
-        OSError: If the system gives no process.
     """
     is_first = if_used("_server") is None
     is_new = is_first and begin_server(threads)

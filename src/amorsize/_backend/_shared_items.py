@@ -128,15 +128,7 @@ class MappedItems:
     """The worker's side: a sequence that can be measured and sliced."""
 
     def __init__(self, fd: int, n_items: int, block: int, *, runs_again: bool) -> None:
-        """
-        Make the sequence.
-
-        Args:
-            fd: The memory.
-            n_items: How many items there are.
-            block: How many are packed together.
-            runs_again: Whether an item may be opened a second time, after its worker has died.
-        """
+        """Make the sequence, of items packed together in blocks; some may be opened again, after a worker has died."""
         self._own = _own() if block == 1 and not runs_again else None
         self._fd = fd
         self._n_items = n_items
