@@ -298,7 +298,7 @@ def test_a_module_that_workers_lack_goes_by_value(engine: str, tmp_path: Path, m
     module = importlib.import_module(name)
     try:
         f = amorsize.parallel(module.f, n_jobs=2)
-        with pytest.warns(AmorsizeWarning, match=rf"{name}.*by value to the {engine} workers: .*helper"):
+        with pytest.warns(AmorsizeWarning, match=rf"{name}.*by value to the {engine} workers: [\d,]+ bytes"):
             results = f.map([module.Thing(i) for i in range(40)])
         assert [r.x for r in results] == [i + 10 for i in range(40)]
         assert all(type(r) is module.Thing for r in results)
