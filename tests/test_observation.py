@@ -6,8 +6,10 @@ import functools
 import random
 import threading
 import types
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 import amorsize
@@ -182,3 +184,51 @@ def test_the_same_object_in_two_items_is_shared(made: Any) -> None:
     one = made()
     assert shared_by([(one, 1), (one, 2)]) == [one]
     assert shared_by([one, one]) == [one]
+
+
+def hits(item: dict[str, int]) -> int:
+    """Change the item, and read all of them."""
+    sum(range(20_000))
+    item["n"] += 1
+    return sum(one["n"] for one in ITEMS)
+
+
+def adds_one(row: Any) -> float:
+    """Change the row, and read the table it is of."""
+    sum(range(20_000))
+    row += 1
+    return float(GRID.sum())
+
+
+ITEMS: list[dict[str, int]] = []
+GRID = np.zeros((300, 2))
+
+
+@pytest.mark.usefixtures("thread")
+@pytest.mark.parametrize("data", ["list", "rows", "array"])
+def test_items_that_the_function_has_under_another_name_are_changed_in_one_process(data: str) -> None:
+    """Each worker read what it had changed itself, without a word."""
+    ITEMS[:] = [{"n": 0} for _ in range(300)]
+    GRID[:] = 0
+    items = {"list": ITEMS, "rows": list(GRID), "array": GRID}[data]
+    f = amorsize.parallel(hits if data == "list" else adds_one)
+    each = 1 if data == "list" else 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AmorsizeWarning)  # where it would have been a loop anyway, there is none
+        assert f.map(items) == [each * (i + 1) for i in range(300)]
+    with pytest.warns(AmorsizeWarning, match="what its items share"):
+        f.map(items, n_jobs=2)
+
+
+def finds(item: dict[str, int]) -> int:
+    """Read the item, and all of them."""
+    sum(range(20_000))
+    return item["n"] + len(ITEMS)
+
+
+def test_items_that_the_function_reads_under_another_name_are_no_obstacle() -> None:
+    """They are looked at, and found as they were."""
+    ITEMS[:] = [{"n": i} for i in range(300)]
+    f = amorsize.parallel(finds)
+    assert f.plan(ITEMS * 300).profile.mutates == ()
+    assert f.map(ITEMS) == [i + 300 for i in range(300)]

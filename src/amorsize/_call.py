@@ -198,6 +198,7 @@ class Call:
         """Give the rest to workers; where the system has none, go on as a loop."""
         source, ledger = self.request.source, self.ledger
         items = source.rest(ledger.n_done)
+        self._evidence.input.warn()
         source.n_items = ledger.n_done + len(items)
         if not self._admits(plan, items):
             source.put_back(items)

@@ -97,6 +97,8 @@ class _Draft(NamedTuple):
 
     def warnings(self) -> tuple[str, ...]:
         notes = []
+        if self.profile.input_problem:
+            notes.append(self.profile.input_problem)
         if self.profile.mutates:
             names = _listed(self.profile.mutates)
             lives = "live" if len(self.profile.mutates) > 1 else "lives"
@@ -171,6 +173,8 @@ def _forbidden(plan: _Draft) -> Reason | None:  # noqa: PLR0911 - one return per
         return Reason.DISABLED
     if host.is_nested:
         return Reason.NESTED
+    if profile.input_problem:
+        return Reason.SHARED_STATE
     wants_threads = _wants_threads(host, limits)
     if not profile.is_picklable or _is_bound_to_seed(profile, host):
         stays_here = wants_threads or bool(_backends(plan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import Dependencies, Kinds, known_dependencies, of_each_kind
-from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, share_later, shared_by
+from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, reached_by, share_later, shared_by
+from amorsize._analysis.reading import Reading
 from amorsize._backend import MISSING
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
+from amorsize._trace import warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +39,7 @@ class Evidence:
         profile: As known now.
         samples: The items that were timed one by one, or weighed; None while there are none.
         first_item: The first item that ran here, MISSING before.
+        input: What the input does as it is read on.
         is_weighed: Whether it is known what moving items costs.
         is_recalled: Whether the profile is that of earlier calls.
         watch: Watches what items change.
@@ -51,7 +55,7 @@ class Evidence:
         self.first_rate_s: float | None = None
         self.is_weighed = self.is_recalled = self._is_inspected = False
         self._items: Sequence[Any] | None = None
-        self.watch = Watch(request)
+        self.input, self.watch = Input(request), Watch(request)
 
     def recall(self, known: _known.Known | None) -> None:
         """Begin with what is remembered of the function."""
@@ -84,12 +88,9 @@ class Evidence:
         ledger.keep()
         if sampler.items:
             self.note_first(sampler.items[0])
-            end = clock()
+            self.input.last_item = sampler.items[-1]
+            request.record.spans.append(_span_of(sampler, n_before))
             ledger.report()
-            request.record.spans.append(
-                Span(lane="caller", begin_s=end - sum(sampler.times[n_before:]), end_s=end, start=n_before,
-                     n_items=len(sampler.results) - n_before, kind="sample")
-            )  # fmt: skip
             if remember:
                 self.take_profile()
                 self._remember()
@@ -254,7 +255,8 @@ class Evidence:
         if not self._is_inspected:
             items = self._first_items()
             found = known_dependencies(request.func, items)
-            self.profile = _weigh.inspect_function(self.profile, request.func, found, self.watch.changed)
+            profile = _weigh.inspect_function(self.profile, request.func, found, self.watch.changed)
+            self.profile = replace(profile, input_problem=self.input.problem(found))
             data = request.source.data
             if type(data) in {list, tuple} and share_later(data, bounds.WATCH_SHARED, items, found):
                 self.profile = replace(self.profile, mutates=tuple(sorted({*self.profile.mutates, SHARED_BY_ITEMS})))
@@ -287,6 +289,7 @@ class Evidence:
     def forget(self) -> None:
         """Let go of the sample and of the record, which point back here: they would stay until the next collection."""
         self.samples = self._request.record.so_far = None
+        self.input.forget()
         self.watch.forget()
 
 
@@ -297,11 +300,58 @@ class _Failed:
         self.error = error
 
 
+def _span_of(sampler: _profile.Sampler, n_before: int) -> Span:
+    """Return what a sample that has just been taken was busy with, from item *n_before* on."""
+    times, end = sampler.times[n_before:], clock()
+    return Span(lane="caller", begin_s=end - sum(times), end_s=end, start=n_before, n_items=len(times), kind="sample")
+
+
 def _how_many(sampler: _profile.Sampler, rest_s: float) -> int:
     """Return how many sampled items to weigh: weighing large ones must not cost more than 1 % of the work left."""
     size = _weigh.shallow_bytes(sampler.items[0]) + _weigh.shallow_bytes(sampler.results[0])
     each_s = 10e-6 + size / bounds.FLAT_BYTES_PER_S * 4
     return max(1, min(len(sampler.items), 3, int(0.01 * rest_s / each_s)))
+
+
+# -- what reading on changes -------------------------------------------------------------------------------------------
+
+
+class Input:
+    """
+    Tells whether the input of one call may be read ahead of its items.
+
+    Attributes:
+        last_item: The last item that was done here, as far as it has been noted.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._reading: Reading | None = None
+        self.last_item: Any = MISSING
+
+    def problem(self, found: Dependencies) -> str:
+        """Read one more item of an iterator, and say why no more may be read before it is done; "" if they may."""
+        source = self._request.source
+        if source.is_plain or is_array(source.data) or self.last_item is MISSING:
+            return ""
+        self._reading, iterator = Reading(found, self.last_item), source.iterator
+        for following in iterator:
+            source.iterator = itertools.chain((following,), iterator)
+            return self._reading.problem(iterator, following)
+        return ""
+
+    def warn(self) -> None:
+        """Warn where reading ahead has changed what the first step had left alone."""
+        reading, self._reading = self._reading, None
+        if reading is not None and (changed := reading.changed()):
+            warn(
+                f"{self._request.name}: {changed}: items that were read ahead may have seen what it was changed to; "
+                "n_jobs=1 does each item before the next one is read"
+            )
+
+    def forget(self) -> None:
+        """Let go of the item and of what was taken."""
+        self.last_item, self._reading = MISSING, None
 
 
 # -- what items change -------------------------------------------------------------------------------------------------
@@ -339,7 +389,9 @@ class Watch:
         request = self._request
         if request.limits.prefer == "threads" or request.isolated:
             return True
-        found, shared = known_dependencies(request.func, items), shared_by(items)
+        found = known_dependencies(request.func, items)
+        data = request.source.data
+        shared = [*shared_by(items), *reached_by([*items, data] if is_array(data) else items, found)]
         if not found.needs_watching and not shared:
             return True
         if not shared and request.state.watched is not None and request.state.watched[0] is found:

@@ -111,7 +111,7 @@ class Gate:
         if not evidence.is_weighed:
             # Only now that the seconds alone speak for it: what would moving the data cost?
             evidence.take_from_loop()
-            evidence.inspect()
+        evidence.inspect()
         return (
             self._leaves(item_s)
             and self.speaks_for_workers(item_s, n_left, elapsed_s)
@@ -146,7 +146,8 @@ class Gate:
     def _may_leave(self) -> bool:
         """Tell whether function and items could go to workers at all."""
         profile = self._evidence.profile
-        return not profile.result_problem and not (profile.mutates and self._request.limits.n_jobs is None)
+        is_free = not (profile.mutates and self._request.limits.n_jobs is None)
+        return is_free and not (profile.result_problem or profile.input_problem)
 
     def cheapest(self) -> Costs:
         """Return the costs of the way that starts soonest, of those that may be used."""
@@ -223,7 +224,9 @@ def warn_of(plan: Plan, request: Request) -> None:
     """Warn where what was asked for is not done, or what is done may not be what was meant."""
     limits, name = request.limits, request.name
     fixed = limits.n_jobs
-    if plan.reason is Reason.SHARED_STATE:
+    if plan.profile.input_problem:
+        warn(f"{name} runs serially: {plan.profile.input_problem}; a list of items that stay as they are has workers")
+    elif plan.reason is Reason.SHARED_STATE:
         warn(
             f"{name} runs serially: {plan.warnings[0]}. Return the values instead, and give "
             "each item a seed of its own where it draws random numbers; or set n_jobs, and what workers change is lost."

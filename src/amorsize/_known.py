@@ -107,7 +107,7 @@ if hasattr(os, "register_at_fork"):
 
 def remember(key: str, profile: Profile, item: object, n_seen: int, s_per_byte: float = 0.0) -> None:
     """Keep a profile measured on items like *item*."""
-    kept = replace(profile, n_head=0, head_s=0.0)
+    kept = replace(profile, n_head=0, head_s=0.0, input_problem="")
     CACHE.put(key, Known(kept, path_of(type(item)), shallow_bytes(item), n_seen, s_per_byte))
 
 

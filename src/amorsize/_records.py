@@ -133,6 +133,7 @@ class Profile(Shown):
         is_picklable: Whether function, sampled items and results survive pickling.
         problem: What cannot be pickled, and the error, if anything.
         result_problem: What of it cannot be pickled of a result; such a function has no workers of any kind.
+        input_problem: Why the input of this very call must not be read ahead of the function, or "".
         by_seed: What makes results depend on the hash seed of the process that computes them, or "".
         mutates: Names of outside state the function changes, by its code or seen to while the sample ran.
         reads_mutable: Names of mutable outside state the function reads.
@@ -157,6 +158,7 @@ class Profile(Shown):
     is_picklable: bool = True
     problem: str = ""
     result_problem: str = ""
+    input_problem: str = ""
     by_seed: str = ""
     mutates: tuple[str, ...] = ()
     reads_mutable: tuple[str, ...] = ()

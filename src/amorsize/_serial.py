@@ -114,19 +114,18 @@ class SerialLoop:
 
     def _one_by_one(self) -> Iterator[float]:
         source, ledger, evidence = self._request.source, self._ledger, self._evidence
-        iterator = None
-        # A decision may read ahead; what it read is then in front of the source's iterator: begin again there.
-        while iterator is not source.iterator:
-            iterator, spent_s = source.iterator, 0.0
-            for last, n_items, item_s, took_s in one_by_one(self._request, ledger):
-                spent_s += item_s * n_items
-                evidence.note_first(last)
-                ledger.report()
-                elapsed_s = evidence.profile.head_s + spent_s
-                if took_s >= bounds.LOOK_S / 4 and self._gate.opens(item_s, elapsed_s):
-                    yield item_s
-                    if source.iterator is not iterator:
-                        break
+        spent_s = 0.0
+        for last, n_items, item_s, took_s in one_by_one(self._request, ledger):
+            spent_s += item_s * n_items
+            evidence.note_first(last)
+            evidence.input.last_item = last
+            ledger.report()
+            elapsed_s = evidence.profile.head_s + spent_s
+            if took_s >= bounds.LOOK_S / 4 and self._gate.opens(item_s, elapsed_s):
+                iterator = source.iterator
+                yield item_s
+                if source.iterator is not iterator:
+                    spent_s = 0.0
 
 
 def one_by_one(request: Request, ledger: Ledger, *, is_single: bool = False) -> Iterator[tuple[Any, int, float, float]]:
@@ -138,6 +137,17 @@ def one_by_one(request: Request, ledger: Ledger, *, is_single: bool = False) -> 
     Yields:
         The last item of the block, the number of its items, seconds per item, and seconds of the block with its input.
     """
+    iterator = None
+    # Between two blocks a decision may read ahead; what it read is then in front of the source's iterator.
+    while iterator is not request.source.iterator:
+        iterator = request.source.iterator
+        for block in _blocks(request, ledger, is_single=is_single):
+            yield block
+            if request.source.iterator is not iterator:
+                break
+
+
+def _blocks(request: Request, ledger: Ledger, *, is_single: bool) -> Iterator[tuple[Any, int, float, float]]:
     call, results, keep_going, check = request.call, ledger.results, request.keep_going, request.check
     # The first item of each block is timed alone: the seconds of a block include those of a slow producer.
     n_before, block_began, count = len(results), clock(), 1

@@ -24,6 +24,7 @@ from amorsize._progress import follower_of
 from amorsize._records import Span
 from amorsize._request import Ledger
 from amorsize._serial import one_by_one
+from amorsize._source import is_array
 from amorsize._window import Window
 
 if TYPE_CHECKING:
@@ -175,7 +176,9 @@ class _Course:
         request.initialize()
         known = _known.CACHE.get(request.state.key)
         evidence.recall(known)
-        if request.isolated or (self._is_fixed and known is not None and evidence.is_watched(0)):
+        # Of an input that may go on with its first item, that one is computed here.
+        is_data = request.source.is_plain or is_array(request.source.data)
+        if request.isolated or (self._is_fixed and is_data and known is not None and evidence.is_watched(0)):
             plan, backend = self._gate.decide()
             if plan.is_parallel:
                 yield from self._from_workers(plan, backend)
@@ -193,6 +196,7 @@ class _Course:
             index, result, error = ledger.pop()
             if index < n_most:
                 evidence.take_item(item, result, item_s, began)
+            evidence.input.last_item = item
             yield index, item, result if error is None else self._request.record.left_over(index, error)
             if ledger.n_done < n_most:
                 began = _profile.cpu_now()  # what the consumer computes is not the function's

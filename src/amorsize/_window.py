@@ -93,6 +93,7 @@ class Window:
             with _backend.no_interrupt():
                 self._run = _backend.stream(self._plan.backend, self._job)
             yield from self._in_order() if self._ordered else self._as_completed()
+            self._evidence.input.warn()
             if self._input_error is not None:
                 raise self._input_error
             finished = True

@@ -88,5 +88,8 @@ MOST_IN_ITEM: Final = 16
 MOST_DEEP: Final = 4
 MOST_LAYER: Final = 64
 
+# Iterators in one another that are followed to what they read from.
+MOST_NESTED_ITERATORS: Final = 12
+
 # Bytes of a pickled object of a type that only its pickle tells about.
 PICKLED_BYTES: Final = 1 << 16

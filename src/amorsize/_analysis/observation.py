@@ -43,7 +43,13 @@ class Observation:
     """The state that a function can reach, as it was; compared with what it is later."""
 
     def __init__(
-        self, found: Dependencies, shared: Sequence[Any] = (), *, pickles: bool = True, whole: bool = False
+        self,
+        found: Dependencies,
+        shared: Sequence[Any] = (),
+        *,
+        pickles: bool = True,
+        whole: bool = False,
+        is_of_input: bool = False,
     ) -> None:
         """
         Take the state.
@@ -53,32 +59,35 @@ class Observation:
             shared: What several items hold in common.
             pickles: Whether objects of C may be pickled to see their state.
             whole: Whether to look at what the code is known to leave alone, too: whether others have changed it.
+            is_of_input: Whether the input may change it: the same, and settings, but not generators, from which
+                it may draw.
         """
         # What its code is known to leave alone needs no look else: other threads may change it meanwhile.
-        is_watched = found.needs_watching
+        is_watched, whole = found.needs_watching, whole or is_of_input
         self._mutable = [(one.path, one.value) for one in found.mutable if is_watched or whole]
         self._mutable += [(SHARED_BY_ITEMS, one) for one in shared]
-        self._bindings = found.bindings if is_watched or whole else ()
-        self._generators = _GENERATORS if is_watched else ()
-        self._is_watched = is_watched
+        self._bindings = [(names, name) for names, name, _ in found.bindings if is_watched or whole]
+        self._bindings += [(names, name) for names, name, *_ in found.held if is_of_input]
+        self._generators = _GENERATORS if is_watched and not is_of_input else ()
+        self._has_settings = is_watched or is_of_input
         self._pickles = pickles
         self._before = self._take()
 
     def _take(self) -> list[tuple[Any, Any]]:
         """Return the state of each thing, and what must stay alive so that identities stay comparable."""
         states = [_state(value, pickles=self._pickles) for _, value in self._mutable]
-        for names, name, _ in self._bindings:
-            value = names.get(name)
+        for names, name in self._bindings:
+            value = names.get(name, None)  # a cell of a closure asks for the default
             states.append((_of_value(value), value))
         states += [_shared_generator(name) for name in self._generators]
-        states.append((_process_settings() if self._is_watched else None, None))
+        states.append((_process_settings() if self._has_settings else None, None))
         return states
 
     def changed(self) -> tuple[str, ...]:
         """Return the names of what is no longer as it was."""
         now = self._take()
         paths = [path for path, _ in self._mutable]
-        paths += [name for _, name, _ in self._bindings]
+        paths += [name for _, name in self._bindings]
         paths += [*(f"the generator of {name}" for name in self._generators), _SETTINGS]
         return tuple(
             dict.fromkeys(
@@ -112,6 +121,7 @@ def _process_settings() -> Any:
         gc.isenabled(),
         gc.get_threshold(),
         _directory(),
+        os.environ.copy(),
         None if decimal is None else repr(decimal.getcontext()),
         None if numpy is None else numpy.geterr(),
         None if locale is None else locale.setlocale(locale.LC_ALL),
@@ -144,7 +154,7 @@ def _state(value: Any, *, pickles: bool) -> tuple[Any, Any]:  # noqa: C901, PLR0
             return _generator(value), None
         if kind == "iterator":
             return _iterator(value), None
-        if is_of(value, bytearray):
+        if is_of(value, bytearray | memoryview):
             return _checksum(value), None
         if attribute_of(value, "digest") and attribute_of(value, "hexdigest"):
             return value.digest(), None
@@ -262,11 +272,33 @@ def shared_by(items: Iterable[Any]) -> list[Any]:
     counts: dict[int, int] = {}
     values: dict[int, Any] = {}
     for item in items:
-        within = {} if type(item) in inert.SCALARS else _within(item)
-        values |= within
-        for key in within:
+        held = {} if type(item) in inert.SCALARS else within(item)
+        values |= held
+        for key in held:
             counts[key] = counts.get(key, 0) + 1
     return [values[key] for key, count in counts.items() if count > 1 and not is_of(values[key], tuple | frozenset)]
+
+
+def reached_by(items: Iterable[Any], found: Dependencies) -> list[Any]:
+    """Return what items hold, or are views of, that the function has under another name: rows of a table it reads."""
+    held: dict[int, Any] = {}
+    for item in items:
+        for key, value in within(item).items():
+            base = attribute_of(value, "base") if inert.kind_of_class(type(value)) == "array" else None
+            held |= {key: value} if base is None else {key: base, id(base): base}
+    reached: dict[int, Any] = {}
+    for one in found.mutable if held else ():
+        # What is in a container may have been replaced since the function was looked at.
+        inner = _ends(one.value) if type(one.value) in {list, dict} else ()
+        reached |= {key: held[key] for key in map(id, (one.value, *inner)) if key in held}
+    return [*reached.values()]
+
+
+def _ends(container: Any) -> list[Any]:
+    """Return the first and the last values of a list or a dictionary."""
+    values = list(container.values() if type(container) is dict else container)
+    half = bounds.MOST_COMPARED // 2
+    return values if len(values) <= bounds.MOST_COMPARED else [*values[:half], *values[-half:]]
 
 
 def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: Dependencies) -> bool:
@@ -298,7 +330,7 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
 _BOUND: Final = frozenset({types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType})
 
 
-def _within(item: Any) -> dict[int, Any]:
+def within(item: Any) -> dict[int, Any]:
     """Return what may be changed in an item, by identity: what it is, its values and attributes, and theirs."""
     found: dict[int, Any] = {}
     layer = [item]
