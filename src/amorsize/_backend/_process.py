@@ -23,11 +23,6 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "flush_streams", "fork", "kill", "no_interrupt", "pidfd", "prepare", "reap", "report", "settle", "undisturbed",
-    "write_all",
-]  # fmt: skip
-
 # From linux/prctl.h: the signal a process gets when the thread that forked it ends.
 _PR_SET_PDEATHSIG: Final = 1
 

@@ -161,7 +161,7 @@ class Team(CrewedTeam):
         finished = False
         try:
             if not self.handout.fds:
-                with process.no_interrupt():
+                with _worker.no_interrupt():
                     self.start()
             if self.job.caller_computes or (self.job.is_cold and self.job.caller_may_compute):
                 with _blas.limited(self.job.threads):
