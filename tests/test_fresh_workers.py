@@ -101,6 +101,116 @@ def test_objects_that_are_compared_with_is_are_one_everywhere(start_method: str,
     assert run_program(program, start_method, tmp_path) == ["True"] * 7
 
 
+@pytest.mark.parametrize("start_method", METHODS)
+def test_objects_of_a_class_without_a_state_are_one_everywhere(start_method: str, tmp_path: Path) -> None:
+    """Of the main module, and as results: the caller's own come home; what has a state, or a new class, is not one."""
+    (tmp_path / "markers.py").write_text(MARKERS)
+    program = """
+    import markers
+    from markers import UNSET
+
+    class Mark:
+        __slots__ = ()
+        def __eq__(self, other): raise ValueError
+        def __hash__(self): return 1
+
+    class Way:
+        def go(self, x): return x
+
+    MARK, OTHER, way = Mark(), Mark(), Way()
+    def same(a, b): return a is b
+
+    check(lambda x: (x is MARK, x is OTHER), [MARK, OTHER, Mark()] * 14)
+    check(lambda x: [MARK, OTHER, UNSET][x % 3], same=same)
+    check(lambda x: (x is UNSET, x is markers.UNSET), [UNSET, markers.Unset()] * 20)
+    check(lambda x: way.go(x))
+    check(lambda x: way, same=same)
+    way.n = 3
+    check(lambda x: way.n)
+    class Way:
+        def go(self, x): return -x
+    way = Way()
+    check(lambda x: way.go(x))
+    check(lambda x: way, same=same)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 8
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_typing_makes_in_the_main_module(start_method: str, tmp_path: Path) -> None:
+    """In annotations, in the code, and as results."""
+    program = """
+    from typing import Annotated, Callable, NamedTuple, NewType, ParamSpec, Required, TypedDict, TypeVar, TypeVarTuple
+    from typing import Unpack, get_args
+
+    P, Ts = ParamSpec("P"), TypeVarTuple("Ts")
+    Id = NewType("Id", int)
+    Inner = NewType("Inner", Id)
+    T = TypeVar("T", bound=Id)
+    Alias = Annotated[dict[str, Id], Inner]
+
+    class Base(TypedDict, total=False):
+        a: Required[Id]
+        b: int
+
+    class Row(Base):
+        c: str
+
+    class Pair(NamedTuple):
+        x: Id
+        y: "int" = 3
+
+    def plain(x: Id, f: Callable[P, T] | None = None, *more: Unpack[Ts]) -> Inner:
+        return Inner(Id(x))
+    def row(x): return Row(a=Id(x), c=""), Base(a=Id(x)), sorted(Row.__required_keys__), sorted(Row.__optional_keys__)
+    def pair(x): return Pair(x)
+    def forms(x: Alias): return Id, Inner, Row, Base, get_args(Alias), Inner.__supertype__ is Id
+
+    def local():
+        Local = NewType("Local", int)
+        class Table(TypedDict):
+            a: Local
+        return lambda x: Table(a=Local(x))
+
+    for work in (plain, row, pair, forms, local()):
+        check(work)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 5
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_a_function_of_code_that_was_run_in_a_dictionary(start_method: str, tmp_path: Path) -> None:
+    """It has no module, only globals."""
+    program = """
+    names = {}
+    exec("K = 1\\ndef work(x): return x + K + more(x)\\ndef more(x): return K", names)
+    check(names["work"])
+    names["K"] = 5
+    check(names["work"])
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 2
+
+
+def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
+    """It lives on: that the caller must not compute, since items may be tried again, is told at once."""
+    program = """
+    class Odd:
+        def __reduce__(self):
+            return no_such, ()
+
+    def no_such():
+        raise RuntimeError("no")
+
+    ODD = Odd()
+    before = time.monotonic()
+    try:
+        amorsize.parallel(lambda x: ODD, retries=1, **HOW).map(range(40))
+    except amorsize.exceptions.WorkerDied as error:
+        print("cannot" in str(error), time.monotonic() - before < 8)
+    """
+    assert run_program(program, "forkserver", tmp_path) == ["True", "True"]
+
+
 OLD = """
 import collections, dataclasses, enum, typing
 

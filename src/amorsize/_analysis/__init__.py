@@ -22,7 +22,7 @@ from __future__ import annotations
 from amorsize._analysis.bytecode import chains_of, imports_of, names_of
 from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
 from amorsize._analysis.effects import Effects, effects_of
-from amorsize._analysis.inert import is_inert, is_inert_package, kind_of_class
+from amorsize._analysis.inert import is_inert, is_inert_package, is_python_class, kind_of_class
 from amorsize._analysis.items import Kinds, of_each_kind
 from amorsize._analysis.values import own_attributes
 from amorsize._analysis.walk.modules import is_put_there
@@ -38,6 +38,7 @@ __all__ = [
     "is_inert",
     "is_inert_package",
     "is_put_there",
+    "is_python_class",
     "kind_of_class",
     "known_dependencies",
     "names_of",

@@ -237,7 +237,7 @@ class CrewedTeam(Engine):
 
     def let_go(self, worker: Worker) -> None:
         """Take note that a worker has closed its pipe: it is dead, unless it says that it cannot do this job."""
-        if self.crew.hear(self, worker) and self.handout.is_alone:
+        if self.crew.hear(self, worker) and (self.handout.is_alone or self.is_done()):
             self.workers.remove(worker)
             self.crew.dismiss(worker)
         else:

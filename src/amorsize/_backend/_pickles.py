@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from amorsize import _function, _outside
 from amorsize._analysis.inert import CACHED
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _sentinels, _unfound
+from amorsize._backend import _sentinels, _typing, _unfound
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def pickler() -> Any:
                 return weakref.WeakKeyDictionary, (dict(obj),)
             how = super().reducer_override(obj)
             if how is not NotImplemented or isinstance(obj, type) or type(obj) in self.dispatch_table:
-                return how
-            return _sentinels.reduced(obj) or reduced(obj, cloudpickle().list_registry_pickle_by_value())
+                return how if how is NotImplemented else _typing.reduced_class(obj) or how
+            made = _sentinels.reduced(obj) or _typing.reduced(obj)
+            return made or reduced(obj, cloudpickle().list_registry_pickle_by_value())
 
     return Pickler
 

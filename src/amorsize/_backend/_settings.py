@@ -52,8 +52,8 @@ def _chosen(known: Dependencies) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
     for module, path, then in known.settings:
         name, value = _now(module, path, then)
-        if module in {"__main__", "__mp_main__"} or isinstance(value, types.ModuleType):
-            continue
+        if module in {"", "__main__", "__mp_main__"} or isinstance(value, types.ModuleType):
+            continue  # of code that was run in a dictionary, which goes along
         if module in _unfound.unfound():  # it goes along as it is
             continue
         if name.rpartition(".")[2] in _DEFAULTS and value is not then:  # of a function around it

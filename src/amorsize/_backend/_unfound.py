@@ -76,15 +76,20 @@ _own: tuple[int, tuple[str, ...]] = (0, ())
 _specs: Final[dict[str, Any]] = {}
 
 
-def have_reloaded() -> bool:
-    """Tell whether a module of the program has been loaded again since this was asked for the last time."""
+def own_modules() -> tuple[str, ...]:
+    """Return the names of the program's modules, which are not installed; the same tuple until there are more."""
     global _own  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
     if _own[0] != len(sys.modules):
         files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
         own = [name for name, file in files if type(file) is str and not _function.is_installed(file)]
         _own = len(files), tuple(own)
+    return _own[1]
+
+
+def have_reloaded() -> bool:
+    """Tell whether a module of the program has been loaded again since this was asked for the last time."""
     found = False
-    for name in _own[1]:
+    for name in own_modules():
         spec = getattr(sys.modules.get(name), "__spec__", None)
         found = found or _specs.get(name, spec) is not spec
         _specs[name] = spec
