@@ -547,3 +547,185 @@ def test_a_function_that_asks_for_the_main_module(start_method: str, tmp_path: P
         check=False,
     )
     assert (done.stdout.split(), done.stderr) == (["True"] * 4, "")
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_is_set_in_the_standard_library(start_method: str, tmp_path: Path) -> None:
+    """Each time anew, and taken back; of the collector, of addresses, of what is written shortened, of certificates."""
+    program = """
+    import gc, gettext, http.client, io, logging, reprlib, ssl, traceback, urllib.parse, urllib.request, zoneinfo
+
+    class Handler(urllib.request.BaseHandler):
+        def mine_open(self, request): return "opened"
+
+    def collector(x): return gc.isenabled(), gc.get_threshold()
+    def domain(x): return gettext.textdomain(), gettext.bindtextdomain("mine")
+    def headers(x):
+        try: return len(http.client.parse_headers(io.BytesIO(b"A: 1\\r\\n" * 10 + b"\\r\\n")))
+        except http.client.HTTPException as error: return str(error)
+    def record(x): return getattr(logging.getLogger("a").makeRecord("a", 10, "f", 1, "m", (), None), "mine", None)
+    def short(x): return reprlib.repr([1, 2, 3, 4])
+    def certificates(x): return ssl._create_default_https_context().verify_mode
+    def joined(x): return urllib.parse.urljoin("mine://a/b", "c")
+    def zones(x): return zoneinfo.TZPATH
+    def fetched(x):
+        try: return urllib.request.urlopen("mine://x")
+        except OSError as error: return str(error)
+    def agent(x): return urllib.request._opener and urllib.request._opener.addheaders
+    def shown(x):
+        def fail(n): fail(n - 1) if n else 1 / 0
+        try: fail(5)
+        except ZeroDivisionError: return traceback.format_exc().count("line")
+
+    WORKS = (collector, domain, headers, record, short, certificates, joined, zones, fetched, agent, shown)
+    make = logging.getLogRecordFactory()
+    def mine(*args):
+        record = make(*args)
+        record.mine = 1
+        return record
+    for i in range(2):
+        gc.disable() if i == 0 else gc.enable()
+        gc.set_threshold(500 + i, 5, 5)
+        gettext.textdomain("mine" + str(i)); gettext.bindtextdomain("mine", "/tmp" + str(i))
+        http.client._MAXHEADERS = 5 if i == 0 else 100
+        logging.setLogRecordFactory(mine if i == 0 else make)
+        reprlib.aRepr.maxlist = 2 + i
+        ssl._create_default_https_context = [ssl._create_unverified_context, ssl.create_default_context][i]
+        urllib.parse.uses_relative.append("mine") if i == 0 else urllib.parse.uses_relative.remove("mine")
+        urllib.parse.uses_netloc.append("mine") if i == 0 else urllib.parse.uses_netloc.remove("mine")
+        zoneinfo.reset_tzpath(to=["/none" + str(i)])
+        opener = urllib.request.build_opener(*[Handler()][i:])
+        opener.addheaders = [("User-agent", str(i))]
+        urllib.request.install_opener(opener)
+        sys.tracebacklimit = 1 + i
+        for work in WORKS:
+            check(work)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 22
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_is_set_in_numpy(start_method: str, tmp_path: Path) -> None:
+    """A formatter, what is called where something is divided by zero, the size of buffers; and taken back."""
+    program = """
+    import numpy as np
+
+    def text(x): return str(np.array([1.5]))
+    def called(x): return np.geterrcall() is not None, np.getbufsize(), np.geterr()["divide"]
+
+    check(text)
+    np.set_printoptions(formatter={"float": lambda value: "F"})
+    np.seterrcall(lambda error, flag: None)
+    np.seterr(divide="call")
+    np.setbufsize(16384)
+    check(text)
+    check(called)
+    np.set_printoptions(formatter=None)
+    np.seterrcall(None)
+    np.setbufsize(8192)
+    check(text)
+    check(called)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 5
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "loky"])
+def test_what_is_set_in_pandas(start_method: str, tmp_path: Path) -> None:
+    """Options, in whole or for a while, methods that the program has added, and accessors; of items, too."""
+    pytest.importorskip("pandas")
+    program = """
+    import pandas as pd
+    frame = pd.DataFrame({"a": [1.23456] * 3})
+
+    def shown(x): return repr(x)
+    def method(x): return x.twice(), x.mine.total(), x.least
+    def use(x): return pd.DataFrame({"a": [1]}).twice()
+    def items(work): check(work, [frame] * 40, lambda a, b: str(a) == str(b))
+
+    items(shown)
+    pd.set_option("display.precision", 2)
+    items(shown)
+    with pd.option_context("display.float_format", lambda value: "F"):
+        items(shown)
+    pd.reset_option("display.precision")
+    items(shown)
+    pd.DataFrame.twice = lambda self: int(self.a.sum()) * 2
+    pd.DataFrame.least = property(lambda self: int(self.a.min()))
+    @pd.api.extensions.register_dataframe_accessor("mine")
+    class Mine:
+        def __init__(self, frame): self.frame = frame
+        def total(self): return int(self.frame.a.sum())
+    items(method)
+    check(use)
+    pd.DataFrame.twice = lambda self: 7
+    items(method)
+    check(use)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 8
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "loky"])
+def test_what_is_set_in_sklearn(start_method: str, tmp_path: Path) -> None:
+    """For the thread that calls, as scikit-learn has it."""
+    pytest.importorskip("sklearn")
+    program = """
+    import sklearn
+
+    def config(x): return sklearn.get_config()["transform_output"], sklearn.get_config()["working_memory"]
+
+    check(config)
+    sklearn.set_config(transform_output="pandas")
+    check(config)
+    with sklearn.config_context(transform_output="default", working_memory=7):
+        check(config)
+    check(config)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 4
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_modules_that_only_a_finder_of_the_program_s_knows(start_method: str, tmp_path: Path) -> None:
+    """Imported before or by the function."""
+    program = """
+    import importlib.abc, importlib.machinery
+
+    class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+        def find_spec(self, name, path=None, target=None):
+            return importlib.machinery.ModuleSpec(name, self) if name in ("virtual", "later") else None
+        def create_module(self, spec):
+            return None
+        def exec_module(self, module):
+            exec("VALUE = 7\\ndef add(x): return x + VALUE\\nclass Kind:\\n    n = 3", vars(module))
+
+    sys.meta_path.insert(0, Finder())
+    import virtual
+
+    def inside(x):
+        import virtual
+        return virtual.add(x)
+    def late(x):
+        import later
+        return later.VALUE
+
+    check(lambda x: (virtual.add(x), virtual.Kind().n))
+    virtual.VALUE = 8
+    check(virtual.add)
+    check(inside)
+    print(amorsize.parallel(late, **HOW).map(range(40)) == [7] * 40)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 4
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_the_classes_that_are_derived_from_one(start_method: str, tmp_path: Path) -> None:
+    """A worker has those of the modules that it has imported."""
+    (tmp_path / "base.py").write_text(
+        "class Base:\n    pass\ndef names(x): return [kind.__name__ for kind in Base.__subclasses__()]\n"
+    )
+    program = """
+    import base
+    class Mine(base.Base): pass
+    check(base.names)
+    check(lambda x: base.names(x))
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 2

@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._backend import _output, _registries
+from amorsize._backend._pickles import dumps
 from amorsize._modules import loaded
 from amorsize._outside import suppressed
 
@@ -69,6 +70,14 @@ _USUAL: Final[dict[str, Any]] = {
 def _picklable(value: Any) -> bytes:
     with suppressed():  # a filter or context that cannot travel is left behind
         return pickle.dumps(value)
+    return b""
+
+
+def _by_value(options: dict[str, Any]) -> bytes:
+    if options.get("formatter") is None:
+        return _picklable(options)
+    with suppressed():  # its functions hold what cannot travel
+        return dumps(options)
     return b""
 
 
@@ -132,7 +141,7 @@ def read(func: Callable[..., Any]) -> Ambience:
         filters=_picklable(_filters()),
         decimal=_picklable(decimal.getcontext()) if decimal else b"",
         numpy_errors=errors,
-        numpy_print=_picklable(options) if options else b"",
+        numpy_print=_by_value(options) if options else b"",
         is_usual=all(name in _USUAL and _USUAL[name] == value for name, value in {**(errors or {}), **options}.items()),
         locale=locale.setlocale(locale.LC_ALL) if locale else "",
         loggers=_output.settings(),

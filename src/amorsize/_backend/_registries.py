@@ -3,7 +3,8 @@ What programs register with the standard library, and set in it: read at a call,
 
     csv.field_size_limit(10**9)    logging.addLevelName(35, "NOTICE")    sqlite3.register_adapter(Point, str)
 
-Of modules that the program has loaded, and where it is not what an import makes. What cannot be pickled stays behind.
+Of modules that the program has loaded, and where it is not what an import makes. Where a function uses such a module,
+and what is set there cannot be pickled, the function stays here. Of libraries: :mod:`amorsize._backend._libraries`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _analysis, _function
+from amorsize._backend import _libraries
 from amorsize._backend._pickles import dumps
 from amorsize._modules import loaded
 from amorsize._outside import pass_on, suppressed
@@ -35,11 +37,18 @@ _ONLY_FOR: Final = {
     "mimetypes": frozenset({"guess_type", "guess_file_type", "guess_extension", "guess_all_extensions"}),
 }
 
+# Of the opener that urlopen makes for itself.
+_HANDLERS: Final = frozenset(
+    ["ProxyHandler", "UnknownHandler", "HTTPHandler", "HTTPDefaultErrorHandler", "HTTPRedirectHandler", "FTPHandler",
+     "FileHandler", "HTTPErrorProcessor", "DataHandler", "HTTPSHandler"]
+)  # fmt: skip
+
 _LEVELS: Final = frozenset({"CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET"})
 
 
 # What was read before, and its pickle: 10 us, and 500 in a kernel, where IPython has a converter for sqlite3.
 _read: tuple[dict[str, Any], bytes] = ({}, b"")
+_PROGRAM_S: Final = ("codecs", "copyreg", "logging", "numpy", "pandas", "ssl", "urllib.request")
 
 
 def read(func: Callable[..., Any]) -> bytes:
@@ -60,16 +69,21 @@ def read(func: Callable[..., Any]) -> bytes:
         data = dumps(found)
         if not _may_change(found):
             _read = found, data
-    except Exception as error:  # noqa: BLE001 - objects raise anything when pickled: then one by one
+    except Exception as error:  # objects raise anything when pickled: then one by one
         pass_on(error)
-        data = dumps({name: value for name, value in found.items() if _can_be_pickled(value)})
+        sent = {name: value for name, value in found.items() if _can_be_pickled(value)}
+        used = _libraries.used(known)
+        if lost := [name for name in found if name not in sent and name.partition(".")[0] in used]:
+            message = f"what is set in {lost[0]} cannot be pickled"
+            raise ValueError(message) from error
+        data = dumps(sent)
     return data
 
 
 def _may_change(found: dict[str, Any]) -> bool:
     """Tell whether something of the program's is among what was read, which may change inside."""
     adapters, converters = found.get("sqlite3", ((), ()))
-    if adapters or any(map(found.get, ("codecs", "copyreg"))):
+    if adapters or any(map(found.get, _PROGRAM_S)):
         return True
     return not all(_is_installed(way) for _, way in converters)
 
@@ -103,7 +117,9 @@ def enter(data: bytes) -> None:
     for name, value in state.items():
         if name not in before or before[name] != value:
             with suppressed():  # as above
-                _WAYS[name][1](importlib.import_module(name), value)
+                module = importlib.import_module(name) if value else loaded(name)
+                if module is not None:  # else nothing is set in it yet
+                    _WAYS[name][1](module, value)
     _entered = data, state
 
 
@@ -161,14 +177,99 @@ def _enter_types(mimetypes: Any, value: Any) -> None:
         mimetypes.add_type(kind, end)
 
 
-def _enter_levels(logging: Any, value: Any) -> None:
-    for level, name in value:
+def _read_logging(logging: Any, _: Dependencies) -> dict[str, Any]:
+    """Return the names of levels and what makes records and loggers, as far as the program has set them."""
+    made = {name: vars(logging)[name] for name in ("_logRecordFactory", "_loggerClass")}
+    levels = [pair for pair in logging._levelToName.items() if pair[1] not in _LEVELS]  # noqa: SLF001 - no public way
+    found: dict[str, Any] = {name: way for name, way in made.items() if _analysis.is_put_there(way)}
+    return found | {"levels": levels} if levels else found
+
+
+def _enter_logging(logging: Any, value: dict[str, Any]) -> None:
+    for level, name in value.get("levels", ()):
         logging.addLevelName(level, name)
+    logging.setLogRecordFactory(value.get("_logRecordFactory", logging.LogRecord))
+    logging.setLoggerClass(value.get("_loggerClass", logging.Logger))
 
 
 def _enter_zone(module: Any, value: Any) -> None:
     if module.tzname != value and hasattr(module, "tzset"):
         module.tzset()  # the variable has been set by then
+
+
+def _enter_sys(sys: Any, value: Any) -> None:
+    sys.argv, limit = value
+    if limit is not None:
+        sys.tracebacklimit = limit
+    elif hasattr(sys, "tracebacklimit"):
+        del sys.tracebacklimit
+
+
+def _enter_collector(gc: Any, value: Any) -> None:
+    gc.enable() if value[0] else gc.disable()
+    gc.set_threshold(*value[1])
+
+
+def _read_domain(gettext: Any, _: Dependencies) -> Any:
+    return gettext.textdomain(), dict(gettext._localedirs)  # noqa: SLF001 - no public way
+
+
+def _enter_domain(gettext: Any, value: Any) -> None:
+    gettext.textdomain(value[0])
+    for domain, folder in value[1].items():
+        gettext.bindtextdomain(domain, folder)
+
+
+def _read_context(ssl: Any, _: Dependencies) -> Any:
+    """Return what makes the contexts of HTTPS, which programs replace that meet certificates of their own."""
+    made = ssl._create_default_https_context  # noqa: SLF001 - the documented way
+    return None if made is ssl.create_default_context else made
+
+
+def _enter_context(ssl: Any, value: Any) -> None:
+    ssl._create_default_https_context = value or ssl.create_default_context  # noqa: SLF001 - as above
+
+
+def _read_opener(request: Any, _: Dependencies) -> Any:
+    """Return the headers and the handlers of the opener that is installed, as far as they are not as urlopen's own."""
+    if (opener := request._opener) is None:  # noqa: SLF001 - no public way
+        return None
+    handlers = [one for one in opener.handlers if type(one).__name__ not in _HANDLERS or not _is_usual(request, one)]
+    if not handlers and opener.addheaders == [("User-agent", f"Python-urllib/{request.__version__}")]:
+        return None
+    return opener.addheaders, [(type(handler), {**vars(handler), "parent": None}) for handler in handlers]
+
+
+def _is_usual(request: Any, handler: Any) -> bool:
+    is_known = type(handler).__module__ == request.__name__
+    return is_known and getattr(handler, "proxies", None) in (None, request.getproxies())
+
+
+def _enter_opener(request: Any, value: Any) -> None:
+    if value is None:
+        request.install_opener(None)
+        return
+    handlers = []
+    for kind, state in value[1]:
+        handler = kind.__new__(kind)
+        vars(handler).update(state)
+        handlers.append(handler)
+    opener = request.build_opener(*handlers)
+    opener.addheaders = value[0]
+    request.install_opener(opener)
+
+
+def _variables(*names: str) -> tuple[Callable[[Any, Dependencies], Any], Callable[[Any, Any], Any]]:
+    """Return how to read, and to set, variables of a module whose values are numbers, or lists of texts."""
+
+    def get(module: Any, _: Dependencies) -> dict[str, Any]:
+        values = {name: vars(module)[name] for name in names if name in vars(module)}
+        return {name: list(value) if type(value) is list else value for name, value in values.items()}
+
+    def put(module: Any, value: dict[str, Any]) -> None:
+        vars(module).update(value)
+
+    return get, put
 
 
 _WAYS: Final[dict[str, tuple[Callable[[Any, Dependencies], Any], Callable[[Any, Any], Any]]]] = {
@@ -179,18 +280,27 @@ _WAYS: Final[dict[str, tuple[Callable[[Any, Dependencies], Any], Callable[[Any, 
         lambda module, value: module.dispatch_table.update(value),
     ),
     "csv": (_read_csv, _enter_csv),
-    "logging": (
-        lambda module, _: [pair for pair in module._levelToName.items() if pair[1] not in _LEVELS],  # noqa: SLF001 - no public way
-        _enter_levels,
-    ),
+    "gc": (lambda module, _: (module.isenabled(), module.get_threshold()), _enter_collector),
+    "gettext": (_read_domain, _enter_domain),
+    "http.client": _variables("_MAXHEADERS", "_MAXLINE"),
+    "logging": (_read_logging, _enter_logging),
     "mimetypes": (_read_types, _enter_types),
     "socket": (lambda module, _: module.getdefaulttimeout(), lambda module, value: module.setdefaulttimeout(value)),
     "sqlite3": (_read_sqlite, _enter_sqlite),
-    "sys": (lambda module, _: list(module.argv), lambda module, value: setattr(module, "argv", value)),
+    "ssl": (_read_context, _enter_context),
+    "sys": (lambda module, _: (list(module.argv), getattr(module, "tracebacklimit", None)), _enter_sys),
     "tempfile": (lambda module, _: module.tempdir, lambda module, value: setattr(module, "tempdir", value)),
+    "reprlib": (lambda module, _: dict(vars(module.aRepr)), lambda module, value: vars(module.aRepr).update(value)),
     "time": (lambda module, _: module.tzname, _enter_zone),
+    "urllib.parse": _variables("uses_relative", "uses_netloc", "uses_params"),
+    "urllib.request": (_read_opener, _enter_opener),
     "xml.etree.ElementTree": (
         lambda module, _: dict(module._namespace_map),  # noqa: SLF001 - no public way
         lambda module, value: module._namespace_map.update(value),  # noqa: SLF001 - as above
     ),
+    "zoneinfo": (
+        lambda module, _: module.TZPATH,
+        lambda module, value: value == module.TZPATH or module.reset_tzpath(to=value),
+    ),
+    **_libraries.WAYS,
 }

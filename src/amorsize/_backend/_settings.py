@@ -103,25 +103,31 @@ def problem(func: Callable[..., Any]) -> str:
     """Return which stand-in of a test cannot be sent along, or what finds names that are not; or ""."""
     known = _analysis.known_dependencies(func)
     for helper in known.functions:
-        by_text = (
-            _BY_TEXT.intersection(chain[0] for chain in _analysis.chains_of(helper.__code__))
-            - helper.__globals__.keys()
-        )
-        if by_text and (not _function.is_importable(helper) or helper.__module__ in _unfound.unfound()):
-            return (
-                f"{helper.__name__}() uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"
-            )
-        if _names_main(helper.__code__, known.bindings):
-            return f"{helper.__name__}() uses the module __main__, which is another one in workers"
-        for name in _analysis.imports_of(helper.__code__):
-            module: Any = sys.modules.get(name)
-            if name in _unfound.unfound() or not (module is None or isinstance(module, types.ModuleType)):
-                return f"{helper.__name__}() imports {name}, which exists in this process only"
+        if found := _problem_of(helper, known.bindings):
+            return f"{helper.__name__}() {found}"
     for where, name, value in _chosen(known):
         if type(value).__module__.partition(".")[0] in {"unittest", "mock"}:
             return f"{where}.{name} is a {type(value).__name__}, which exists in this process only"
         if _analysis.is_put_there(value) and _analysis.is_inert(where) and not _can_be_pickled(value):
             return f"{where}.{name} has been replaced by what cannot be sent along"
+    return ""
+
+
+def _problem_of(helper: types.FunctionType, bindings: Any) -> str:
+    """Say what the code of a function asks for that other processes have otherwise, or not at all; or ""."""
+    code = helper.__code__
+    by_text = _BY_TEXT.intersection(chain[0] for chain in _analysis.chains_of(code)) - helper.__globals__.keys()
+    if by_text and (not _function.is_importable(helper) or helper.__module__ in _unfound.unfound()):
+        return f"uses {', '.join(sorted(by_text))}: the names in a text exist in this process only"
+    if _names_main(code, bindings):
+        return "uses the module __main__, which is another one in workers"
+    if "__subclasses__" in _analysis.names_of(code):
+        return "asks for __subclasses__, and other processes have other classes"
+    for name in _analysis.imports_of(code):
+        module: Any = sys.modules.get(name)
+        is_module = module is None or isinstance(module, types.ModuleType)
+        if name in _unfound.unfound() or not is_module or not _unfound.is_findable(name):
+            return f"imports {name}, which exists in this process only"
     return ""
 
 

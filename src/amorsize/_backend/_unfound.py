@@ -101,6 +101,8 @@ def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:
         return True
     file = getattr(module, "__file__", None)
     spec = getattr(module, "__spec__", None)
+    if is_own_finder(getattr(spec, "loader", None)):
+        return False
     if file is None:
         # Made by a program, as a module or as a part of another one's, say of six: the latter comes with that one.
         if spec is not None or "." in name or name in sys.builtin_module_names:
@@ -110,6 +112,24 @@ def _is_found(name: str, module: Any, path: tuple[str, ...]) -> bool:
     if not file.endswith(".py") or getattr(spec, "origin", None) == "frozen":
         return True
     return _root(name, file) in _folders(path) or _is_found_otherwise(name, file, path)
+
+
+def is_own_finder(finder: Any) -> bool:
+    """Tell whether a finder or loader is of a class of the program's: workers have it only once they import that."""
+    if finder is None or finder in _USUAL:
+        return False
+    module = getattr(finder if isinstance(finder, type) else type(finder), "__module__", "")
+    return module == "__main__" or module in own_modules()
+
+
+def is_findable(name: str) -> bool:
+    """Tell whether a module that has not been imported yet is none that only a finder of the program's knows."""
+    if name in sys.modules or not any(map(is_own_finder, sys.meta_path)):
+        return True
+    with suppressed():  # the parent's module raises what it likes
+        root = name.partition(".")[0]
+        return root in sys.stdlib_module_names or importlib.machinery.PathFinder.find_spec(root) is not None
+    return True
 
 
 def _root(name: str, file: str) -> str | None:
@@ -139,7 +159,10 @@ def _is_found_otherwise(name: str, file: str, path: tuple[str, ...]) -> bool:
     where = None if parent is None else list(getattr(parent, "__path__", ()))
     if parent is not None and _is_unfound(parent.__name__, parent, path):  # a debugger has a hundred of these
         return False
-    finders: list[Any] = [importlib.machinery.PathFinder, *(f for f in sys.meta_path if f not in _USUAL)]
+    finders: list[Any] = [
+        importlib.machinery.PathFinder,
+        *(f for f in sys.meta_path if f not in _USUAL and not is_own_finder(f)),
+    ]
     for finder in finders:
         spec = None
         with suppressed():  # a finder of anybody's, asked out of turn

@@ -22,10 +22,12 @@ from amorsize._analysis.walk.modules import (
     look_at_class,
     look_at_function_attributes,
     look_at_module,
+    look_for_methods,
 )
 from amorsize._analysis.walk.objects import look_at_object
 from amorsize._analysis.walk.state import Walk
 from amorsize._attribute import attributes, is_of, module_of, wrapped_function, wrapper_function
+from amorsize._modules import loaded
 
 # Attribute names through which code reaches all that an object holds.
 _ANY_ATTRIBUTE: Final = frozenset(
@@ -53,6 +55,8 @@ def enter(walk: Walk, func: Any) -> None:
 
 def run(walk: Walk) -> None:
     """Look at all that is left, until nothing new is named."""
+    if (pandas := loaded("pandas")) is not None:  # items may be such objects, and are not looked at here
+        walk.kinds |= {pandas.DataFrame, pandas.Series}
     done = -1
     while done != len(walk.taken) + len(walk.seen):
         done = len(walk.taken) + len(walk.seen)
@@ -64,6 +68,8 @@ def run(walk: Walk) -> None:
             path, value = walk.todo.pop()
             _look(walk, path, value)
         walk.any_name = bool(walk.names & _ANY_ATTRIBUTE)
+        for kind in walk.kinds:
+            look_for_methods(walk, kind)
         walk.n_left -= len(walk.named)
         for path, holder in walk.named:
             if is_of(holder, types.FunctionType):

@@ -144,6 +144,21 @@ def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
                 walk.visit(f"{path}.{name}", value)
 
 
+def look_for_methods(walk: Walk, kind: type) -> None:
+    """Look for what the program has added to a class of a library, whose objects were met or may be items."""
+    for base, name in _added(kind, tuple(len(namespace_of(base)) for base in bases_of(kind))):
+        if name in walk.names or name in _OPERATORS:
+            _look_at_patch(walk, base, name, namespace_of(base).get(name))
+
+
+@functools.lru_cache(maxsize=32)
+def _added(kind: type, _: tuple[int, ...]) -> tuple[tuple[type, str], ...]:
+    """Return where the program's methods are, and how they are called; looked up again when there are more."""
+    bases = [base for base in bases_of(kind) if inert.is_python_class(base) and module_of(base) in sys.modules]
+    found = [(base, name) for base in bases for name, value in namespace_of(base).items() if is_put_there(value)]
+    return tuple(found)
+
+
 def _look_for_patched_classes(walk: Walk, module: types.ModuleType) -> None:
     """Look for methods that the program has put into classes of the library, which functions of the library call."""
     for kind in list(vars(module).values()):
@@ -156,6 +171,7 @@ def _look_for_patched_classes(walk: Walk, module: types.ModuleType) -> None:
 
 def _look_at_patch(walk: Walk, kind: type, name: str, value: Any) -> None:
     if is_put_there(value) and walk.is_new(kind, name):
+        walk.held.append((namespace_of(kind), name, id(value), type(value)))
         walk.settings[module_of(kind), f"{qualname_of(kind)}.{name}"] = value
         walk.visit(f"{name_of(kind)}.{name}", value)
 
@@ -166,10 +182,20 @@ def is_put_there(value: Any) -> bool:
     value = value.__self__ if is_of(value, types.MethodType) else value
     if is_of(value, functools.partial):
         return True
+    if is_of(value, property):
+        value = value.fget
     if is_of(value, types.FunctionType):
         return not inert.is_inert_package(inert.code_module(value))
+    if not is_of(value, type) and any(map(_is_program_s, attributes(value).values())):
+        return True  # a descriptor of a library that holds a class of the program's, as pandas makes them for accessors
     kind = value if is_of(value, type) else type(value)
     return _is_mock(kind) or (inert.is_python_class(kind) and not inert.is_inert_package(module_of(kind)))
+
+
+def _is_program_s(value: Any) -> bool:
+    if is_of(value, types.FunctionType):
+        return not inert.is_inert_package(inert.code_module(value))
+    return is_of(value, type) and inert.is_python_class(value) and not inert.is_inert_package(module_of(value))
 
 
 def _is_no_builtin(name: str, value: Any) -> bool:

@@ -32,6 +32,7 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
         if inert.is_python_class(kind) or is_of(value, types.SimpleNamespace):
             _look_at_instance(walk, path, value)
     if what in {"array", "data"}:
+        walk.kinds.add(kind)
         walk.mutable.append(Found(path, value))
         if what == "array":
             _look_at_array(walk, path, value)

@@ -49,6 +49,7 @@ class Walk:
         reads_mutable: Names of containers and arrays that the code names directly.
         is_complete: Whether all was looked at.
         todo: What is still to be looked at, with the way to it.
+        kinds: Classes of libraries whose objects were met: the program may have put methods there.
         named: Objects, classes and modules of which only attributes that the code names are looked at.
         taken: Those attributes that have been.
         n_left: Objects that may still be looked at.
@@ -71,6 +72,7 @@ class Walk:
         self.reads_mutable: dict[str, None] = {}
         self.is_complete = True
         self.todo: list[tuple[str, Any]] = []
+        self.kinds: set[type] = set()
         self.named: list[tuple[str, Any]] = []
         self.taken: set[tuple[int, str]] = set()
         self.n_left = bounds.MOST_OBJECTS
