@@ -729,3 +729,42 @@ def test_the_classes_that_are_derived_from_one(start_method: str, tmp_path: Path
     check(lambda x: base.names(x))
     """
     assert run_program(program, start_method, tmp_path) == ["True"] * 2
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_is_registered_with_abstract_classes(start_method: str, tmp_path: Path) -> None:
+    """Of the library, of a module, of the main one; and asked about items, and by singledispatch."""
+    (tmp_path / "shapes.py").write_text(
+        "import abc, collections.abc\nclass Shape(abc.ABC): pass\nclass Plain: pass\n"
+        "def ask(x): return isinstance(x, Shape), isinstance(Plain(), collections.abc.Sized)\n"
+    )
+    program = """
+    import abc, collections.abc, functools, numbers, shapes
+
+    class Mine: pass
+    class Own(abc.ABC): pass
+
+    @functools.singledispatch
+    def size(x): return "none"
+    @size.register
+    def _(x: collections.abc.Sized): return "sized"
+
+    def work(x): return isinstance(Mine(), collections.abc.Sized), isinstance(x, Own), isinstance(Mine(), shapes.Shape)
+    def items(x): return isinstance(x, collections.abc.Sized), size(x)
+
+    def check_all():
+        check(work)
+        check(items, [Mine(), 1] * 20)
+        check(shapes.ask)
+        check(shapes.ask, [Mine(), 1] * 20)
+
+    check_all()
+    collections.abc.Sized.register(Mine)
+    collections.abc.Sized.register(shapes.Plain)
+    numbers.Number.register(Mine)
+    Own.register(int)
+    shapes.Shape.register(Mine)
+    shapes.Shape.register(int)
+    check_all()
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 8

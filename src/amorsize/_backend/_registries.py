@@ -16,7 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _analysis, _function
-from amorsize._backend import _libraries
+from amorsize._backend import _abstract, _libraries
 from amorsize._backend._pickles import dumps
 from amorsize._modules import loaded
 from amorsize._outside import pass_on, suppressed
@@ -48,7 +48,7 @@ _LEVELS: Final = frozenset({"CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NO
 
 # What was read before, and its pickle: 10 us, and 500 in a kernel, where IPython has a converter for sqlite3.
 _read: tuple[dict[str, Any], bytes] = ({}, b"")
-_PROGRAM_S: Final = ("codecs", "copyreg", "logging", "numpy", "pandas", "ssl", "urllib.request")
+_PROGRAM_S: Final = ("abc", "codecs", "copyreg", "logging", "numpy", "pandas", "ssl", "urllib.request")
 
 
 def read(func: Callable[..., Any]) -> bytes:
@@ -302,5 +302,6 @@ _WAYS: Final[dict[str, tuple[Callable[[Any, Dependencies], Any], Callable[[Any, 
         lambda module, _: module.TZPATH,
         lambda module, value: value == module.TZPATH or module.reset_tzpath(to=value),
     ),
+    "abc": (_abstract.read, _abstract.enter),
     **_libraries.WAYS,
 }
