@@ -768,3 +768,31 @@ def test_what_is_registered_with_abstract_classes(start_method: str, tmp_path: P
     check_all()
     """
     assert run_program(program, start_method, tmp_path) == ["True"] * 8
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+def test_what_is_registered_with_singledispatch(start_method: str, tmp_path: Path) -> None:
+    """With a function of a module, from elsewhere; the next map has what was registered until then."""
+    (tmp_path / "shows.py").write_text(
+        "import functools\n@functools.singledispatch\ndef show(x): return 'any'\n"
+        "@show.register\ndef _(x: str): return 'text'\ndef use(x): return show(x)\n"
+    )
+    program = """
+    import shows
+    from shows import show
+    class Mine: pass
+    items = [Mine(), 1, ""] * 14
+    def work(x): return shows.show(x), show(x)
+
+    check(work, items)
+    shows.show.register(int, lambda x: "number")
+    check(work, items)
+    check(shows.use, items)
+    @shows.show.register
+    def _(x: Mine): return "mine"
+    shows.show.register(int, lambda x: "other")
+    check(work, items)
+    check(shows.use, items)
+    check(lambda x: x)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 6

@@ -61,6 +61,8 @@ def _chosen(known: Dependencies) -> Iterator[tuple[str, str, Any]]:
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and _is_at_home(
             value, module, name
         ):
+            if (added := _updates.dispatched(value)) is not None:
+                yield module, name, added
             continue
         yield module, name, value
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize import _analysis
@@ -68,6 +69,37 @@ def _parts_of(value: Any) -> dict[Any, Any] | None:
     return dict(_analysis.own_attributes(value)) if is_object else None
 
 
+_DISPATCH: Final = "functools.singledispatch"
+
+
+def dispatched(func: Any) -> Update | None:
+    """Return what the program has registered with a function of ``singledispatch`` elsewhere than in its module."""
+    if not is_of(func, types.FunctionType) or func.__code__.co_qualname != "singledispatch.<locals>.wrapper":
+        return None
+    added = {kind: way for kind, way in _registry(func).items() if way.__module__ != func.__module__}
+    return Update(_DISPATCH, added) if added else None
+
+
+def _registry(func: Any) -> dict[Any, Any]:
+    names = func.register.__code__.co_freevars
+    found: dict[Any, Any] = func.register.__closure__[names.index("registry")].cell_contents
+    return found
+
+
+def _register(func: Any, added: dict[Any, Any], undo: list[Callable[[], Any]]) -> None:
+    registry = _registry(func)
+    before = dict(registry)
+
+    def take_back() -> None:
+        registry.clear()
+        registry.update(before)
+        func._clear_cache()  # noqa: SLF001 - what it offers for this
+
+    undo.append(take_back)
+    for kind, way in added.items():
+        func.register(kind, way)
+
+
 def update(found: Any, wanted: Update, where: str, undo: list[Callable[[], Any]]) -> None:
     """
     Give an object what the caller's has.
@@ -81,6 +113,9 @@ def update(found: Any, wanted: Update, where: str, undo: list[Callable[[], Any]]
     Raises:
         UnsendableFunctionError: If the worker has none of that type.
     """
+    if wanted.kind == _DISPATCH and hasattr(found, "register"):
+        _register(found, wanted.parts or {}, undo)
+        return
     if path_of(type(found)) != wanted.kind:
         message = f"{where} is a {wanted.kind}, which exists in the calling process only"
         raise UnsendableFunctionError(message)
