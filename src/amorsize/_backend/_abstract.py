@@ -55,6 +55,7 @@ def _registered() -> tuple[_Pair, ...]:
     global _latest  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
     token = abc.get_cache_token()
     if _latest[0] != token:
+        own = {"__main__", *_unfound.own_modules()}
         _latest = (
             token,
             tuple(
@@ -63,7 +64,7 @@ def _registered() -> tuple[_Pair, ...]:
                 for kind in list(getattr(sys.modules.get(name), "__dict__", {}).values())
                 if issubclass(type(kind), abc.ABCMeta)
                 for member in _members(kind)
-                if not (_analysis.is_inert_package(module_of(kind)) and _analysis.is_inert_package(module_of(member)))
+                if not own.isdisjoint((module_of(kind), module_of(member)))
             ),
         )
     return _latest[1]
