@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import types
 import weakref
@@ -14,6 +15,7 @@ from amorsize._analysis.codings import follow_coding
 from amorsize._analysis.managers import manage
 from amorsize._analysis.special import drain, pass_to_unknown, special, touch
 from amorsize._analysis.values import (
+    ABSENT,
     EXACT,
     FRESH,
     ITEMS,
@@ -29,16 +31,25 @@ from amorsize._analysis.values import (
     items_of,
     key_of,
     made,
+    n_parameters,
     parts_of,
     union,
     within,
 )
-from amorsize._attribute import is_of, module_of, name_of
+from amorsize._attribute import attribute_of, is_of, module_of, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from amorsize._analysis.look import Look
 
 _BUILT_IN_CONTAINERS: Final = (list, tuple, dict, set, frozenset)
+
+# Where pydantic keeps what is decorated in a model, by its name.
+_PYDANTIC_DECORATORS: Final = (
+    "validators", "field_validators", "root_validators", "model_validators", "field_serializers", "model_serializers",
+    "computed_fields",
+)  # fmt: skip
 
 
 def make(  # noqa: C901, PLR0911, PLR0912 - one per kind of class
@@ -112,12 +123,35 @@ def _make_python(look: Look, kind: type, root: str, args: list[Value], keywords:
         pass_to_unknown(look, args, keywords)
     if (method := _own_method(kind, "_missing_")) is not None:  # an Enum asks it for a value that no member has
         me = look.objects[key] = union(me, look.call((Ref(EXACT, method, root),), [exactly(kind, root), FRESH], {}))
-    # What the object is when it is made, and when nobody has it any more.
+    _call_hooks(look, kind, root, me, all_of(args, keywords))
+    return me
+
+
+def _call_hooks(look: Look, kind: type, root: str, me: Value, given: Value) -> None:
+    """Call what is called when an object has been made, and when nobody has it any more."""
     for name in ("__post_init__", "__del__"):
         method = class_attribute(kind, name)
         if is_of(method, types.FunctionType) and not inert.is_inert(inert.code_module(method)):
             look.call((Ref(EXACT, method, root),), [me], {})
-    return me
+    for func in _called_by_pydantic(kind):
+        ref = Ref(EXACT, func, root)
+        look.call((ref,), [union(me, given)] * n_parameters(ref), {})
+
+
+def _called_by_pydantic(kind: type) -> Iterator[types.FunctionType]:
+    """Yield the validators and serializers of a model of pydantic, and what it calls when it has been made."""
+    decorators = class_attribute(kind, "__pydantic_decorators__")
+    if decorators is ABSENT:
+        return
+    names = itertools.chain.from_iterable(attribute_of(decorators, group) or () for group in _PYDANTIC_DECORATORS)
+    found = [class_attribute(kind, name) for name in (*names, "model_post_init")]
+    for field in dict(class_attribute(kind, "__pydantic_fields__") or ()).values():
+        found += [attribute_of(one, "func") for one in attribute_of(field, "metadata") or ()]
+    for held in found:
+        held = attribute_of(held, "wrapped") or held  # noqa: PLW2901 - pydantic's proxy for it
+        func = attribute_of(held, "__func__") or attribute_of(held, "fget") or held
+        if is_of(func, types.FunctionType) and not inert.is_inert(inert.code_module(func)):
+            yield func
 
 
 def _make_getter(kind: type, args: list[Value]) -> Value:
