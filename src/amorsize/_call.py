@@ -8,6 +8,7 @@ One call of ``map``, from items to results: sample, decide, run, learn. Read it 
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ class Call:
         request.initialize()
         known = _known.CACHE.get(request.state.key)
         request.state.last = request.record
+        data = request.source.data
         request.record.so_far = self._evidence.so_far
         try:
             if request.isolated:
@@ -58,6 +60,8 @@ class Call:
                 self._run_known(known)
             else:
                 self._run_unknown()
+            if type(data) is list and len(data) > self.ledger.n_done:
+                self._run_appended(data)
         finally:
             finish(request, self.ledger, self._evidence, self._gate)
             self._evidence.forget()
@@ -125,6 +129,14 @@ class Call:
             evidence.check_recalled(known, limits.sample_size, bounds.TINY_S)
         # Else there is nothing to learn from running items alone, which would keep the workers waiting meanwhile.
         self._consider()
+
+    def _run_appended(self, data: list[Any]) -> None:
+        """Do what has been appended to the list meanwhile, as a loop over it would, and what that appends."""
+        source = self.request.source
+        source.put_back(itertools.islice(data, self.ledger.n_done, None))
+        self.request.record.n_items = source.n_items = len(data)
+        self._loop(carefully=True)
+        self.request.record.n_items = source.n_items = self.ledger.n_done
 
     # -- loop or workers ---------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def quick_map(func: Callable[..., Any], state: State, options: Options, data: An
         note_error(error, data, beat.current(), functools.partial(name_item, func=func))
         record.actual_s = clock() - began
         raise
-    if len(results) < beat.n_items:
+    if len(results) < beat.n_items or (type(data) is list and len(data) > len(results)):
         return Call(Request(func, state, options, source, None, began=began), results).run()
     record.actual_s = clock() - began
     if results and record.actual_s > bounds.TELLING_S and abs(record.actual_s - expected_s) > bounds.SAME * expected_s:
