@@ -1,5 +1,5 @@
 # ruff: noqa: D101, D102, D103 - the small functions and classes are named for what they do
-"""Models of pydantic: validators and serializers run although no code names them."""
+"""Models of pydantic, whose validators and serializers run although no code names them."""
 
 from __future__ import annotations
 

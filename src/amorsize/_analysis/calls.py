@@ -26,6 +26,7 @@ from amorsize._analysis.special import (
     native_callbacks,
     pass_to_unknown,
     special,
+    touch,
 )
 from amorsize._analysis.values import (
     ABSENT,
@@ -183,6 +184,11 @@ def _call_function(
             change_known(look, module, func.__name__, args)
         change_out(look, keywords)
         return _call_inert(look, func, root, args, keywords, is_first=is_first)
+    if func.__name__ == "__repr__" and func.__code__.co_filename.startswith("<attrs generated"):
+        # It notes for the thread what it is in the middle of: only the fields are anybody else's.
+        for name in func.__code__.co_names if args else ():
+            touch(look, attr(look, args[0], name))
+        return FRESH
     cells = {
         name: exactly(held, cell_name(func, name, held))
         for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False)
