@@ -99,6 +99,9 @@ def first_item(request: Request, evidence: Evidence) -> tuple[Begun | None, bool
         watch.cancel()
         raise
     begun = watch.end()
+    if begun is not None and evidence.is_watched(1) and evidence.profile.mutates:
+        begun.team.close(kill=True)  # a library has drawn from a generator that the program shares
+        begun = None
     if (cpu_fraction := watch.cpu_fraction()) is not None:
         evidence.take_cpu(cpu_fraction)
     return begun, len(sys.modules) != n_modules + watch.n_modules

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize import _backend, _known, _profile, _weigh
 from amorsize import _bounds as bounds
 from amorsize._analysis import Dependencies, Kinds, known_dependencies, of_each_kind
-from amorsize._analysis.observation import SHARED_BY_ITEMS, Observation, reached_by, share_later, shared_by
+from amorsize._analysis.observation import (
+    SHARED_BY_ITEMS,
+    Observation,
+    reached_by,
+    share_later,
+    shared_by,
+    shared_generators,
+)
 from amorsize._analysis.reading import Reading
 from amorsize._backend import MISSING
+from amorsize._modules import loaded
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
 from amorsize._trace import warn
@@ -371,6 +379,7 @@ class Watch:
         self._observation: Observation | None = None
         self._from = 0
         self._of_items: tuple[str, ...] = ()
+        self._generators = shared_generators() if loaded("numpy.random.mtrand") is not None else {}
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -393,11 +402,22 @@ class Watch:
         data = request.source.data
         shared = [*shared_by(items), *reached_by([*items, data] if is_array(data) else items, found)]
         if not found.needs_watching and not shared:
+            self._take_draws(found)
             return True
         if not shared and request.state.watched is not None and request.state.watched[0] is found:
             return True
         self._observation = Observation(found, shared)
         return False
+
+    def _take_draws(self, found: Dependencies) -> None:
+        """Compare shared generators, where a library may draw from them although no code of the program does."""
+        watched = self._request.state.watched
+        if not self._generators or (watched is not None and watched[0] is found) or not found.may_draw:
+            return
+        now, earlier = shared_generators(), () if watched is None else watched[1]
+        drawn = tuple(name for name, before in self._generators.items() if now[name] != before or name in earlier)
+        if drawn:
+            self._request.state.watched = found, drawn
 
     def end(self) -> None:
         """Compare the state with what it was, if it was taken."""

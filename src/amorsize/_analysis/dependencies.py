@@ -18,17 +18,20 @@ nothing. Ordinary functions take 20 to 100 us.
 from __future__ import annotations
 
 import atexit
+import functools
+import itertools
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
+from amorsize._analysis.bytecode import imports_of
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.items import Part, parts_of_items
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
 from amorsize._analysis.walk.state import Found, Walk, shape
-from amorsize._attribute import is_of
+from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +84,14 @@ class Dependencies:
     def needs_watching(self) -> bool:
         """Whether only running items can tell if they change anything: the code alone does not."""
         return not self.effects.changes and not (self.effects.is_proved and self.is_closed)
+
+    @functools.cached_property
+    def may_draw(self) -> bool:
+        """Whether a library that it reaches may draw from a generator that the program shares."""
+        values = [value for _, _, value in self.bindings] + [one.value for one in self.mutable]
+        modules = [value.__name__ if is_of(value, types.ModuleType) else _module(value) for value in values]
+        imported = (name for func in self.functions for name in imports_of(func.__code__))
+        return any(map(inert.may_draw, itertools.chain(modules, imported)))
 
     @property
     def is_closed(self) -> bool:
@@ -189,6 +200,12 @@ def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> D
         _known.clear()  # never iterated over: other threads may look at functions meanwhile
     found = _known[key] = dependencies(func, known if is_covered and is_meant else parts)
     return found
+
+
+def _module(value: Any) -> str:
+    """Return the module of a function or a class, else that of a value's class."""
+    is_named = is_of(value, types.FunctionType | type)
+    return str(value.__module__) if is_named else module_of(type(value))
 
 
 def _is_same(one: Any, other: Any) -> bool:

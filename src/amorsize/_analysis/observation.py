@@ -68,7 +68,7 @@ class Observation:
         self._mutable += [(SHARED_BY_ITEMS, one) for one in shared]
         self._bindings = [(names, name) for names, name, _ in found.bindings if is_watched or whole]
         self._bindings += [(names, name) for names, name, *_ in found.held if is_of_input]
-        self._generators = _GENERATORS if is_watched and not is_of_input else ()
+        self._generators = GENERATORS if is_watched and not is_of_input else ()
         self._has_settings = is_watched or is_of_input
         self._pickles = pickles
         self._before = self._take()
@@ -96,7 +96,12 @@ class Observation:
         )
 
 
-_GENERATORS: Final = ("random", "numpy.random")
+GENERATORS: Final = ("random", "numpy.random")
+
+
+def shared_generators() -> dict[str, Any]:
+    """Return the states of the generators that all functions of a module draw from."""
+    return {f"the generator of {name}": _shared_generator(name)[0] for name in GENERATORS}
 
 
 def _shared_generator(name: str) -> tuple[Any, Any]:

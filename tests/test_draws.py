@@ -1,0 +1,84 @@
+# ruff: noqa: D103 - the small functions are named for what they do
+"""Libraries that draw from a generator that the program shares, where they are given none."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import amorsize
+from amorsize.exceptions import AmorsizeWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+N_ITEMS = 60
+
+
+def spin() -> None:
+    sum(range(60_000))
+
+
+def samples_rows(n: int) -> int:
+    import pandas as pd  # noqa: PLC0415 - optional
+
+    spin()
+    return int(pd.DataFrame({"a": range(100)}).sample(3)["a"].sum()) + n
+
+
+def splits(n: int) -> int:
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - optional
+
+    spin()
+    return int(train_test_split(np.arange(100))[0][0]) + n
+
+
+def makes_a_graph(n: int) -> int:
+    import networkx as nx  # noqa: PLC0415 - optional
+
+    spin()
+    return int(nx.gnp_random_graph(10, 0.3).number_of_edges()) + n
+
+
+def draws_as_told(n: int) -> int:
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - optional
+
+    spin()
+    return int(train_test_split(np.arange(100), random_state=n)[0][0])
+
+
+def seed() -> None:
+    np.random.seed(1)  # noqa: NPY002 - the subject of the tests
+    random.seed(1)
+
+
+DRAWS = {samples_rows: "pandas", splits: "sklearn", makes_a_graph: "networkx"}
+
+
+@pytest.mark.parametrize("function", DRAWS, ids=lambda function: function.__name__)
+def test_what_a_library_draws_from_a_shared_generator_is_seen(function: Callable[[int], int]) -> None:
+    """Each worker went on with a seed of its own, although the program had set one, and no warning said so."""
+    pytest.importorskip(DRAWS[function])
+    seed()
+    expected = [[function(n) for n in range(N_ITEMS)] for _ in range(2)]
+    f: Any = amorsize.parallel(function)
+    seed()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AmorsizeWarning)  # where it would have been a loop anyway, there is none
+        assert [f.map(range(N_ITEMS)) for _ in range(2)] == expected
+    with pytest.warns(AmorsizeWarning, match="the generator of"):
+        f.map(range(N_ITEMS), n_jobs=2)
+
+
+def test_a_library_that_is_given_a_seed_has_workers() -> None:
+    """It draws from a generator of its own."""
+    pytest.importorskip("sklearn")
+    f = amorsize.parallel(draws_as_told, n_jobs=2)
+    for _ in range(2):
+        assert f.map(range(N_ITEMS)) == [draws_as_told(n) for n in range(N_ITEMS)]
+        assert f.last_plan is not None
+        assert f.last_plan.profile.mutates == ()
