@@ -1649,3 +1649,28 @@ def test_the_plan_counts_failures(options: dict[str, Any], errors: Any) -> None:
         assert function.last_plan.n_failed == 10
     text = "10 items: the exceptions stand in place" if errors == "return" else "10 items that failed"
     assert text in " ".join(function.last_plan.explain().split())
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_one_job_reads_an_iterator_as_a_loop_does(n_before: int) -> None:
+    """What is done with its items decides what it gives next: a list of work to be done was given up half way."""
+    queue: list[int] = []
+
+    def children(n: int) -> int:
+        time.sleep(0.001)
+        queue.extend((n - 1, n - 1) if n else ())
+        return n
+
+    def work() -> Iterator[int]:
+        while queue:
+            yield queue.pop()
+
+    function = amorsize.parallel(children, n_jobs=1)
+    for _ in range(n_before):
+        function.map(iter([0] * 20))
+    queue.append(5)
+    expected = [children(n) for n in work()]
+    queue.append(5)
+    assert function.map(work()) == expected
+    assert function.last_plan is not None
+    assert function.last_plan.reason == "one-job"
