@@ -137,6 +137,8 @@ class TestEnd:
                 def __del__(self):
                     print("finalized", flush=True)
             late = Late()
+            import collections.abc
+            collections.abc.Sized.register(Late)
             work.map(range(50))
         """)
         assert (done.stdout, done.stderr, done.returncode) == ("finalized\n", "", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import types
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -83,6 +84,8 @@ def once_per_class(tell: Callable[[type], T]) -> Callable[[type], T]:
             known = told[id(kind)] = kind, tell(kind)
         return known[1]
 
+    # A class holds the globals of its methods, which would outlive the program's end, see the dependencies.
+    atexit.register(told.clear)
     return remembered
 
 

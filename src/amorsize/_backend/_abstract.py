@@ -10,6 +10,7 @@ Not those of modules that the function has nothing to do with: a worker would im
 from __future__ import annotations
 
 import abc
+import atexit
 import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
@@ -68,6 +69,15 @@ def _registered() -> tuple[_Pair, ...]:
             ),
         )
     return _latest[1]
+
+
+def _forget() -> None:
+    """Let go of the program's classes, and with them all globals of the main module: its end finalizes those."""
+    global _latest  # noqa: PLW0603 - a cache of one tuple
+    _latest = None, ()
+
+
+atexit.register(_forget)
 
 
 def _members(kind: Any) -> list[type]:

@@ -11,6 +11,7 @@ that it comes home as the caller's own.
 
 from __future__ import annotations
 
+import atexit
 import copyreg
 import importlib
 import os
@@ -67,6 +68,17 @@ def _own_kinds() -> dict[type, Callable[[Any], Any]]:
         own = [value for module, value in values if type(value).__module__ == module]
         _kinds = key, {type(value): _marked for value in own if _has_no_state(value, type(value))}
     return _kinds[1]
+
+
+def _forget() -> None:
+    """Let go of the program's classes, and with them all globals of the main module: its end finalizes those."""
+    global _kinds  # noqa: PLW0603 - a cache of one tuple
+    _kinds = (0, 0, 0), {}
+    _given_kinds.clear()
+    _given.clear()
+
+
+atexit.register(_forget)
 
 
 def _marked(obj: Any) -> Any:
