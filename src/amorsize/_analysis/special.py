@@ -25,6 +25,7 @@ from amorsize._analysis.values import (
     Thing,
     Value,
     all_of,
+    cell_value,
     class_attribute,
     exactly,
     is_constant,
@@ -35,7 +36,16 @@ from amorsize._analysis.values import (
     ref_key,
     union,
 )
-from amorsize._attribute import bases_of, is_of, module_of, name_of, namespace_of, once_per_class, wrapped_function
+from amorsize._attribute import (
+    attribute_of,
+    bases_of,
+    is_of,
+    module_of,
+    name_of,
+    namespace_of,
+    once_per_class,
+    wrapped_function,
+)
 
 if TYPE_CHECKING:
     from amorsize._analysis.look import Look
@@ -252,8 +262,21 @@ def missing(look: Look, value: Value) -> Value:
             factory = target.default_factory if is_of(target, collections.defaultdict) else None
             if factory is not None:
                 out = union(out, look.call((Ref(EXACT, factory, ref.root),), [], {}))
+                if _depends_on_state(factory):
+                    look.change((Ref(EXACT, target, ref.root),))
                 look.unproved.setdefault(ref.root, "reading a key that is missing adds it")
     return out
+
+
+def _depends_on_state(factory: Any) -> bool:
+    """Tell whether what a factory makes depends on what can change: on how many keys there are, say."""
+    if is_of(factory, types.FunctionType):
+        named = [factory.__globals__[name] for name in factory.__code__.co_names if name in factory.__globals__]
+        read = [*named, *map(cell_value, factory.__closure__ or ())]
+    else:
+        read = [attribute_of(factory, "__self__")]
+    kinds = [inert.kind_of_class(type(value)) for value in read if not is_of(value, type)]
+    return not {"immutable", "callable"}.issuperset(kinds)
 
 
 def drain(look: Look, value: Value, by: str) -> None:
