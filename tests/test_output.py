@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,82 @@ def test_a_configured_logger_is_not_configured_again(
     workers(speaking.logs_by_module).map(range(40))
     assert Counter(record.getMessage() for record in caplog.records) == Counter(f"record {n}" for n in range(40))
     assert capsys.readouterr().err == ""
+
+
+SCRIPT = """
+import collections, io, contextlib, logging, sys, time, traceback, warnings
+import amorsize
+
+class Failure(Exception):
+    pass
+
+class Deprecated(UserWarning):
+    pass
+
+class Loud(logging.Logger):
+    def loud(self, text):
+        self.info(text.upper())
+
+def notice(self, text):
+    self._log(25, text, ())
+
+logging.Logger.notice = notice
+logging.setLoggerClass(Loud)
+log = logging.getLogger("script")
+log.setLevel("INFO")
+log.propagate = False
+seen = collections.Counter()
+
+class Counting(logging.Handler):
+    def emit(self, record):
+        kind, error, where = record.exc_info or (None, None, None)
+        lines = "".join(traceback.format_exception(kind, error, where)) if kind else ""
+        seen[record.levelno, record.msg, record.args, kind is Failure, "in work" in lines] += 1
+
+log.addHandler(Counting())
+
+def work(n):
+    time.sleep(0.002)
+    warnings.warn("old", Deprecated)
+    log.notice("notice")
+    log.loud("loud")
+    part = logging.getLogger(f"part{n % 4}")
+    if not part.handlers:
+        part.addHandler(logging.StreamHandler(sys.stdout))
+        part.propagate = False
+    part.warning("item %d", n)
+    try:
+        raise Failure(n)
+    except Failure:
+        log.exception("failed %s", "here")
+    return n
+
+with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(io.StringIO()) as text:
+    warnings.simplefilter("always")
+    amorsize.parallel(work, n_jobs=2, start_method=sys.argv[1]).map(range(40))
+assert seen == {
+    (25, "notice", (), False, False): 40, (20, "LOUD", (), False, False): 40,
+    (40, "failed %s", ("here",), True, True): 40,
+}, seen
+assert sum(one.category is Deprecated for one in caught) == 40, [one.category for one in caught]
+assert sorted(text.getvalue().splitlines()) == sorted(f"item {n}" for n in range(40)), text.getvalue()
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_script_says_with_classes_of_its_own_arrives_as_it_is(method: str, tmp_path: Path) -> None:
+    """
+    Loggers, methods of loggers, warnings and exceptions of a script are not known to workers that are no copies of it.
+
+    Items ended with an AttributeError, warnings came as UserWarning, and records without their exception and arguments;
+    tracebacks of logged exceptions were lost, and a handler that an item adds wrote twice where the caller had it too.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), method], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_caller_s_levels_decide(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:

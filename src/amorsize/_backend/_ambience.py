@@ -165,11 +165,11 @@ def enter(state: Ambience) -> None:
     if state.filters:
         with contextlib.suppress(Exception):  # categories of modules that are not here
             warnings.filters[:] = pickle.loads(state.filters)  # type: ignore[index]  # typeshed: Sequence; it is a list
-    if state.loggers:
-        _output.adopt(state.loggers)
     _enter_formats(state)
     _enter_limits(state)
     _registries.enter(state.registries)
+    if state.loggers:
+        _output.adopt(state.loggers)  # which makes loggers, of the class that the program has set by then
 
 
 def _enter_formats(state: Ambience) -> None:

@@ -26,6 +26,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._backend import _bounds as bounds
+from amorsize._backend import _pickles
 from amorsize._outside import suppressed
 
 if TYPE_CHECKING:
@@ -306,20 +307,38 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         return
     if _recorder.name:
         record.processName = _recorder.name
-    own = [handler for handler in _reached(logger) if record.levelno >= handler.level]
-    _recorder.add(SERVED if own else LOG, _pickled(record), bounds.RECORD_BYTES + len(str(record.msg)))
-    for handler in own:
-        handler.handle(record)
+    own = [(at, handler) for at in chain(logger) for handler in at.handlers if _is_own(handler)]
+    # Loggers whose handlers are all the items' had none in the caller: if they have any now, items that ran there
+    # have added the same.
+    served = {at.name for at, _ in own if all(map(_is_own, at.handlers))}
+    state = _pickled(record)
+    kind, value = (SERVED, (served, state)) if served else (LOG, state)
+    _recorder.add(kind, value, bounds.RECORD_BYTES + len(str(record.msg)))
+    for _, handler in own:
+        if record.levelno >= handler.level:
+            handler.handle(record)
 
 
-def _reached(logger: logging.Logger) -> Iterator[logging.Handler]:
-    """Yield the handlers that items have added to a logger and those above it."""
+def chain(logger: logging.Logger) -> Iterator[logging.Logger]:
+    """Yield a logger and those above it whose handlers its records reach."""
     at: logging.Logger | None = logger
     while at is not None:
-        for handler in at.handlers:
-            if handler not in _known_handlers and not isinstance(handler, _Elsewhere):
-                yield handler
+        yield at
         at = at.parent if at.propagate else None
+
+
+def _is_own(handler: logging.Handler) -> bool:
+    return handler not in _known_handlers and not isinstance(handler, _Elsewhere)
+
+
+def _travelling(value: Any) -> bytes | None:
+    """Pickle what is said; exceptions of classes that came by value arrive as the caller's. None where it cannot."""
+    for dumps in (pickle.dumps, _pickles.dumps_error):
+        with contextlib.suppress(Exception):
+            data = dumps(value)
+            pickle.loads(data)  # exceptions are known for going in and not coming out
+            return data
+    return None
 
 
 def _pickled(record: logging.LogRecord) -> Any:
@@ -332,17 +351,14 @@ def _pickled(record: logging.LogRecord) -> Any:
     args = record.args if isinstance(record.args, tuple) else (record.args,)
     if all(type(value) in _CONSTANT for value in (*state.values(), *args) if value is not record.args):
         return state
-    with contextlib.suppress(Exception):
-        data = pickle.dumps(state, protocol=5)
-        pickle.loads(data)  # exceptions are known for going in and not coming out
+    if (data := _travelling(state)) is not None:
         return data
-    state["msg"], state["args"], state["exc_info"] = record.getMessage(), None, None
-    for name, value in state.items():
-        try:
-            pickle.dumps(value)
-        except Exception:  # noqa: BLE001 - objects raise anything when pickled
-            state[name] = repr(value)
-    return pickle.dumps(state, protocol=5)
+    if _travelling((record.msg, record.args)) is None:
+        state["msg"], state["args"] = record.getMessage(), None
+    if _travelling(state["exc_info"]) is None:
+        state["exc_info"] = None
+    state = {name: repr(value) if _travelling(value) is None else value for name, value in state.items()}
+    return _travelling(state)
 
 
 def _keep_warning(message: Any) -> None:
@@ -352,12 +368,10 @@ def _keep_warning(message: Any) -> None:
         return
     module = _module_of(message.filename, message.lineno)
     said = (message.message, message.category, message.filename, message.lineno, module)
-    try:
-        data = pickle.dumps(said, protocol=5)
-        pickle.loads(data)
-    except Exception:  # noqa: BLE001 - a class or text that cannot travel
+    data = _travelling(said)
+    if data is None:  # a class or text that cannot travel
         category = next(kind for kind in message.category.__mro__ if kind.__module__ == "builtins")
-        data = pickle.dumps((str(message.message), category, *said[2:]), protocol=5)
+        data = pickle.dumps((str(message.message), category, *said[2:]))
     _recorder.add(WARNING, data, bounds.RECORD_BYTES)
 
 

@@ -178,16 +178,24 @@ def _enter_types(mimetypes: Any, value: Any) -> None:
 
 
 def _read_logging(logging: Any, _: Dependencies) -> dict[str, Any]:
-    """Return the names of levels and what makes records and loggers, as far as the program has set them."""
+    """Return names of levels, methods of loggers, and what makes records and loggers: what the program has set."""
     made = {name: vars(logging)[name] for name in ("_logRecordFactory", "_loggerClass")}
     levels = [pair for pair in logging._levelToName.items() if pair[1] not in _LEVELS]  # noqa: SLF001 - no public way
     found: dict[str, Any] = {name: way for name, way in made.items() if _analysis.is_put_there(way)}
-    return found | {"levels": levels} if levels else found
+    methods = {name: way for name, way in vars(logging.Logger).items() if _is_the_program_s(way) and name != "handle"}
+    return found | ({"levels": levels} if levels else {}) | ({"methods": methods} if methods else {})
+
+
+def _is_the_program_s(value: Any) -> bool:
+    """Tell whether a function is of the program's code: what packages put in place of methods goes with them."""
+    return type(value) is types.FunctionType and not _function.is_installed(value.__code__.co_filename)
 
 
 def _enter_logging(logging: Any, value: dict[str, Any]) -> None:
     for level, name in value.get("levels", ()):
         logging.addLevelName(level, name)
+    for name, method in value.get("methods", {}).items():
+        setattr(logging.Logger, name, method)
     logging.setLogRecordFactory(value.get("_logRecordFactory", logging.LogRecord))
     logging.setLoggerClass(value.get("_loggerClass", logging.Logger))
 

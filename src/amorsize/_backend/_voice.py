@@ -15,11 +15,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._output import CONFIGURE, ERR, LOG, OUT, SERVED, joined
+from amorsize._backend._output import CONFIGURE, ERR, LOG, OUT, SERVED, chain, joined
+from amorsize._backend._worker import RemoteTraceback
 from amorsize._outside import suppressed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 clock = time.monotonic
 
@@ -76,7 +77,7 @@ def _say(said: Iterable[tuple[int, Any]]) -> None:
         elif kind == ERR:
             _write(sys.stderr, value)
         elif kind in {LOG, SERVED}:
-            _log(value, is_served=kind == SERVED)
+            _log(*((frozenset(), value) if kind == LOG else value))
         elif kind == CONFIGURE:
             with suppressed():  # a file that cannot be opened, say
                 logging.basicConfig(**pickle.loads(value))
@@ -101,12 +102,21 @@ def _write(stream: Any, text: str) -> None:
         stream.buffer.write(text.encode(encoding, "backslashreplace"))
 
 
-def _log(state: Any, *, is_served: bool) -> None:
+def _log(served: Collection[str], state: Any) -> None:
+    """Give a record to its logger; handlers of loggers that are *served* have written it in the worker."""
     record = logging.makeLogRecord(pickle.loads(state) if isinstance(state, bytes) else state)
     record.relativeCreated = 1000 * (record.created - logging._startTime)  # type: ignore[attr-defined]  # noqa: SLF001 - the worker began later
+    if record.exc_info and not record.exc_info[2] and record.exc_text:
+        with contextlib.suppress(Exception):  # for handlers that go by the exception and not by the text
+            record.exc_info[1].__cause__ = RemoteTraceback(record.exc_text)  # type: ignore[union-attr]  # as above
     logger = logging.getLogger(None if record.name == "root" else record.name)
-    if logger.hasHandlers() or not is_served:  # without handlers, what an item's own has written would come once more
+    if not served:
         logger.handle(record)
+    elif not logger.disabled and logger.filter(record):
+        for at in chain(logger):
+            for handler in at.handlers if at.name not in served else ():
+                if record.levelno >= handler.level:
+                    handler.handle(record)
 
 
 def _warn(message: Any, category: type[Warning], filename: str, lineno: int, module: str) -> None:
