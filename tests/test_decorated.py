@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import pytest
@@ -16,6 +16,9 @@ import pytest
 import amorsize
 from amorsize._analysis.dependencies import dependencies
 from amorsize._analysis.effects import effects_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def work(n: int) -> tuple[int, int]:
@@ -62,9 +65,21 @@ def of_cachetools_locked() -> Any:
     return pytest.importorskip("cachetools.func").lru_cache(maxsize=100)(work)
 
 
+caches: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close caches: their databases warn of it from 3.13 on, at some collection later, in another test."""
+    yield
+    while caches:
+        caches.pop().close()
+
+
 def of_diskcache() -> Any:
     """Keep results on disk."""
-    return pytest.importorskip("diskcache").Cache(tempfile.mkdtemp()).memoize()(work)
+    caches.append(pytest.importorskip("diskcache").Cache(tempfile.mkdtemp()))
+    return caches[-1].memoize()(work)
 
 
 def of_joblib() -> Any:

@@ -123,6 +123,19 @@ def test_a_module_that_is_to_go_by_value_from_now_on_is_pickled_anew(main: dict[
         del sys.modules["registered_of_test"]
 
 
+def test_a_module_that_takes_the_place_of_another_is_noticed(main: dict[str, Any]) -> None:
+    """There are as many as before, and one that workers do not have was taken for one that they have."""
+    exec("def work(x): return one_of_test", main)  # noqa: S102 - as a notebook does
+    for name in ("one_of_test", "other_of_test"):
+        module = types.ModuleType(name)
+        exec("def f(): pass", vars(module))  # noqa: S102 - as above
+        sys.modules[name] = main["one_of_test"] = module
+        try:
+            assert _steady.dumps(main["work"]) is not _steady.dumps(main["work"])
+        finally:
+            del sys.modules[name]
+
+
 def test_a_long_text_is_not_kept(main: dict[str, Any]) -> None:
     """It would take its memory a second time."""
     main["scale"] = "x" * 100_000
@@ -131,9 +144,12 @@ def test_a_long_text_is_not_kept(main: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("filename", "is_kept"), [(pytest.__file__, True), ("<cell>", False)])
-def test_what_a_package_has_registered_with_sqlite_is_pickled_once(filename: str, *, is_kept: bool) -> None:
+def test_what_a_package_has_registered_with_sqlite_is_pickled_once(
+    monkeypatch: pytest.MonkeyPatch, filename: str, *, is_kept: bool
+) -> None:
     """IPython has a converter, which was pickled for each map of a kernel. A program's own may change inside."""
     converter = eval(compile("lambda data: len(data)", filename, "eval"))  # noqa: S307 - as a package does
+    monkeypatch.setattr(_registries, "_WAYS", {"sqlite3": _registries._WAYS["sqlite3"]})  # of what other tests left
     sqlite3.register_converter("KIND_OF_TEST", converter)
     try:
         data = _registries.read(len)

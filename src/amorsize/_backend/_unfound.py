@@ -30,7 +30,8 @@ _USUAL: Final = (
 # Modules that the workers of a cluster have said they lack, or hold in another version, while maps run there.
 LACKING: Final[set[str]] = set()
 
-_latest: tuple[int, tuple[str, ...], frozenset[str]] = (0, (), frozenset())
+# How many modules there were at the latest look, and the last of them by name and identity; the path; what was found.
+_latest: tuple[tuple[int, str, int], tuple[str, ...], frozenset[str]] = ((0, "", 0), (), frozenset())
 _seen: dict[str, tuple[int, tuple[str, ...], bool]] = {}
 
 
@@ -57,10 +58,11 @@ def _not_on_path() -> frozenset[str]:
     the path has changed: 3 us per module, and 1 us otherwise.
     """
     global _latest  # noqa: PLW0603 - a cache of one tuple, replaced in one statement
-    path, n_modules = tuple(map(str, sys.path)), len(sys.modules)
-    if _latest[:2] == (n_modules, path):
+    name, module = next(reversed(sys.modules.items()))  # one that takes the place of another
+    modules, path = (len(sys.modules), name, id(module)), tuple(map(str, sys.path))
+    if _latest[:2] == (modules, path):
         return _latest[2]
-    _latest = (n_modules, path, frozenset(n for n, m in list(sys.modules.items()) if _is_unfound(n, m, path)))
+    _latest = (modules, path, frozenset(n for n, m in list(sys.modules.items()) if _is_unfound(n, m, path)))
     return _latest[2]
 
 
