@@ -137,7 +137,12 @@ def examples(session: nox.Session) -> None:
     # Each in a process of its own: Polars leaves threads behind, and beside these nothing is forked any more.
     for page in ("async", "dataframes", "progress"):
         session.run("python", "-m", "pytest", f"docs/how-to/{page}.md", *session.posargs)
-    session.run("python", "-m", "pytest", "tests/test_decorated.py", *session.posargs)
+    for tests in (
+        ("tests/test_decorated.py",),
+        ("tests/test_models.py", "tests/test_draws.py", "tests/test_attrs.py"),
+        ("tests/test_fresh_workers.py", "tests/test_options.py", "-k", "pandas or sklearn or frame"),
+    ):
+        session.run("python", "-m", "pytest", *tests, *session.posargs)
 
 
 @nox.session
