@@ -21,6 +21,9 @@ from amorsize.exceptions import AmorsizeWarning
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Up to CPython 3.13 iterators of itertools can be pickled, which is deprecated: items are, to be weighed.
+pytestmark = pytest.mark.filterwarnings("ignore:Pickle, copy, and deepcopy support:DeprecationWarning")
+
 N_ITEMS = 150
 
 
@@ -253,8 +256,6 @@ def test_where_workers_are_asked_for_a_warning_says_why_there_are_none(case: str
         assert f.last_plan.reason == "shared-state"
 
 
-# Up to CPython 3.13 the items can be pickled, which is deprecated: they are, to be weighed.
-@pytest.mark.filterwarnings("ignore:Pickle, copy, and deepcopy support:DeprecationWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stream_reads_such_an_input_one_at_a_time(case: str) -> None:
     """Of what it reads ahead the same holds."""
