@@ -20,7 +20,7 @@ from amorsize.exceptions import AmorsizeWarning
 from tests.functions import square
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def draws(item: tuple[random.Random, int]) -> float:
@@ -33,18 +33,6 @@ def reads(item: tuple[list[int], int]) -> int:
     """Read the table that the item brings along."""
     sum(range(20_000))
     return item[0][item[1] % 3]
-
-
-@pytest.fixture(name="thread", params=[False, True], ids=["alone", "a thread alive"])
-def _thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    ended = threading.Event()
-    thread = threading.Thread(target=ended.wait, daemon=True)
-    if request.param:
-        thread.start()
-    yield
-    ended.set()
-    if request.param:
-        thread.join()
 
 
 @pytest.mark.usefixtures("thread")

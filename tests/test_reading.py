@@ -7,7 +7,6 @@ import decimal
 import io
 import itertools
 import os
-import threading
 import warnings
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
@@ -216,18 +215,6 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AMORSIZE_TEST_LINE", "0")
     with decimal.localcontext():
         yield
-
-
-@pytest.fixture(name="thread", params=[False, True], ids=["alone", "a thread alive"])
-def _thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    ended = threading.Event()
-    thread = threading.Thread(target=ended.wait, daemon=True)
-    if request.param:
-        thread.start()
-    yield
-    ended.set()
-    if request.param:
-        thread.join()
 
 
 @pytest.mark.usefixtures("thread")
