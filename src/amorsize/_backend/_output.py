@@ -32,8 +32,8 @@ from amorsize._outside import suppressed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Kinds of what is said; SERVED is a record that handlers of an item have been given, and CONFIGURE a basicConfig().
-OUT, ERR, LOG, WARNING, SERVED, CONFIGURE = range(6)
+# Kinds of what is said; CONFIGURE is a basicConfig().
+OUT, ERR, LOG, WARNING, CONFIGURE = range(5)
 
 # What is as it was when it was said, however late it is pickled.
 _CONSTANT: Final = frozenset({str, int, float, bool, bytes, type(None)})
@@ -311,9 +311,7 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     # Loggers whose handlers are all the items' had none in the caller: if they have any now, items that ran there
     # have added the same.
     served = {at.name for at, _ in own if all(map(_is_own, at.handlers))}
-    state = _pickled(record)
-    kind, value = (SERVED, (served, state)) if served else (LOG, state)
-    _recorder.add(kind, value, bounds.RECORD_BYTES + len(str(record.msg)))
+    _recorder.add(LOG, (served, _pickled(record)), bounds.RECORD_BYTES + len(str(record.msg)))
     for _, handler in own:
         if record.levelno >= handler.level:
             handler.handle(record)

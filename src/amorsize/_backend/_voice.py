@@ -15,7 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from amorsize._backend import _bounds as bounds
-from amorsize._backend._output import CONFIGURE, ERR, LOG, OUT, SERVED, chain, joined
+from amorsize._backend._output import CONFIGURE, ERR, LOG, OUT, chain, joined
 from amorsize._backend._worker import RemoteTraceback
 from amorsize._outside import suppressed
 
@@ -76,8 +76,8 @@ def _say(said: Iterable[tuple[int, Any]]) -> None:
             _write(sys.stdout, value)
         elif kind == ERR:
             _write(sys.stderr, value)
-        elif kind in {LOG, SERVED}:
-            _log(*((frozenset(), value) if kind == LOG else value))
+        elif kind == LOG:
+            _log(*value)
         elif kind == CONFIGURE:
             with suppressed():  # a file that cannot be opened, say
                 logging.basicConfig(**pickle.loads(value))
