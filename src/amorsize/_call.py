@@ -22,7 +22,7 @@ from amorsize._plans import Plan
 from amorsize._records import THREADS
 from amorsize._request import Ledger
 from amorsize._serial import SerialLoop, Stopped
-from amorsize._source import begins_like, is_array
+from amorsize._source import begins_like
 from amorsize._trace import warn
 from amorsize._window import take_over
 
@@ -54,7 +54,7 @@ class Call:
         try:
             if request.isolated:
                 self._run_isolated(known)
-            elif request.limits.n_jobs == 1 and not (request.source.is_plain or is_array(data)):
+            elif request.limits.n_jobs == 1 and not request.source.is_data:
                 self._gate.decide()
                 self._loop(carefully=True)  # what is done with its items may decide what an iterator gives next
             elif self.ledger.results:

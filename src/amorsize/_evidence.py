@@ -340,7 +340,7 @@ class Input:
     def problem(self, found: Dependencies) -> str:
         """Read one more item of an iterator, and say why no more may be read before it is done; "" if they may."""
         source = self._request.source
-        if source.is_plain or is_array(source.data) or self.last_item is MISSING:
+        if source.is_data or self.last_item is MISSING:
             return ""
         self._reading, iterator = Reading(found, self.last_item), source.iterator
         for following in iterator:

@@ -57,6 +57,11 @@ class Source:
             self.n_items = min(known) if len(known) == len(lengths) else None
             self.iterator = zip(*iterables, strict=False)
 
+    @property
+    def is_data(self) -> bool:
+        """Whether its items are there already: no code of an iterator runs as they are read."""
+        return self.is_plain or is_array(self.data)
+
     def rest(self, n_done: int) -> Sequence[Any]:
         """Return what is left after *n_done* items as something that can be sliced."""
         if type(self.data) in SLICED or is_array(self.data):

@@ -24,7 +24,6 @@ from amorsize._progress import follower_of
 from amorsize._records import Span
 from amorsize._request import Ledger
 from amorsize._serial import one_by_one
-from amorsize._source import is_array
 from amorsize._window import Window
 
 if TYPE_CHECKING:
@@ -177,8 +176,9 @@ class _Course:
         known = _known.CACHE.get(request.state.key)
         evidence.recall(known)
         # Of an input that may go on with its first item, that one is computed here.
-        is_data = request.source.is_plain or is_array(request.source.data)
-        if request.isolated or (self._is_fixed and is_data and known is not None and evidence.is_watched(0)):
+        if request.isolated or (
+            self._is_fixed and request.source.is_data and known is not None and evidence.is_watched(0)
+        ):
             plan, backend = self._gate.decide()
             if plan.is_parallel:
                 yield from self._from_workers(plan, backend)
