@@ -20,7 +20,7 @@ Never runs user code, and never imports a module of the user.
 from __future__ import annotations
 
 from amorsize._analysis.bytecode import chains_of, imports_of, names_of
-from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies
+from amorsize._analysis.dependencies import Dependencies, dependencies, known_dependencies, packages_of
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.inert import is_inert, is_inert_package, is_python_class, kind_of_class
 from amorsize._analysis.items import Kinds, of_each_kind
@@ -44,4 +44,5 @@ __all__ = [
     "names_of",
     "of_each_kind",
     "own_attributes",
+    "packages_of",
 ]

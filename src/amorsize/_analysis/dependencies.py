@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -86,12 +85,16 @@ class Dependencies:
         return not self.effects.changes and not (self.effects.is_proved and self.is_closed)
 
     @functools.cached_property
+    def packages(self) -> frozenset[str]:
+        """The packages that its code imports, and those of what it names or reaches and can change."""
+        values = [value for _, _, value in self.bindings] + [one.value for one in self.mutable]
+        imported = {name.partition(".")[0] for func in self.functions for name in imports_of(func.__code__)}
+        return frozenset(imported).union(*map(packages_of, values))
+
+    @property
     def may_draw(self) -> bool:
         """Whether a library that it reaches may draw from a generator that the program shares."""
-        values = [value for _, _, value in self.bindings] + [one.value for one in self.mutable]
-        modules = [value.__name__ if is_of(value, types.ModuleType) else _module(value) for value in values]
-        imported = (name for func in self.functions for name in imports_of(func.__code__))
-        return any(map(inert.may_draw, itertools.chain(modules, imported)))
+        return not inert.DRAWING.isdisjoint(self.packages)
 
     @property
     def is_closed(self) -> bool:
@@ -202,10 +205,16 @@ def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> D
     return found
 
 
-def _module(value: Any) -> str:
-    """Return the module of a function or a class, else that of a value's class."""
-    is_named = is_of(value, types.FunctionType | type)
-    return str(value.__module__) if is_named else module_of(type(value))
+def packages_of(value: Any) -> set[str]:
+    """Return the packages of a value's class, and of a module, function or class itself."""
+    names = {module_of(type(value))}
+    if is_of(value, types.ModuleType):
+        names.add(value.__name__)
+    elif is_of(value, types.FunctionType):
+        names.add(str(value.__module__))
+    elif is_of(value, type):
+        names.add(module_of(value))
+    return {name.partition(".")[0] for name in names}
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -43,7 +43,7 @@ _PACKAGES: Final = frozenset(
 INERT: Final = (frozenset(sys.stdlib_module_names) | _PACKAGES) - _STATEFUL
 
 # Packages whose functions draw from NumPy's shared generator, or that of random, where they are given none.
-_DRAWING: Final = frozenset({"networkx", "pandas", "scipy", "skimage", "sklearn", "statsmodels"})
+DRAWING: Final = frozenset({"networkx", "pandas", "scipy", "skimage", "sklearn", "statsmodels"})
 
 # Inside inert packages: modules whose functions are methods of one generator that everybody shares.
 GENERATORS: Final = frozenset({"numpy.random", "numpy.random.mtrand", "random"})
@@ -53,11 +53,6 @@ def is_inert(module: object) -> bool:
     """Tell whether code of a module is a leaf: it need not be followed to know that it changes nothing by itself."""
     name = str(module)
     return name.partition(".")[0] in INERT and name not in GENERATORS
-
-
-def may_draw(module: object) -> bool:
-    """Tell whether functions of a module may draw from a generator of random numbers that the program shares."""
-    return str(module).partition(".")[0] in _DRAWING
 
 
 def is_inert_package(module: object) -> bool:

@@ -6,12 +6,10 @@ What programs set in libraries for the whole process: read at a call, entered by
 
 from __future__ import annotations
 
-import types
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize import _analysis
-from amorsize._attribute import module_of
 from amorsize._modules import loaded
 
 if TYPE_CHECKING:
@@ -22,21 +20,11 @@ if TYPE_CHECKING:
 
 def used(known: Dependencies) -> frozenset[str]:
     """Return the packages that a function names, imports or holds objects of, and those that its module has."""
-    values = [value for _, _, value in known.bindings]
-    values += [part.value for part in known.parts.values()] + [found.value for found in known.mutable]
-    names = {kind.__module__ for _, _, _, kind in known.held}
+    values = [part.value for part in known.parts.values()]
     for helper in known.functions:
-        names |= {*_analysis.imports_of(helper.__code__)}
         values += helper.__globals__.values()  # its items may be of any of them
-    for value in values:
-        if type(value) is types.ModuleType:
-            names.add(value.__name__)
-        elif type(value) is types.FunctionType:
-            names.add(value.__module__)
-        elif issubclass(type(value), type):
-            names.add(module_of(value))
-        names.add(type(value).__module__)
-    return frozenset(str(name).partition(".")[0] for name in names)
+    held = {str(kind.__module__).partition(".")[0] for _, _, _, kind in known.held}
+    return known.packages.union(held, *map(_analysis.packages_of, values))
 
 
 def _where_used(root: str, get: Callable[[Any], Any]) -> Callable[[Any, Dependencies], Any]:

@@ -90,7 +90,7 @@ def _may_change(found: dict[str, Any]) -> bool:
 
 def _is_installed(way: Any) -> bool:
     """Tell whether a function is an installed package's, and holds nothing of its own."""
-    if type(way) is not types.FunctionType or not _function.is_installed(way.__code__.co_filename):
+    if type(way) is not types.FunctionType or _is_the_program_s(way):
         return False
     return not (way.__closure__ or way.__defaults__ or way.__kwdefaults__ or vars(way))
 
