@@ -77,6 +77,14 @@ def changes_after(n: int) -> int:
     return n
 
 
+def changes_a_dictionary_after(n: int) -> int:
+    """Log what is named in a dictionary, and change it afterwards."""
+    values: dict[str, object] = {"n": n, "odd": lambda: None}
+    log.info("named %(n)d", values)
+    values["n"] = -1
+    return n
+
+
 def warns(n: int) -> int:
     """Warn, the same each time."""
     time.sleep(0.001)

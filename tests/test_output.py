@@ -220,9 +220,11 @@ def test_a_record_is_as_it_was_when_it_was_logged(workers: Workers, caplog: pyte
     """Arguments that change afterwards, exceptions with their tracebacks, values that cannot be pickled."""
     with caplog.at_level("INFO", "speaking.functions"):
         workers(speaking.changes_after).map(range(5))
+        workers(speaking.changes_a_dictionary_after).map(range(5))
         workers(speaking.logs_error).map(range(1, 6))
     messages = [record.getMessage() for record in caplog.records]
     assert {f"values [{n}]" for n in range(5)} <= set(messages)
+    assert {f"named {n}" for n in range(5)} <= set(messages)
     assert sum("odd <function logs_error" in message for message in messages) == 5
     failed = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [type(record.exc_info[1]) for record in failed if record.exc_info] == [ZeroDivisionError] * 5

@@ -346,8 +346,9 @@ def _pickled(record: logging.LogRecord) -> Any:
         # The traceback stays here; its text goes along, and handlers that want the exception have it.
         state["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
         state["exc_info"] = (*record.exc_info[:2], None)
-    args = record.args if isinstance(record.args, tuple) else (record.args,)
-    if all(type(value) in _CONSTANT for value in (*state.values(), *args) if value is not record.args):
+    args = record.args if isinstance(record.args, tuple) else (record.args,)  # a dictionary stands alone
+    others = (value for name, value in state.items() if name != "args")
+    if all(type(value) in _CONSTANT for value in (*others, *args)):
         return state
     if (data := _travelling(state)) is not None:
         return data
