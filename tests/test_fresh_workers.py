@@ -102,6 +102,31 @@ def test_objects_that_are_compared_with_is_are_one_everywhere(start_method: str,
 
 
 @pytest.mark.parametrize("start_method", METHODS)
+def test_a_marker_that_is_bound_anew_and_one_that_is_made_once(start_method: str, tmp_path: Path) -> None:
+    """Where markers stand was looked up when there were more names; and workers made a second one, which it forbids."""
+    program = """
+    TOKEN = object()
+
+    class Once:
+        made = False
+        def __new__(cls):
+            if cls.made:
+                raise TypeError("only one")
+            cls.made = True
+            return super().__new__(cls)
+
+    UNSET = Once()
+    def same(a, b): return a is b
+
+    for _ in range(3):
+        check(lambda x: x is TOKEN, [TOKEN, 1] * 20)
+        TOKEN = object()
+    check(lambda x: UNSET, same=same)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"] * 4
+
+
+@pytest.mark.parametrize("start_method", METHODS)
 def test_objects_of_a_class_without_a_state_are_one_everywhere(start_method: str, tmp_path: Path) -> None:
     """Of the main module, and as results: the caller's own come home; what has a state, or a new class, is not one."""
     (tmp_path / "markers.py").write_text(MARKERS)

@@ -105,7 +105,11 @@ def _mark(module: str, name: str, kind: Any) -> Any:
         if type(found) is kind and _has_no_state(found, kind):
             return found
     _given_kinds[kind] = _marked
-    made = _given[module, name] = kind.__new__(kind)
+    try:
+        made: Any = object.__new__(kind)  # its own __new__ may allow for one only
+    except TypeError:  # it is built on a class in C
+        made = kind.__new__(kind)
+    _given[module, name] = made
     return made
 
 
@@ -119,7 +123,11 @@ def _name_of(obj: object) -> _Name | None:
         if value is obj:
             return name
     found = _index().get(id(obj))
-    return found if found is not None and _names(found[0]).get(found[1]) is obj else None
+    if found is not None and _names(found[0]).get(found[1]) is obj:
+        return found
+    # One that the program has put under a name that there was before.
+    names = ((module, name) for module in ("__main__", *_unfound.own_modules()) for name in list(_names(module)))
+    return next(((module, name) for module, name in names if _names(module).get(name) is obj), None)
 
 
 def _index() -> dict[int, _Name]:
