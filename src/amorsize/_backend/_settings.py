@@ -27,6 +27,7 @@ from amorsize._attribute import wrapped_function
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound, _updates
 from amorsize._backend._pickles import cloudpickle, pickler
+from amorsize._backend._worker import UnsendableFunctionError
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -218,6 +219,9 @@ def apply(data: bytes) -> None:
         if type(value) is _updates.Update:
             _updates.update(had, value, f"{module}.{path}", _undo)
             continue
-        setattr(holder, name, value)
+        try:
+            setattr(holder, name, value)
+        except (AttributeError, TypeError) as error:  # of a bound method, say
+            raise UnsendableFunctionError(f"{module}.{path} cannot be set in workers: {error}") from error
         before = (delattr, holder, name) if had is _ABSENT else (setattr, holder, name, had)
         _undo.append(functools.partial(*before))  # type: ignore[misc]  # the first one is a function in both
