@@ -74,6 +74,23 @@ def test_what_a_library_draws_from_a_shared_generator_is_seen(function: Callable
         f.map(range(N_ITEMS), n_jobs=2)
 
 
+def fits(model: Any) -> list[float]:
+    """Fit what draws from the shared generator."""
+    sum(range(60_000))
+    return list(model.fit([[n, n % 7] for n in range(50)], [n % 2 for n in range(50)]).coef_.flat)
+
+
+def test_what_items_of_a_library_draw_is_seen() -> None:
+    """The function itself names nothing of the library."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    models = [[linear.SGDClassifier(max_iter=5, tol=None) for _ in range(N_ITEMS)] for _ in range(2)]
+    seed()
+    expected = [fits(model) for model in models[0]]
+    seed()
+    with pytest.warns(AmorsizeWarning, match="the generator of"):
+        assert amorsize.parallel(fits).map(models[1]) == expected
+
+
 def test_a_library_that_is_given_a_seed_has_workers() -> None:
     """It draws from a generator of its own."""
     pytest.importorskip("sklearn")

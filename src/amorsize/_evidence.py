@@ -402,17 +402,17 @@ class Watch:
         data = request.source.data
         shared = [*shared_by(items), *reached_by([*items, data] if is_array(data) else items, found)]
         if not found.needs_watching and not shared:
-            self._take_draws(found)
+            self._take_draws(found, items)
             return True
         if not shared and request.state.watched is not None and request.state.watched[0] is found:
             return True
         self._observation = Observation(found, shared)
         return False
 
-    def _take_draws(self, found: Dependencies) -> None:
+    def _take_draws(self, found: Dependencies, items: Sequence[Any]) -> None:
         """Compare shared generators, where a library may draw from them although no code of the program does."""
         watched = self._request.state.watched
-        if not self._generators or (watched is not None and watched[0] is found) or not found.may_draw:
+        if not self._generators or (watched is not None and watched[0] is found) or not found.may_draw(items):
             return
         now, earlier = shared_generators(), () if watched is None else watched[1]
         drawn = tuple(name for name, before in self._generators.items() if now[name] != before or name in earlier)

@@ -33,7 +33,7 @@ from amorsize._analysis.walk.state import Found, Walk, shape
 from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 # What the documentation calls types whose own names say where CPython has them.
@@ -86,15 +86,14 @@ class Dependencies:
 
     @functools.cached_property
     def packages(self) -> frozenset[str]:
-        """The packages that its code imports, and those of what it names or reaches and can change."""
+        """The packages that its code imports, and those of what it names, or reaches and can change."""
         values = [value for _, _, value in self.bindings] + [one.value for one in self.mutable]
         imported = {name.partition(".")[0] for func in self.functions for name in imports_of(func.__code__)}
         return frozenset(imported).union(*map(packages_of, values))
 
-    @property
-    def may_draw(self) -> bool:
-        """Whether a library that it reaches may draw from a generator that the program shares."""
-        return not inert.DRAWING.isdisjoint(self.packages)
+    def may_draw(self, items: Iterable[Any]) -> bool:
+        """Tell whether a library that it reaches, or of its items, may draw from a generator that all share."""
+        return not inert.DRAWING.isdisjoint(self.packages.union(*map(packages_of, items)))
 
     @property
     def is_closed(self) -> bool:
