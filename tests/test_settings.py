@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 import unittest.mock
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import amorsize
+from amorsize._backend import _settings
+from amorsize._backend._worker import UnsendableFunctionError
 from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
@@ -234,3 +237,10 @@ def test_a_function_of_other_code_that_cannot_be_sent_does_not_wait_for_ever(
     with pytest.warns(AmorsizeWarning, match="cannot be pickled"):
         assert f.map(range(60)) == [2 * x for x in range(60)]
     del sys.modules["other_code"]
+
+
+def test_what_cannot_be_set_in_a_worker_keeps_the_function_here() -> None:
+    """An attribute of a bound method, as structlog makes them: on loky the map ended with an AttributeError."""
+    data = pickle.dumps([("tests.speaking", "log.info.__name__", "other")])
+    with pytest.raises(UnsendableFunctionError, match=r"tests\.speaking\.log\.info\.__name__ cannot be set in workers"):
+        _settings.apply(data)
