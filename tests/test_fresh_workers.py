@@ -236,6 +236,33 @@ def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path
     assert run_program(program, "forkserver", tmp_path) == ["True", "True"]
 
 
+def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
+    """They were taken for dead, and asked for ten seconds how they had ended, where the caller had been reading items."""
+    program = """
+    class Odd:
+        def __reduce__(self):
+            return no_such, ()
+
+    def no_such():
+        raise RuntimeError("no")
+
+    def items():
+        for i in range(20):
+            time.sleep(0.05)  # meanwhile workers say that they cannot, and close their pipes
+            yield i
+
+    def warm(x):
+        time.sleep(0.01)
+
+    ODD = Odd()
+    amorsize.parallel(warm, **HOW).map(range(20))
+    before = time.monotonic()
+    work = amorsize.parallel(lambda x: x + (ODD is None), **HOW)
+    print(list(work.imap(items())) == list(range(20)), time.monotonic() - before < 8)
+    """
+    assert run_program(program, "forkserver", tmp_path) == ["True", "True"]
+
+
 OLD = """
 import collections, dataclasses, enum, typing
 

@@ -218,7 +218,7 @@ class TaskPool:
                 break
             if not data:
                 self._messages(worker)
-                self._bury(worker)
+                self._let_go(worker)
                 return
             worker.buffer += data
             self._messages(worker)
@@ -242,6 +242,13 @@ class TaskPool:
             else:
                 self._answers.append(Answer(number, Done(data, n_items, begin, end, f"worker {worker.slot + 1}"), None))
         del buffer[:used]
+
+    def _let_go(self, worker: TaskSeat) -> None:
+        """Take note that a worker has closed its pipe: it is dead, unless it says that it cannot open the function."""
+        if self.crew.hear(self, worker) and self._refused:
+            self._forget(worker)
+        else:
+            self._bury(worker)
 
     def _bury(self, worker: TaskSeat) -> None:
         """Answer for a dead worker's tasks, and replace it."""
