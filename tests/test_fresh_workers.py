@@ -237,7 +237,7 @@ def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path
 
 
 def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
-    """They were taken for dead, and asked for ten seconds how they had ended, where the caller had been reading items."""
+    """They were taken for dead, and waited for ten seconds each, where the caller had been reading items."""
     program = """
     class Odd:
         def __reduce__(self):
