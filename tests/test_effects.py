@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import configparser
 import copy
 import csv
 import dataclasses
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from amorsize._analysis import bounds
 from amorsize._analysis.dependencies import dependencies, known_dependencies
 from amorsize._analysis.effects import effects_of
 from tests.callables import Callable_, cached, plain
@@ -913,3 +915,32 @@ def test_another_number_under_a_name_needs_no_second_look(monkeypatch: pytest.Mo
     assert known_dependencies(reads_level) is first
     monkeypatch.setitem(globals(), "LEVEL", [2])
     assert known_dependencies(reads_level) is not first
+
+
+LATE: list[Any] = []
+SETTINGS = configparser.ConfigParser()
+
+
+def test_what_comes_after_an_object_that_holds_itself_is_looked_at() -> None:
+    """A configuration holds methods that take it: each was followed through all others, until no step was left."""
+
+    def reads_and_notes(key: str) -> None:
+        LATE.append(SETTINGS.get("section", key, fallback=""))
+
+    assert list(effects_of(reads_and_notes).changes) == ["LATE"]
+
+
+def test_what_comes_after_a_large_library_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of libraries has a budget of its own: what the program changes afterwards was not seen."""
+    monkeypatch.setattr(bounds, "MOST_LIBRARY_STEPS", 10)
+    installed: dict[str, Any] = {"__name__": "installed"}
+    text = "def call(x):\n    for i in range(x):\n        x = x * x + i\n    return inner(x)\n\ndef inner(x): return x"
+    exec(compile(text, os.__file__.replace("os.py", "installed.py"), "exec"), installed)  # noqa: S102 - a file of ours
+    call = installed["call"]
+
+    def calls_and_notes(x: int) -> None:
+        LATE.append(call(x))
+
+    found = effects_of(calls_and_notes)
+    assert list(found.changes) == ["LATE"]
+    assert found.is_cut_short

@@ -848,3 +848,24 @@ def test_what_is_registered_with_singledispatch(start_method: str, tmp_path: Pat
     check(lambda x: x)
     """
     assert run_program(program, start_method, tmp_path) == ["True"] * 6
+
+
+@pytest.mark.parametrize("start_method", METHODS)
+@pytest.mark.parametrize(
+    "way",
+    ["importlib.import_module('table').BOX", "sys.modules['table'].BOX", "vars(sys.modules['table'])['BOX']"],
+)
+def test_what_the_first_item_sets_in_a_module_that_is_reached_by_its_name(
+    start_method: str, way: str, tmp_path: Path
+) -> None:
+    """Nobody had seen it: workers imported it anew, and each had another first item."""
+    (tmp_path / "table.py").write_text(
+        f"import importlib, sys\n\nclass Box:\n    rows = None\n\nBOX = Box()\n\n\ndef work(x):\n    box = {way}\n"
+        "    sum(range(400_000))\n    if box.rows is None:\n        box.rows = [x]\n    return box.rows\n"
+    )
+    program = """
+    import table
+    work = amorsize.parallel(table.work, start_method=sys.argv[1])
+    print(work.map(range(60)) == [[0]] * 60)
+    """
+    assert run_program(program, start_method, tmp_path) == ["True"]

@@ -126,6 +126,7 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
             return (Ref(METHOD, value, ref.root, name),)
         return parts_of((ref,)) if name in {"__defaults__", "__kwdefaults__", "__closure__", "__globals__"} else FRESH
     if is_of(value, types.ModuleType):
+        look.modules[id(value)] = value
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
         held = vars(value).get(name, ABSENT)

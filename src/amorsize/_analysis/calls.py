@@ -47,6 +47,7 @@ from amorsize._analysis.values import (
     exactly,
     held_in,
     items_of,
+    key_of,
     n_parameters,
     own_attribute,
     parts_of,
@@ -201,6 +202,21 @@ def _call_inert(
     look: Look, func: types.FunctionType, root: str, args: list[Value], keywords: dict[str, Value], *, is_first: bool
 ) -> Value:
     """Call a function of an inert package: what it does by itself is known, what it is handed may be called."""
+    frame = look.frames[-1] if look.frames else None
+    at = frame and (id(frame), frame.index)
+    named = tuple((name, key_of(value)) for name, value in keywords.items())
+    signature = (func, root, at, tuple(map(key_of, args)), named, is_first)
+    if signature not in look.seen:
+        # It may be handed what holds itself, and a thing may hold many: each would be followed through all others.
+        look.seen[signature] = FRESH
+        look.alive.append((frame, args, keywords))
+        look.seen[signature] = _call_inert_anew(look, func, root, args, keywords, is_first=is_first)
+    return look.seen[signature]
+
+
+def _call_inert_anew(
+    look: Look, func: types.FunctionType, root: str, args: list[Value], keywords: dict[str, Value], *, is_first: bool
+) -> Value:
     module = inert.code_module(func)
     out = _call_known(look, func, module, root, args, keywords)
     # A wrapper of an inert package, such as a retry or a context manager: what it wraps is what counts.

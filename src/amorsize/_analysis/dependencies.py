@@ -20,7 +20,7 @@ from __future__ import annotations
 import atexit
 import functools
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
@@ -145,8 +145,12 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
     parts = parts or {}
     for part in parts.values():
         walk.visit("an item", part.value)
-    enter(walk, func)
     effects = effects_of(func, (*parts.values(),))
+    for module in effects.modules:
+        if module.__name__ not in inert.GENERATORS and not inert.is_inert(module.__name__):
+            walk.visit(module.__name__, module)
+    enter(walk, func)
+    effects = _with_hidden(effects, walk)
     if not walk.is_complete:
         walk.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
     elif effects.is_cut_short:
@@ -168,6 +172,17 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
         shapes=tuple(walk.shapes),
         codes=tuple(walk.codes),
     )
+
+
+def _with_hidden(effects: Effects, walk: Walk) -> Effects:
+    """
+    Count what is set in objects that were not met as changes.
+
+    Code has them in a way that only following it shows: nobody watches them, and no worker is given them.
+    """
+    met = walk.seen.keys() | {id(func.__globals__) for func in walk.functions}
+    hidden = {name for key, name in effects.setters.items() if key not in met}
+    return replace(effects, changes=tuple(sorted({*effects.changes, *hidden}))) if hidden else effects
 
 
 # The latest look at each function, by the identity of its code; one per function, replaced whole.

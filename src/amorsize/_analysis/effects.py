@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds
@@ -57,6 +57,8 @@ class Effects:
         unproved: What could not be followed, in words, by the name it goes by.
         by_seed: What makes results depend on the hash seed of the process, or "".
         alters: Classes of items, and of what they hold, whose objects have attributes set.
+        modules: Modules whose attributes it reads, however it has them.
+        setters: What it sets, as in *sets_once*, by the identity of what it is set in.
     """
 
     changes: tuple[str, ...]
@@ -65,6 +67,8 @@ class Effects:
     unproved: dict[str, str]
     by_seed: str
     alters: tuple[type, ...] = ()
+    modules: tuple[types.ModuleType, ...] = ()
+    setters: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_cut_short(self) -> bool:
@@ -124,6 +128,8 @@ def _follow(func: Callable[..., Any], parts: Sequence[Part]) -> Effects:
         look.unproved,
         look.by_seed,
         tuple(thing.kind for thing in things if id(thing) in look.altered),
+        (*look.modules.values(),),
+        look.setters,
     )
 
 

@@ -15,6 +15,7 @@ from amorsize._analysis.opcodes import HANDLERS
 from amorsize._analysis.opcodes.flow import received
 from amorsize._analysis.settings import hand_on, set_by
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
+from amorsize._function import is_installed
 
 # Flags of code whose call gives something that yields, or is awaited for, what the code returns.
 
@@ -40,7 +41,9 @@ def run(  # noqa: PLR0917 - what a call consists of
         return parts_of(all_of(args, keywords))
     look.seen[signature] = FRESH
     look.alive.append((func, args, keywords, cells))
+    was_library = look.enter(is_installed(code.co_filename))
     if look.depth >= bounds.MOST_DEPTH or look.n_left <= 0:
+        look.enter(was_library)
         look.unproved.setdefault(code.co_name, MORE)
         return parts_of(all_of(args, keywords))
     look.depth += 1
@@ -57,6 +60,7 @@ def run(  # noqa: PLR0917 - what a call consists of
         look.frames.pop()
         look.depth -= 1
         look.tested = outer
+        look.enter(was_library)
     if frame.settings:
         look.set_by[signature] = set_by(frame)
         hand_on(look, code, look.set_by[signature])
@@ -119,6 +123,8 @@ def _finish(frame: Frame) -> None:
             frame.look.changes[root] = None
             continue
         frame.look.sets_once[root] = None
+        if key[0] != "cell":
+            frame.look.setters[key[1]] = root
         if is_first:
             frame.look.not_set_yet[root] = None
 

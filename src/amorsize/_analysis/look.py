@@ -71,13 +71,16 @@ class Look:
         sent: Values that generators were sent, wherever they arrive.
         altered: What was made on the way, or came with an item, and has its attributes set, by its identity.
         tested: Places that the running function looks at only to see whether something is there.
-        n_left: Instructions and values that may still be followed.
+        n_left: Instructions and values that may still be followed, in the code that is being followed: the program's
+            own, or libraries'.
         depth: Functions that are being followed into one another.
         running: Their code.
         frames: Where each of them has come to.
         seen: What code returned, by what it was called with.
         set_by: What code sets for the whole process, by what it was called with.
         objects: What was made of classes, by what it was made with.
+        modules: Modules whose attributes the code reads, by their identity.
+        setters: What it sets, as in sets_once, by the identity of what it is set in.
         touched: Values whose special methods have been followed.
         alive: What is known goes by the identity of values made on the way: they must live as long, or another one
             gets it.
@@ -95,13 +98,16 @@ class Look:
         self.sent: Value = FRESH
         self.altered: set[int] = set()
         self.tested: set[Any] = set()
-        self.n_left = bounds.MOST_STEPS
+        self.n_left, self._n_left_elsewhere = bounds.MOST_STEPS, bounds.MOST_LIBRARY_STEPS
+        self._is_library = False
         self.depth = 0
         self.running: list[types.CodeType] = []
         self.frames: list[Running] = []
         self.seen: dict[Any, Value] = {}
         self.set_by: dict[Any, tuple[Setting, ...]] = {}
         self.objects: dict[Any, Value] = {}
+        self.modules: dict[int, types.ModuleType] = {}
+        self.setters: dict[int, str] = {}
         self.touched: set[Any] = set()
         self.alive: list[Any] = []
         self._follow = follow
@@ -145,6 +151,17 @@ class Look:
             return self._follow(self, callee, args, keywords, is_first=is_first)
         finally:
             self._nested -= 1
+
+    def enter(self, is_library: bool) -> bool:
+        """
+        Go by the budget of libraries' code, or by that of the program's own; returns which it was before.
+
+        Each has its own: what a program does after a call of a large library would else not be looked at.
+        """
+        before, self._is_library = self._is_library, is_library
+        if before != is_library:
+            self.n_left, self._n_left_elsewhere = self._n_left_elsewhere, self.n_left
+        return before
 
     def within(self, value: Any) -> list[Any]:
         """Return what a value holds, looked through once."""
