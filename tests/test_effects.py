@@ -658,10 +658,28 @@ def matches_cases(x: Any) -> str:
             return "other"
 
 
+ROW_NAMES = ["a", "b", "c"]
+
+
+def groups_by_name(x: int) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {name: [] for name in ROW_NAMES}
+    for i in range(x):
+        found[ROW_NAMES[i % 3]].append(i)
+    return found
+
+
+def groups_as_they_come(x: int) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for name in ROW_NAMES:
+        found.setdefault(name, []).append(x)
+    return found
+
+
 ORDINARY = [
-    tokenizes, counts_words, counts_with_counter, groups, parses_json, matches, logs, weighs, accumulates, makes_point,
-    scales, sorts_pairs, walks_graph, fibonacci, builds_text, reduces, merges, copies_deep, writes_in_memory, hashes,
-    heaps, catches, generates, simulates, dates, windows, numpy_reductions, matrix, matches_cases,
+    groups_by_name, groups_as_they_come, tokenizes, counts_words, counts_with_counter, groups,
+    parses_json, matches, logs, weighs, accumulates, makes_point, scales, sorts_pairs, walks_graph, fibonacci,
+    builds_text, reduces, merges, copies_deep, writes_in_memory, hashes, heaps, catches, generates, simulates, dates,
+    windows, numpy_reductions, matrix, matches_cases,
 ]  # fmt: skip
 
 

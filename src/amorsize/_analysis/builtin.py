@@ -101,7 +101,7 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
         follow_coding(look, args[1:], keywords)
     set_known(look, module, name, [*args, *keywords.values()])
     out = union(shared_object(module, name), pass_to_unknown(look, args, keywords))
-    return union(out, from_library(look, module, name, args, keywords))
+    return union(out, from_library(look, module, name, args, keywords, is_pure=position is not None))
 
 
 def _has_method(ref: Ref, name: str) -> bool:

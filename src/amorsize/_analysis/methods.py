@@ -28,6 +28,7 @@ from amorsize._analysis.values import (
     EXACT,
     FRESH,
     ITEMS,
+    KEYS,
     MADE,
     METHOD,
     PART,
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
 
 # Methods of new containers that return no more than how many there are.
 _SIZES: Final = frozenset(["__len__", "index", "count", "sort", "clear", "reverse", "join", "split", "format", "strip"])
+
+# Methods of dictionaries that give what is under a key, or else what they are given.
+_BY_KEY: Final = frozenset(["get", "pop", "setdefault"])
 
 # Methods of containers that compare what they hold.
 _COMPARING: Final = frozenset(["sort", "index", "count", "remove"])
@@ -253,6 +257,10 @@ def _call_method_of_thing(  # noqa: C901, PLR0912 - what a method may do with wh
         if ref.kind in {CODE, BOUND} or is_function(ref):
             n = min(bounds.MOST_ARGUMENTS, n_parameters(ref))
             held = union(held, look.call((ref,), [union(parts, held)] * n, {}))
+    if thing.kind is dict and name in _BY_KEY and args:
+        thing.put(KEYS, args[0])
+        thing.put(ITEMS, all_of(args[1:], {}))
+        return thing.by_key()
     if name not in _SIZES:
         thing.put(ITEMS, union(given, items_of(given) if name in {"extend", "update"} else FRESH))
     if name in _SIZES:

@@ -46,8 +46,9 @@ ABSENT: Final = object()
 # Of a PART: that it is something in the object, and not the object itself.
 INSIDE: Final = "inside"
 
-# Where a Thing holds what has no name: the items of a container.
+# Where a Thing holds what has no name: the items of a container, and the keys that they are put under.
 ITEMS: Final = ""
+KEYS: Final = "its keys"
 
 
 class Thing:
@@ -74,9 +75,13 @@ class Thing:
 
     def all(self) -> Value:
         """Return all it may hold."""
+        return union(self.by_key(), self.held.get(KEYS, FRESH))
+
+    def by_key(self) -> Value:
+        """Return what may be had from it with a key: all but the keys."""
         out: Value = FRESH
-        for value in self.held.values():
-            out = union(out, value)
+        for name, value in self.held.items():
+            out = out if name is KEYS else union(out, value)
         return out
 
 

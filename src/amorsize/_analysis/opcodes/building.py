@@ -16,6 +16,7 @@ from amorsize._analysis.values import (
     EXACT,
     FRESH,
     ITEMS,
+    KEYS,
     MADE,
     NO_VALUE,
     Ref,
@@ -73,11 +74,12 @@ def load_build_class(frame: Frame, _: Step) -> None:
 
 def build(frame: Frame, step: Step) -> None:
     n = 1 - effect(step.op, step.arg, jump=False)
-    taken = frame.pop_many(n)
+    taken, keys = frame.pop_many(n), FRESH
     if _OPNAME[step.op] == "BUILD_MAP":
         for key in taken[::2]:
             touch(frame.look, key)
-    frame.stack.append(_new(frame, _BUILT.get(_OPNAME[step.op], list), step, all_of(taken, {})))
+        taken, keys = taken[1::2], all_of(taken[::2], {})
+    frame.stack.append(_new(frame, _BUILT.get(_OPNAME[step.op], list), step, all_of(taken, {}), keys))
 
 
 def build_set(frame: Frame, step: Step) -> None:
@@ -86,12 +88,13 @@ def build_set(frame: Frame, step: Step) -> None:
     frame.stack.append(_new(frame, set, step, taken))
 
 
-def _new(frame: Frame, kind: Any, step: Step, items: Value) -> Value:
+def _new(frame: Frame, kind: Any, step: Step, items: Value, keys: Value = FRESH) -> Value:
     """Return what is made at one place of the code: the same thing each time this place is passed."""
     thing = frame.things.get(step.offset)
     if thing is None:
         thing = frame.things[step.offset] = Thing(kind)
-    thing.put(ITEMS, tuple(ref for ref in items if not (ref.kind == EXACT and is_constant(ref))))
+    for name, held in ((ITEMS, items), (KEYS, keys)):
+        thing.put(name, tuple(ref for ref in held if not (ref.kind == EXACT and is_constant(ref))))
     return (Ref(MADE, thing),)
 
 
@@ -103,7 +106,8 @@ def add_to(frame: Frame, step: Step) -> None:
     if len(frame.stack) >= step.arg > 0:
         for ref in frame.stack[-step.arg]:
             if ref.kind == MADE:
-                ref.value.put(ITEMS, all_of(taken, {}))
+                ref.value.put(ITEMS, taken[-1])
+                ref.value.put(KEYS if name == "MAP_ADD" else ITEMS, taken[0])
 
 
 def extend(frame: Frame, step: Step) -> None:

@@ -17,6 +17,7 @@ from amorsize._analysis.values import (
     EXACT,
     FRESH,
     ITEMS,
+    KEYS,
     MADE,
     METHOD,
     NO_VALUE,
@@ -113,7 +114,7 @@ def item(frame: Frame, owner: Value, key: Value) -> Value:  # noqa: C901 - one b
     constant = _constant(key)
     for ref in owner:
         if ref.kind in {MADE, METHOD, BOUND}:
-            out = union(out, items_of((ref,)))
+            out = union(out, ref.value.by_key() if ref.kind == MADE else items_of((ref,)))
             if ref.kind == MADE:
                 out = union(out, special(frame.look, (ref,), "__missing__", args=[key]))
             if ref.kind == MADE and type(constant) is str:
@@ -152,9 +153,11 @@ def store_item(frame: Frame, step: Step) -> None:
         if is_followed:
             continue
         if ref.kind in {MADE, METHOD} and is_of(ref.value, Thing):
-            ref.value.put(ITEMS, union(value, key))
+            ref.value.put(ITEMS, value)
+            ref.value.put(KEYS, key)
             continue
-        frame.look.change((ref,))
+        if not (ref.kind == EXACT and method is ABSENT and inert.kind_of_class(type(ref.value)) == "object"):
+            frame.look.change((ref,))  # else it has no items, such as what stands for a default
 
 
 def load_slice(frame: Frame, _: Step) -> None:
