@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _ahead, _backend, _dispatch, _known
 from amorsize import _bounds as bounds
 from amorsize._evidence import Evidence
-from amorsize._gate import Gate, is_never_worth, warn_of, warn_of_late
+from amorsize._gate import Gate, is_never_worth, warn_of_late
 from amorsize._learn import finish
 from amorsize._plans import Plan
 from amorsize._records import THREADS
 from amorsize._request import Ledger
 from amorsize._serial import SerialLoop, Stopped
 from amorsize._source import begins_like
-from amorsize._trace import warn
 from amorsize._window import take_over
 
 if TYPE_CHECKING:
@@ -191,7 +189,8 @@ class Call:
             return False
         if not is_first:
             why = f"items take {item_s:.3g} s of late, {was_s:.3g} s were expected"
-            self._revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why)
+            what = f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}"
+            self.request.record.revise(what, why, self.ledger.n_done)
         self._run_parallel(plan, backend)
         return True
 
@@ -204,9 +203,7 @@ class Call:
 
     def _go_on_alone(self) -> None:
         """Go on as a loop at an item that no worker may have: of a kind that changes something outside."""
-        changes = ", ".join(self._evidence.profile.mutates)
-        self._revise("run serially", f"items of a new kind may change {changes}")
-        warn_of_late(self.request, self._evidence.profile, is_serial=True)
+        self._gate.stay_for_late_items()
         self._loop(carefully=True)
 
     def _run_parallel(self, plan: Plan, backend: Any) -> None:
@@ -222,7 +219,7 @@ class Call:
         try:
             _dispatch.run(self.request, ledger, plan, items, backend)
         except _backend.NoWorkersError as error:
-            self._note_refusal(plan, error)
+            self._gate.note_refusal(plan, error)
             source.put_back(items)
             self._loop(carefully=True)
 
@@ -237,21 +234,3 @@ class Call:
             warn_of_late(request, self._evidence.profile, is_serial=False)
             return True
         return False
-
-    def _note_refusal(self, plan: Plan, error: OSError) -> None:
-        """The system gave no workers (no processes, descriptors or memory left), or the function cannot be sent."""
-        request = self.request
-        self._gate.has_no_workers = request.record.fell_back = True
-        if isinstance(error, _backend.UnsendableFunctionError):
-            # Found out as it was to be sent: the plan is the one of a function that is known not to be picklable.
-            self._evidence.profile = replace(plan.profile, is_picklable=False, problem=str(error))
-            plan, _ = self._gate.decide()
-            self._gate.note(plan)
-            self._revise("run serially", f"the function cannot be pickled: {error}")
-            warn_of(plan, request)
-        else:
-            self._revise("run serially", f"{plan.backend} workers cannot be started: {error}")
-            warn(f"{request.name} runs serially: {plan.backend} workers cannot be started: {error}")
-
-    def _revise(self, what: str, why: str) -> None:
-        self.request.record.revise(what, why, self.ledger.n_done)

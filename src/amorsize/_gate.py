@@ -207,6 +207,31 @@ class Gate:
         """Note that looping has been decided on with items that take what they take now."""
         self._refused_s = self._evidence.profile.item_s
 
+    # -- back to the loop --------------------------------------------------------------------------------------------
+
+    def note_refusal(self, plan: Plan, error: OSError) -> None:
+        """Note that the system gave no workers (no processes or memory left), or that the function cannot be sent."""
+        request, n_done = self._request, self._ledger.n_done
+        self.has_no_workers = request.record.fell_back = True
+        if isinstance(error, _backend.UnsendableFunctionError):
+            # Found out as it was to be sent: the plan is the one of a function that is known not to be picklable.
+            self._evidence.profile = replace(plan.profile, is_picklable=False, problem=str(error))
+            plan, _ = self.decide()
+            self.note(plan)
+            request.record.revise("run serially", f"the function cannot be pickled: {error}", n_done)
+            warn_of(plan, request)
+        else:
+            why = f"{plan.backend} workers cannot be started: {error}"
+            request.record.revise("run serially", why, n_done)
+            warn(f"{request.name} runs serially: {why}")
+
+    def stay_for_late_items(self) -> None:
+        """Note that the caller goes on alone at an item that no worker may have: of a kind that changes something."""
+        profile = self._evidence.profile
+        why = f"items of a new kind may change {', '.join(profile.mutates)}"
+        self._request.record.revise("run serially", why, self._ledger.n_done)
+        warn_of_late(self._request, profile, is_serial=True)
+
 
 # -- what the caller is warned of --------------------------------------------------------------------------------------
 

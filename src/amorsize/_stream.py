@@ -18,7 +18,7 @@ from amorsize import _known, _profile, _trace
 from amorsize._backend import MISSING
 from amorsize._evidence import Evidence
 from amorsize._function import full_name
-from amorsize._gate import Gate, warn_of_late
+from amorsize._gate import Gate
 from amorsize._learn import finish_stream, remember_stream
 from amorsize._progress import follower_of
 from amorsize._records import Span
@@ -54,8 +54,7 @@ class Stream(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        result: T = next(self._steps)
-        return result
+        return next(self._steps)  # type: ignore[no-any-return]
 
     def __length_hint__(self) -> int:
         n_left: int | None = self._course.n_left
@@ -162,10 +161,10 @@ class _Course:
             self._evidence.forget()
 
     def _follower(self) -> Any:
-        request = self._request
-        if request.options.progress is False:
+        request, progress = self._request, self._request.options.progress
+        if progress is False:
             return None
-        return follower_of(request, request.options.progress, getattr(request.func, "__qualname__", "imap"))
+        return follower_of(request, progress, getattr(request.func, "__qualname__", "imap"))
 
     # -- the corridor ------------------------------------------------------------------------------------------------
 
@@ -216,11 +215,11 @@ class _Course:
 
     def _look(self, item_s: float, spent_s: float) -> tuple[Plan, Any] | None:
         """Decide to go parallel, or not yet."""
-        request, evidence, gate = self._request, self._evidence, self._gate
+        request, evidence, gate, n_done = self._request, self._evidence, self._gate, self._ledger.n_done
         if not evidence.is_weighed:
             evidence.take_profile()
         if self._is_fixed:
-            if not evidence.is_watched(self._ledger.n_done):
+            if not evidence.is_watched(n_done):
                 return None
         elif not gate.opens(item_s, spent_s):
             return None
@@ -230,11 +229,9 @@ class _Course:
         if not plan.is_parallel:
             gate.refuse()
             return None
-        n_done = self._ledger.n_done
         if not self._is_fixed:
             why = f"{n_done} item{'' if n_done == 1 else 's'} took {spent_s:.3g} s in the loop"
-            what = f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}"
-            request.record.revise(what, why, n_done)
+            request.record.revise(f"go parallel: {plan.backend}, n_jobs={plan.n_jobs}", why, n_done)
         return plan, backend
 
     def _from_workers(self, plan: Plan, backend: Any) -> Iterator[tuple[int, Any, Any]]:
@@ -249,8 +246,5 @@ class _Course:
         yield from window.results()
         if window.is_refused:
             self._ledger.n_gone += window.n_taken
-            profile = self._evidence.profile
-            why = f"items of a new kind may change {', '.join(profile.mutates)}"
-            record.revise("run serially", why, self._ledger.n_done)
-            warn_of_late(self._request, profile, is_serial=True)
+            self._gate.stay_for_late_items()
             yield from self._loop()
