@@ -200,6 +200,13 @@ class TestWords:
         assert {name: limits[name[2:].replace("-", "_")] for name in options} == options
         assert limits["start_method"] == "loky"
 
+    def test_options_may_be_spelled_as_in_python(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """With and without ``=``."""
+        words = ["--n_jobs", "2", "--start_method=fork", "--data", "range(3)"]
+        assert main(["plan", "math:sqrt", "--json", *words]) == 0
+        limits = json.loads(capsys.readouterr().out)["limits"]
+        assert (limits["n_jobs"], limits["start_method"]) == (2, "fork")
+
 
 class TestRun:
     """Results go to standard output, in order."""

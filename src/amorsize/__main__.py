@@ -59,10 +59,16 @@ DATA is one of
 """
 
 
+def _dashed(word: str) -> str:
+    """Spell an option as the command line does: who writes ``--n_jobs`` means that of Python."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
+
+
 def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one line per way to end
     """Run one command, that of the process by default, without the program's name; returns the exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse_args([_dashed(word) for word in (sys.argv[1:] if argv is None else argv)])
     except SystemExit as stop:  # argparse has said what there is to say
         return int(stop.code or 0)
     with contextlib.suppress(AttributeError, ValueError):  # not a terminal or file: an embedding program's own object
