@@ -58,7 +58,7 @@ class Effects:
         by_seed: What makes results depend on the hash seed of the process, or "".
         alters: Classes of items, and of what they hold, whose objects have attributes set.
         modules: Modules whose attributes it reads, however it has them.
-        setters: What it sets, as in *sets_once*, by the identity of what it is set in.
+        setters: What the program's code sets, as in *sets_once*, by the identity of what it is set in.
     """
 
     changes: tuple[str, ...]

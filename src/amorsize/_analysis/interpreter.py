@@ -123,7 +123,7 @@ def _finish(frame: Frame) -> None:
             frame.look.changes[root] = None
             continue
         frame.look.sets_once[root] = None
-        if key[0] != "cell":
+        if key[0] != "cell" and not frame.look.is_library:  # what libraries prepare for themselves is theirs
             frame.look.setters[key[1]] = root
         if is_first:
             frame.look.not_set_yet[root] = None

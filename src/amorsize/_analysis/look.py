@@ -73,6 +73,7 @@ class Look:
         tested: Places that the running function looks at only to see whether something is there.
         n_left: Instructions and values that may still be followed, in the code that is being followed: the program's
             own, or libraries'.
+        is_library: Whether that is libraries' code.
         depth: Functions that are being followed into one another.
         running: Their code.
         frames: Where each of them has come to.
@@ -80,7 +81,7 @@ class Look:
         set_by: What code sets for the whole process, by what it was called with.
         objects: What was made of classes, by what it was made with.
         modules: Modules whose attributes the code reads, by their identity.
-        setters: What it sets, as in sets_once, by the identity of what it is set in.
+        setters: What the program's code sets, as in sets_once, by the identity of what it is set in.
         touched: Values whose special methods have been followed.
         alive: What is known goes by the identity of values made on the way: they must live as long, or another one
             gets it.
@@ -99,7 +100,7 @@ class Look:
         self.altered: set[int] = set()
         self.tested: set[Any] = set()
         self.n_left, self._n_left_elsewhere = bounds.MOST_STEPS, bounds.MOST_LIBRARY_STEPS
-        self._is_library = False
+        self.is_library = False
         self.depth = 0
         self.running: list[types.CodeType] = []
         self.frames: list[Running] = []
@@ -158,7 +159,7 @@ class Look:
 
         Each has its own: what a program does after a call of a large library would else not be looked at.
         """
-        before, self._is_library = self._is_library, is_library
+        before, self.is_library = self.is_library, is_library
         if before != is_library:
             self.n_left, self._n_left_elsewhere = self._n_left_elsewhere, self.n_left
         return before

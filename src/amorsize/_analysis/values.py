@@ -71,7 +71,7 @@ class Thing:
 
     def get(self, name: str) -> Value:
         """Return what one of its attributes may be."""
-        return union(self.held.get(name, FRESH), self.held.get(ITEMS, FRESH))
+        return union(self.held.get(name, FRESH), union(self.held.get(ITEMS, FRESH), self.held.get(KEYS, FRESH)))
 
     def all(self) -> Value:
         """Return all it may hold."""
