@@ -27,7 +27,7 @@ from amorsize._serial import one_by_one
 from amorsize._window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from amorsize._plans import Plan
     from amorsize._request import Request
@@ -48,13 +48,13 @@ class Stream(Generic[T]):
     # The generator must not hold on to this object: dropping it must end the work at once, not at some collection.
     def __init__(self, course: Any) -> None:
         self._course: Any = course
-        self._steps: Any = course.run()
+        self._steps: Generator[T, None, None] = course.run()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
-        return next(self._steps)  # type: ignore[no-any-return]
+        return next(self._steps)
 
     def __length_hint__(self) -> int:
         n_left: int | None = self._course.n_left
