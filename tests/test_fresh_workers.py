@@ -216,36 +216,34 @@ def test_a_function_of_code_that_was_run_in_a_dictionary(start_method: str, tmp_
     assert run_program(program, start_method, tmp_path) == ["True"] * 2
 
 
+# An object that can be pickled, and not unpickled.
+UNOPENABLE = """
+class Odd:
+    def __reduce__(self):
+        return no_such, ()
+
+def no_such():
+    raise RuntimeError("no")
+
+ODD = Odd()
+"""
+
+
 def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
     """It lives on: that the caller must not compute, since items may be tried again, is told at once."""
     program = """
-    class Odd:
-        def __reduce__(self):
-            return no_such, ()
-
-    def no_such():
-        raise RuntimeError("no")
-
-    ODD = Odd()
     before = time.monotonic()
     try:
         amorsize.parallel(lambda x: ODD, retries=1, **HOW).map(range(40))
     except amorsize.exceptions.WorkerDied as error:
         print("cannot" in str(error), time.monotonic() - before < 8)
     """
-    assert run_program(program, "forkserver", tmp_path) == ["True", "True"]
+    assert run_program(UNOPENABLE + textwrap.dedent(program), "forkserver", tmp_path) == ["True", "True"]
 
 
 def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
     """They were taken for dead, and waited for ten seconds each, where the caller had been reading items."""
     program = """
-    class Odd:
-        def __reduce__(self):
-            return no_such, ()
-
-    def no_such():
-        raise RuntimeError("no")
-
     def items():
         for i in range(20):
             time.sleep(0.05)  # meanwhile workers say that they cannot, and close their pipes
@@ -254,13 +252,12 @@ def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_p
     def warm(x):
         time.sleep(0.01)
 
-    ODD = Odd()
     amorsize.parallel(warm, **HOW).map(range(20))
     before = time.monotonic()
     work = amorsize.parallel(lambda x: x + (ODD is None), **HOW)
     print(list(work.imap(items())) == list(range(20)), time.monotonic() - before < 8)
     """
-    assert run_program(program, "forkserver", tmp_path) == ["True", "True"]
+    assert run_program(UNOPENABLE + textwrap.dedent(program), "forkserver", tmp_path) == ["True", "True"]
 
 
 OLD = """
