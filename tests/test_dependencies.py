@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import dataclasses
 import decimal
 import importlib
@@ -346,3 +347,16 @@ def test_a_helper_in_another_module_that_was_edited_since_is_the_callers(
         amorsize.shutdown()
         for module_name in (name, f"{name}_helper"):
             sys.modules.pop(module_name, None)
+
+
+@pytest.mark.parametrize("way", ["importlib.import_module({})", "__import__({})", "sys.modules[{}]"])
+def test_a_module_whose_name_is_made_while_items_run_forbids_a_fork(way: str) -> None:
+    """It may hold a file, a lock or an iterator; one that the code names is looked at, and this one is harmless."""
+    closed = {}
+    for name in ("'colorsys'", "''.join(['color', 'sys'])"):
+        namespace: dict[str, Any] = {"importlib": importlib, "sys": sys, "colorsys": colorsys}
+        exec(f"def work(x):\n    return {way.format(name)}.rgb_to_hsv(x, 0, 0)\n", namespace)  # noqa: S102 - code of ours
+        reached = known_dependencies(namespace["work"])
+        assert not reached.effects.changes
+        closed[name] = reached.is_closed
+    assert list(closed.values()) == [True, False]

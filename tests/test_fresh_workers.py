@@ -850,19 +850,40 @@ def test_what_is_registered_with_singledispatch(start_method: str, tmp_path: Pat
 @pytest.mark.parametrize("start_method", METHODS)
 @pytest.mark.parametrize(
     "way",
-    ["importlib.import_module('table').BOX", "sys.modules['table'].BOX", "vars(sys.modules['table'])['BOX']"],
+    [
+        "importlib.import_module('table').BOX",
+        "importlib.import_module('.rows', 'tables').BOX",
+        "importlib.import_module(''.join(['ta', 'ble'])).BOX",
+        "importlib.__import__('table').BOX",
+        "__import__('table').BOX",
+        "__import__('tables.rows').rows.BOX",
+        "__import__('tables.rows', fromlist=['BOX']).BOX",
+        "__import__(''.join(['ta', 'ble'])).BOX",
+        "__builtins__['__import__']('table').BOX",
+        "pkgutil.resolve_name('table').BOX",
+        "pkgutil.resolve_name('tables.rows.BOX')",
+        "pkgutil.resolve_name('tables.rows:BOX')",
+        "sys.modules['table'].BOX",
+        "sys.modules[''.join(['ta', 'ble'])].BOX",
+        "sys.modules.get('table').BOX",
+        "vars(sys.modules['table'])['BOX']",
+        "next(module for name, module in sys.modules.items() if name == 'table').BOX",
+    ],
 )
 def test_what_the_first_item_sets_in_a_module_that_is_reached_by_its_name(
     start_method: str, way: str, tmp_path: Path
 ) -> None:
     """Nobody had seen it: workers imported it anew, and each had another first item."""
-    (tmp_path / "table.py").write_text(
-        f"import importlib, sys\n\nclass Box:\n    rows = None\n\nBOX = Box()\n\n\ndef work(x):\n    box = {way}\n"
+    (tmp_path / "tables").mkdir()
+    for name in ("table.py", "tables/__init__.py", "tables/rows.py"):
+        (tmp_path / name).write_text("class Box:\n    rows = None\n\nBOX = Box()\n")
+    (tmp_path / "uses.py").write_text(
+        f"import importlib, pkgutil, sys, table, tables.rows\n\n\ndef work(x):\n    box = {way}\n"
         "    sum(range(400_000))\n    if box.rows is None:\n        box.rows = [x]\n    return box.rows\n"
     )
     program = """
-    import table
-    work = amorsize.parallel(table.work, start_method=sys.argv[1])
+    import uses
+    work = amorsize.parallel(uses.work, start_method=sys.argv[1])
     print(work.map(range(60)) == [[0]] * 60)
     """
     assert run_program(program, start_method, tmp_path) == ["True"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.library import MUTATORS, WRITERS
+from amorsize._analysis.look import LATE, Look
 from amorsize._analysis.settings import NUMPY_RANDOM, Shared
 from amorsize._analysis.values import (
     ABSENT,
@@ -20,6 +21,7 @@ from amorsize._analysis.values import (
     MADE,
     METHOD,
     PART,
+    SOMEWHERE,
     SUPER,
     Ref,
     Thing,
@@ -45,9 +47,6 @@ from amorsize._attribute import (
     namespace_of,
     wrapped_function,
 )
-
-if TYPE_CHECKING:
-    from amorsize._analysis.look import Look
 
 INNER_CLASS: Final = "a class made in the function"
 
@@ -326,6 +325,9 @@ def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
 
 
 def _attr_part(look: Look, ref: Ref, name: str) -> Value:
+    if ref.value is SOMEWHERE:
+        look.unproved[ref.root] = LATE
+        return (ref,)
     out: Value = FRESH
     seen: dict[type, int] = {}
     for target in look.within(ref.value):

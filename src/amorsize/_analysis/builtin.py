@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import all_methods, attr, vars_of
@@ -12,6 +13,7 @@ from amorsize._analysis.codings import CODING, follow_coding
 from amorsize._analysis.interpreter import run_code
 from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import CHANGERS, change_out, from_library
+from amorsize._analysis.look import LATE, Look
 from amorsize._analysis.making import derive, make_inner, metaclasses_of, prepare
 from amorsize._analysis.settings import set_known, shared_object
 from amorsize._analysis.special import TOUCHED, drain, pass_to_unknown, special
@@ -26,21 +28,27 @@ from amorsize._analysis.values import (
     Value,
     all_of,
     class_attribute,
+    exactly,
     held_in,
     items_of,
     n_parameters,
     parts_of,
+    somewhere,
     union,
 )
 from amorsize._attribute import is_of
-
-if TYPE_CHECKING:
-    from amorsize._analysis.look import Look
 
 # Builtins that make something new of the items of an argument.
 _COPIERS: Final = frozenset(
     ["sorted", "list", "tuple", "dict", "enumerate", "zip", "map", "filter", "reversed", "iter"]
 )
+
+
+# What imports a module by its name, in the spelling of the code that runs.
+IMPORTERS: Final = frozenset(
+    {("builtins", "__import__"), ("importlib._bootstrap", "__import__"), ("importlib", "import_module"),
+     ("pkgutil", "resolve_name")}
+)  # fmt: skip
 
 
 def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
@@ -60,6 +68,8 @@ def call_builtin(  # noqa: C901, PLR0911, PLR0912 - one branch per builtin
                 ref.value.put(ITEMS, given)
     change_out(look, keywords)
     if module == "builtins":
+        if name == "__import__":
+            return imported(look, name, args, keywords)
         if name in inert.OPEN_BUILTINS:
             if name in {"eval", "exec", "globals", "locals"}:
                 look.changes[f"{name}()"] = None
@@ -157,6 +167,39 @@ def _build_class(look: Look, args: list[Value], keywords: dict[str, Value]) -> V
     if metaclass:
         look.call(metaclass, [FRESH, bases, found], named)
     return made
+
+
+def imported(look: Look, importer: str, args: list[Value], keywords: dict[str, Value]) -> Value:
+    """Return the module that is imported by its name, or what is found in it; anything where the name is not known."""
+    by_position = (
+        ("name", "globals", "locals", "fromlist", "level") if importer == "__import__" else ("name", "package")
+    )
+    given = {**dict(zip(by_position, args, strict=False)), **keywords}
+    name, package = (_text(given[key]) if given.get(key) else "" for key in ("name", "package"))
+    path, _, inside = name.partition(":")
+    if path.startswith(".") and importer == "import_module" and package:
+        path = importlib.util.resolve_name(path, package)
+    attributes = [part for part in inside.split(".") if part]
+    if importer == "resolve_name" and not inside:
+        while path not in sys.modules and "." in path:
+            path, _, last = path.rpartition(".")
+            attributes.insert(0, last)
+    if importer == "__import__" and not given.get("fromlist"):
+        path = path.partition(".")[0]
+    module = sys.modules.get(path) if not given.get("level") else None
+    if module is None:
+        look.unproved[f"{importer}()"] = LATE
+        return somewhere(f"{importer}()")
+    out = exactly(module, path)
+    for attribute in attributes:
+        out = attr(look, out, attribute)
+    return out
+
+
+def _text(value: Value) -> str:
+    """Return the text that a value is, or "" where it is not known."""
+    texts = [ref.value for ref in value if ref.kind == EXACT and type(ref.value) is str]
+    return texts[0] if len(texts) == len(value) == 1 else ""
 
 
 def _standard_streams() -> tuple[Any, ...]:

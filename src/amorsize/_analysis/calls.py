@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
-import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.attributes import INNER_CLASS, METACLASS, all_methods, attr
-from amorsize._analysis.builtin import call_builtin
+from amorsize._analysis.builtin import IMPORTERS, call_builtin, imported
 from amorsize._analysis.formats import FORMATTERS, format_any
 from amorsize._analysis.interpreter import run, run_code
 from amorsize._analysis.kinds import ask_kind
@@ -38,6 +37,7 @@ from amorsize._analysis.values import (
     MADE,
     METHOD,
     PART,
+    SOMEWHERE,
     Ref,
     Value,
     all_of,
@@ -230,8 +230,8 @@ def _call_inert_anew(
         return union(found, held_in(found))
     for held in _functions_in(func, 3):
         out = union(out, look.call((Ref(EXACT, held, root),), args, keywords))
-    if module == "importlib" and func.__name__ == "import_module":
-        return union(out, _imported(look, args))
+    if (module, func.__name__) in IMPORTERS:
+        return union(out, imported(look, func.__name__, args, keywords))
     out = union(out, pass_to_unknown(look, args, keywords))
     return union(out, from_library(look, module, func.__name__, args, keywords))
 
@@ -315,7 +315,7 @@ def _call_part(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Valu
             out = union(out, make(look, target, ref.root, args, keywords))
         elif is_of(target, weakref.ReferenceType):
             out = union(out, _call_exact(look, Ref(EXACT, target, ref.root), args, keywords, is_first=False))
-        elif inert.kind_of_class(type(target)) == "unknown" or hides_names(type(target)):
+        elif target is SOMEWHERE or inert.kind_of_class(type(target)) == "unknown" or hides_names(type(target)):
             look.doubt((ref,), "it is called, and what it is cannot be told")
     pass_to_unknown(look, args, keywords)
     return out
@@ -338,15 +338,6 @@ def _call_getter(look: Look, func: Any, args: list[Value]) -> Value:
             found = union(items_of(owner), special(look, owner, "__getitem__"))
         out = union(out, found)
     return out if len(given) == 1 else held_in(out, tuple)
-
-
-def _imported(look: Look, args: list[Value]) -> Value:
-    names = [ref.value for value in args[:1] for ref in value if ref.kind == EXACT and is_of(ref.value, str)]
-    module = sys.modules.get(names[0]) if len(names) == 1 else None
-    if module is None:
-        look.unproved.setdefault("import_module()", "what it imports is known at run time only")
-        return FRESH
-    return exactly(module, names[0])
 
 
 def _functions_in(func: types.FunctionType, depth: int) -> list[types.FunctionType]:

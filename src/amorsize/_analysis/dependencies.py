@@ -155,6 +155,8 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
         walk.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
     elif effects.is_cut_short:
         walk.unknown.append(Found("its code", None, "there is more than is followed"))
+    elif effects.reaches_any_module:
+        walk.unknown.append(Found("a module", None, "which one is known at run time only"))
     return Dependencies(
         func=func,
         parts=parts,
@@ -181,7 +183,7 @@ def _with_hidden(effects: Effects, walk: Walk) -> Effects:
     Code has them in a way that only following it shows: nobody watches them, and no worker is given them.
     """
     met = walk.seen.keys() | {id(func.__globals__) for func in walk.functions}
-    hidden = {name for key, name in effects.setters.items() if key not in met}
+    hidden = {name or "what it finds" for key, name in effects.setters.items() if key not in met}
     return replace(effects, changes=tuple(sorted({*effects.changes, *hidden}))) if hidden else effects
 
 

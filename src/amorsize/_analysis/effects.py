@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._analysis import bounds
 from amorsize._analysis.calls import call_each
 from amorsize._analysis.items import ANYWHERE, Part, n_kinds
-from amorsize._analysis.look import MORE, Look
+from amorsize._analysis.look import LATE, MORE, Look
 from amorsize._analysis.values import (
     BOUND,
     EXACT,
@@ -74,6 +74,11 @@ class Effects:
     def is_cut_short(self) -> bool:
         """Whether a part of its code has not been followed."""
         return MORE in self.unproved.values()
+
+    @property
+    def reaches_any_module(self) -> bool:
+        """Whether it uses a module whose name is not in its code."""
+        return LATE in self.unproved.values()
 
     @property
     def is_proved(self) -> bool:

@@ -126,9 +126,7 @@ _GENERATOR_NAMES: Final = frozenset(
 _ITERATOR_MODULES: Final = frozenset({"itertools", "builtins", "collections", "_collections", "csv", "_csv", "re"})
 
 # Builtins through which a function can reach, or change, anything.
-OPEN_BUILTINS: Final = frozenset(
-    ["__import__", "breakpoint", "compile", "eval", "exec", "globals", "help", "input", "locals"]
-)
+OPEN_BUILTINS: Final = frozenset(["breakpoint", "compile", "eval", "exec", "globals", "help", "input", "locals"])
 
 CACHED: Final = type(functools.cache(lambda: None))
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 # Why something is unproved: too many steps, calls within calls, or values that a place may stand for.
 MORE: Final = "there is more code than is followed"
 
+# The same, of modules that are found by their names: they may hold anything.
+LATE: Final = "which module it is, is known at run time only"
+
 
 class Setting(NamedTuple):
     """Something that is set: the name it goes by, the module it belongs to, and to what; None where that differs."""

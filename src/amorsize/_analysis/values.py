@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -126,6 +127,18 @@ def all_of(args: Iterable[Value], keywords: dict[str, Value]) -> Value:
     return out
 
 
+class _Somewhere:
+    """Any object of any module: what is found by a name that is known at run time only."""
+
+
+SOMEWHERE: Final = _Somewhere()
+
+
+def somewhere(root: str) -> Value:
+    """Return what stands for something that a module holds, or the module: nobody can say which."""
+    return (Ref(PART, SOMEWHERE, root),)
+
+
 _NAMED_THINGS: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 
@@ -134,6 +147,8 @@ def _own_part(ref: Ref) -> Value:
     if ref.kind in {EXACT, PART, METHOD} and not is_of(ref.value, Thing):
         if ref.kind == PART:
             return (ref,)
+        if ref.value is sys.modules:
+            return somewhere(ref.root)
         if is_constant(ref):
             return FRESH
         if is_of(ref.value, _NAMED_THINGS):
