@@ -92,12 +92,7 @@ def warn_of_frames(name: str, iterables: tuple[Any, ...]) -> None:
 
 
 def checked_kwargs(kwargs: Any) -> dict[str, Any] | None:
-    """
-    Return the function's own keyword arguments, None where there are none.
-
-    Raises:
-        TypeError: If *kwargs* is no mapping with strings for keys.
-    """
+    """Return the function's own keyword arguments; raises TypeError unless they are a mapping with strings for keys."""
     if kwargs is None:
         return None
     if not isinstance(kwargs, Mapping):

@@ -94,13 +94,10 @@ class _Unawaited(threading.Event):
 
 def _start(main: Callable[[], None]) -> None:
     """
-    Run *main* in a thread of its own, and go on before it runs.
+    Run *main* in a thread of its own, and go on before it runs; raises RuntimeError if the system gives no thread.
 
     ``Thread.start`` waits until the new thread has had its turn with the interpreter, behind all that compute: of
     twenty maps at once, each kept the event loop waiting for 7 ms, one for 90.
-
-    Raises:
-        RuntimeError: If the system gives no thread.
     """
     # A daemon: a map that is stuck in an item must not keep the interpreter alive.
     thread = threading.Thread(target=main, name="amorsize-async", daemon=True)
@@ -121,15 +118,7 @@ def _thread(main: Callable[[], None]) -> None:
 
 
 async def in_thread(work: Callable[[Halt], T]) -> T:
-    """
-    Run a map in a thread.
-
-    Args:
-        work: The map; gets what it has to call now and then.
-
-    Raises:
-        BaseException: What the map raises, and the cancellation of the task that waits for it.
-    """
+    """Run a map in a thread: *work*, which gets what it has to call now and then. Raises what the map raises."""
     halt, signal = Halt(), _Signal()
     results: list[T] = []
     errors: list[BaseException] = []

@@ -72,8 +72,7 @@ def item_key(item: Any) -> bytes:
     """
     Return a hash of an item: equal in every process for equal items, sets and dictionaries included.
 
-    Raises:
-        TypeError: If the item cannot be pickled.
+    Raises TypeError if the item cannot be pickled.
     """
     kind = type(item)
     if kind in _PLAIN or (kind in {tuple, list} and all(type(part) in _PLAIN for part in item)):

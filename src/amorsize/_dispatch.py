@@ -26,9 +26,7 @@ def run(request: Request, ledger: Ledger, plan: Plan, items: Sequence[Any], back
     """
     Have workers compute *items*, which are what is left, and take their results in.
 
-    Raises:
-        NoWorkersError: If the system gives none; nothing has been computed then.
-        BaseException: What the loop would have raised.
+    Raises NoWorkersError if the system gives none (nothing has been computed then), or what the loop would have raised.
     """
     job = describe(request, ledger.n_done, plan, items, backend)
     is_as_planned = job.caller_computes == plan.caller_computes

@@ -286,13 +286,7 @@ class Options:
 def checked(
     given: Mapping[str, Any], own: Callable[[], Iterable[str]] = tuple, function: str = "the function"
 ) -> dict[str, Any]:
-    """
-    Return *given* options as their checks return them; *own* returns the function's own arguments, for the error.
-
-    Raises:
-        TypeError: For an option that does not exist or a value of the wrong type.
-        ValueError: For a value out of range.
-    """
+    """Return *given* options as their checks return them; *own* returns the function's own arguments, for the error."""
     for name in given:
         if name not in OPTIONS:
             raise unknown(name, own(), function)

@@ -47,12 +47,7 @@ class _Point:
 
 
 def plot_plan(plan: Plan, ax: Any = None) -> Any:
-    """
-    Draw the predicted seconds against the number of workers; of unknown length, per item. Returns the Axes.
-
-    Raises:
-        ImportError: Without matplotlib.
-    """
+    """Draw the predicted seconds against the number of workers; of unknown length, per item. Returns the Axes."""
     ax = _axes(ax)
     scale = 1.0
     if plan.n_items is None:
@@ -215,9 +210,7 @@ def plot_timeline(plan: Plan, ax: Any = None) -> Any:
     """
     Draw the run that happened: one lane for the caller and one for each worker, chunks as bars. Returns the Axes.
 
-    Raises:
-        ImportError: Without matplotlib.
-        ValueError: If the plan has not been run.
+    Raises ValueError if the plan has not been run.
     """
     if plan.actual_s is None:
         raise ValueError("this plan has not been run: map first, then draw f.last_plan.plot_timeline()")

@@ -167,9 +167,7 @@ class Sampler:
         """
         Run up to *n_most* items, fewer once *box_s* seconds have passed.
 
-        Raises:
-            BaseException: The function's own, with a note that names the item (index counted from *start*);
-                the input's own, as it is.
+        Raises the function's own error with a note that names the item (counted from *start*), the input's as it is.
         """
         clock = self.clock
         peak = peak_bytes()

@@ -19,9 +19,6 @@ def show(record: Shown, view: str, ax: Any = None) -> Any:
     Return a plan, a profile or a host in one view: "line", "text", "page" (HTML); of a plan "plot" and "timeline".
 
     *ax* are the matplotlib Axes of a picture; new ones by default.
-
-    Raises:
-        ImportError: For a picture without matplotlib.
     """
     kind = type(record).__name__
     if view in _render.VIEWS:

@@ -109,12 +109,7 @@ _state = _State()
 
 
 def configure(*, cache_dir: str | os.PathLike[str] | None) -> None:
-    """
-    Keep profiles and measured costs in a folder (None: nowhere); the environment variable gives way to this.
-
-    Raises:
-        TypeError: If *cache_dir* is no path.
-    """
+    """Keep profiles and measured costs in a folder (None: nowhere); the environment variable gives way to this."""
     global _state  # noqa: PLW0603 - one object, replaced in one statement
     if cache_dir is not None and not isinstance(cache_dir, str | os.PathLike):
         raise TypeError(f"cache_dir must be a path or None, not {cache_dir!r}")
@@ -189,8 +184,7 @@ def clear() -> int:
     """
     Forget everything that is kept, of every machine; returns the number of profiles there were.
 
-    Raises:
-        StoreError: If the file is not amorsize's or cannot be changed.
+    Raises StoreError if the file is not amorsize's or cannot be changed.
     """
     if _path() is None or not os.path.lexists(str(_path())):
         return 0

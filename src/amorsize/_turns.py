@@ -48,24 +48,14 @@ class Halt:
         self._is_called.set()
 
     def wait(self, timeout_s: float | None) -> None:
-        """
-        Wait until it is woken, for *timeout_s* at most.
-
-        Raises:
-            CancelledMap: If it has been cancelled.
-        """
+        """Wait until it is woken, for *timeout_s* at most; raises CancelledMap if it has been cancelled."""
         self._is_called.wait(timeout_s)
         self._is_called.clear()
         if self.is_set:
             raise CancelledMap
 
     def __call__(self) -> None:
-        """
-        Go on, at once or when it is this map's turn again, or end the map.
-
-        Raises:
-            CancelledMap: If it has been cancelled.
-        """
+        """Go on, at once or when it is this map's turn again; raises CancelledMap if it has been cancelled."""
         if self.is_set:
             raise CancelledMap
         if self._holder is not None and _HERE.is_wanted() and thread_time() - self._used_s > bounds.SLICE_S:
@@ -178,8 +168,7 @@ class _Turns:
         """
         Wait until all busy holders and *weight* are at most *most*, or none is busy; returns what :meth:`leave` takes.
 
-        Raises:
-            CancelledMap: If that happens meanwhile.
+        Raises CancelledMap if that happens meanwhile.
         """
         holder, waiting = object(), self._waiting
         waiting.append(halt)

@@ -134,13 +134,7 @@ class Dependencies:
 
 
 def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | None = None) -> Dependencies:
-    """
-    Look at what a function can reach.
-
-    Args:
-        func: Any callable.
-        parts: What its items are, or hold.
-    """
+    """Look at what a callable can reach; *parts* are what its items are, or hold."""
     walk = Walk()
     parts = parts or {}
     for part in parts.values():
@@ -197,11 +191,9 @@ atexit.register(_known.clear)
 
 def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> Dependencies:
     """
-    Return what a function can reach, from the latest look at it where nothing it names has changed since.
+    Return what a callable can reach, from the latest look at it where nothing it names has changed since.
 
-    Args:
-        func: Any callable.
-        items: Some of the items it is to be given, as far as they are known; those of the latest look, if none are.
+    *items* are some of those it is to be given, as far as they are known; if none are, those of the latest look count.
     """
     # A bound method is a new object each time it is asked for.
     key = (id(func.__func__), id(func.__self__)) if is_of(func, types.MethodType) else (id(func), 0)

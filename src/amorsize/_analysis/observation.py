@@ -310,11 +310,8 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
     """
     Tell whether items that are not watched share what the function changes in place, or uses up.
 
-    Args:
-        data: All items.
-        n_first: How many of them are watched.
-        first: Some of the first ones, with what tells the kinds of the later ones: see items.of_each_kind.
-        found: What is known of the function.
+    The first *n_first* of *data* are watched; *first* are some of them, with what tells the kinds of the later ones:
+    see items.of_each_kind.
     """
     kinds = found.effects.alters
     if not kinds and not any(map(is_used_up, {type(one.value if type(one) is Late else one) for one in first})):

@@ -170,14 +170,9 @@ def is_setter(name: str) -> bool:
 
 def note(look: Look, what: str, module: str, args: Iterable[Value], *, by: str = "") -> None:
     """
-    Note that something is set to some arguments, by an instruction of the running code or what it calls.
+    Note that *what*, of *module*, is set to *args*, by an instruction of the running code or what it calls.
 
-    Args:
-        look: The look.
-        what: The name it goes by.
-        module: The module it belongs to.
-        args: To what.
-        by: Name of the function or method that sets it: if the code calls another one, that may or may not call it.
+    *by* names the function or method that sets it: if the code calls another one, that may or may not call it.
     """
     to: Any = tuple(map(_constant, args))
     if None in to or (by and look.frames and _called(look.frames[-1].callee)[1] != by):

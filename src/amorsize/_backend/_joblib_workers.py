@@ -224,12 +224,7 @@ class Served:
             return any(worker.pid for worker in self._pool.workers)
 
     def send(self, batch: Any, done: Finished) -> None:
-        """
-        Have a batch run by a worker, and *done* called with its results or its error.
-
-        Raises:
-            Unsendable: If the batch cannot be pickled.
-        """
+        """Have a worker run a batch and call *done* with results or error; raises Unsendable if it has no pickle."""
         with self.lock:
             number = next(self._numbers)
             task = self._pool.task(self._pool.job, Work(number, [batch], QUANTUM_S, 1))

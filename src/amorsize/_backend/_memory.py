@@ -44,12 +44,7 @@ def make(name: str) -> int:
 
 
 def append(fd: int, end: int, parts: Sequence[Any]) -> tuple[list[tuple[int, int]], int]:
-    """
-    Write byte-like objects behind each other, each aligned; returns their places (offset, bytes) and the new end.
-
-    Raises:
-        OSError: If there is no room.
-    """
+    """Write byte-like objects behind each other, each aligned; returns their places (offset, bytes) and the new end."""
     places = []
     for part in parts:
         with memoryview(part) as view, view.cast("B") as rest:
@@ -109,12 +104,8 @@ def receive(conn: socket.socket, *, wait: bool = True) -> tuple[bytes, list[int]
     """
     Return one message of a SOCK_SEQPACKET socket and the descriptors that came with it.
 
-    The message is empty where the other end is gone. ``socket.recv_fds`` ignores its flags in CPython 3.11, and lets
-    programs that a worker starts inherit what came.
-
-    Raises:
-        BlockingIOError: If there is none and *wait* is false.
-        OSError: If the connection is broken.
+    The message is empty where the other end is gone; raises BlockingIOError if there is none and *wait* is false.
+    ``socket.recv_fds`` ignores its flags in CPython 3.11, and lets programs that a worker starts inherit what came.
     """
     fds = array.array("i")
     flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)

@@ -81,8 +81,7 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     """
     Return the function of one item that a parcel holds. Runs in the worker.
 
-    Raises:
-        StaleCode: If the worker's module holds other code under that name, or none.
+    Raises StaleCode if the worker's module holds other code under that name, or none.
     """
     global _current, _entered, _initialized  # noqa: PLW0603 - a worker runs one chunk at a time
     if parcel.digest == _current:

@@ -88,12 +88,7 @@ def _open_server(threads: int) -> tuple[Any, tuple[int, float] | None]:
 
 
 def begin_server(threads: int) -> bool:
-    """
-    Start the first fork server of this process, no more than the process; returns whether one has been started.
-
-    Raises:
-        OSError: If the system gives no process.
-    """
+    """Start the first fork server of this process, no more than the process; returns whether one has been started."""
     if if_used("_server") is not None:
         return False
     with no_interrupt():
@@ -124,12 +119,7 @@ def server_pool(job: Job) -> Any:
 
 
 def packed(job: Job, *, is_cold: bool, ambient: bool, inline: bool = False) -> Job:
-    """
-    Pack the function for workers that are no copies of this process.
-
-    Raises:
-        UnsendableFunctionError: If it cannot be pickled, or something that it holds.
-    """
+    """Pack the function for workers that are no copies of this process; raises UnsendableFunctionError if it cannot."""
 
     def pack(*, by_value: bool) -> Parcel:
         try:

@@ -151,12 +151,7 @@ class Server:
     # -- the server --------------------------------------------------------------------------------------------------
 
     def start(self, threads: int = 1) -> None:
-        """
-        Start the server unless it is there; does not wait for it.
-
-        Raises:
-            OSError: If the system gives no process, or servers have ended before they were ready.
-        """
+        """Start the server unless it is there; does not wait. Raises OSError if others ended before they were ready."""
         with self._lock, no_interrupt():
             if self._owner != os.getpid():
                 self._forget()
@@ -225,12 +220,7 @@ class Server:
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def take(self, threads: int) -> Seat:
-        """
-        Return an idle worker, or ask for a new one.
-
-        Raises:
-            OSError: If the system refuses it.
-        """
+        """Return an idle worker, or ask for a new one; raises OSError if the system refuses it."""
         with self._lock:
             self._hear()
             for seat in self._idle:

@@ -59,12 +59,7 @@ class ServerCrew(Crew):
     reuses = True
 
     def __init__(self, job: Job) -> None:
-        """
-        Prepare a job, whose function has been packed.
-
-        Raises:
-            OSError: If the system refuses the memory.
-        """
+        """Prepare a job, whose function has been packed; raises OSError if the system refuses memory for its items."""
         self._job = job
         self._number = next(_maps)
         self._board_fd = -1
@@ -249,22 +244,12 @@ class ServerCrew(Crew):
 
 
 def server_pool(job: Job) -> TaskPool:
-    """
-    Have workers of the server for a stream.
-
-    Raises:
-        OSError: If the system refuses them.
-    """
+    """Have workers of the server for a stream; raises OSError if the system refuses them."""
     return TaskPool(job, ServerCrew(job), "forkserver")
 
 
 def server_team(job: Job) -> Team:
-    """
-    Make a team of the server's workers for a job whose function has been packed; nothing is started yet.
-
-    Raises:
-        OSError: If the system refuses memory for the items.
-    """
+    """Make a team of the server's workers for a job whose function has been packed; nothing is started yet."""
     return Team(job, ServerCrew(job))
 
 

@@ -147,12 +147,7 @@ def _names_main(code: types.CodeType, bindings: Any) -> bool:
 
 
 def pack(func: Callable[..., Any]) -> bytes:
-    """
-    Pickle the settings that *func* reads.
-
-    Raises:
-        ValueError: If they take more than :data:`bounds.MOST_SETTINGS_BYTES`.
-    """
+    """Pickle the settings that *func* reads; raises ValueError above :data:`bounds.MOST_SETTINGS_BYTES`."""
     chosen = list(_chosen(_analysis.known_dependencies(func)))
     if not chosen:
         return b""
@@ -200,8 +195,7 @@ def apply(data: bytes) -> None:
     """
     Give a worker the caller's settings, and take those of the map before back.
 
-    Raises:
-        UnsendableFunctionError: If the caller has made something since it imported the module that is not here.
+    Raises UnsendableFunctionError if the caller has made something since it imported the module that is not here.
     """
     while _undo:
         _undo.pop()()

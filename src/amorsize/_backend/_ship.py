@@ -72,10 +72,8 @@ def pack_function(
 
     One that is *importable* goes by name unless *by_value* asks for itself and for what it uses of the program's
     modules. With *ambient* the caller's working directory, path and the like travel too (not to other machines). With
-    *inline* large contents stay in the parcel, since it is sent once per map and not with each chunk.
-
-    Raises:
-        Exception: Whatever pickling the function or the arguments raises.
+    *inline* large contents stay in the parcel, since it is sent once per map and not with each chunk. Raises whatever
+    pickling raises.
     """
     found, _ = _function.bare(func)
     named = importable and not by_value and isinstance(func, types.FunctionType) and found is func

@@ -69,12 +69,7 @@ _began_in: list[int] = []
 
 
 def begin(threads: int) -> bool:
-    """
-    Start a server that :func:`take` returns, once in a process; returns whether one has been started.
-
-    Raises:
-        OSError: If the system gives no process.
-    """
+    """Start a server that :func:`take` returns, once in a process; returns whether one has been started."""
     if _began_in == [os.getpid()]:
         return False
     _began_in[:] = [os.getpid()]
@@ -94,12 +89,7 @@ def _end() -> None:
 
 
 def take(threads: int) -> Started:
-    """
-    Return the server that has begun, or start one; does not wait for it.
-
-    Raises:
-        OSError: If the system gives no process.
-    """
+    """Return the server that has begun, or start one, without waiting; raises OSError if the system gives none."""
     return _begun.pop() if _began_in == [os.getpid()] and _begun else _spawn(threads)
 
 

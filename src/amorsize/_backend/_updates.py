@@ -102,16 +102,10 @@ def _register(func: Any, added: dict[Any, Any], undo: list[Callable[[], Any]]) -
 
 def update(found: Any, wanted: Update, where: str, undo: list[Callable[[], Any]]) -> None:
     """
-    Give an object what the caller's has.
+    Give *found*, a worker's object, what the caller's has; *where* is the way to it, in words.
 
-    Args:
-        found: A worker's object.
-        wanted: What is known of the caller's.
-        where: The way to it, in words.
-        undo: What takes it back, the last thing first, is put there.
-
-    Raises:
-        UnsendableFunctionError: If the worker has none of that type.
+    What takes it back is put into *undo*, the last thing first. Raises UnsendableFunctionError if the worker has
+    none of that type.
     """
     if wanted.kind == _DISPATCH and hasattr(found, "register"):
         _register(found, wanted.parts or {}, undo)

@@ -51,8 +51,7 @@ def carrier(backend: Any, n: int, name: str) -> Cluster:
     """
     Return what carries tasks on the cluster of *backend*, *n* at once; to be entered.
 
-    Raises:
-        NoWorkersError: If it has not answered before.
+    Raises NoWorkersError if the cluster has not answered before.
     """
     if reason := _probed.get(identity(backend)):
         raise NoWorkersError(reason)

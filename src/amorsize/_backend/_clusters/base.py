@@ -134,8 +134,7 @@ class Cluster(Submitter):
         """
         Run a function *n* times on the cluster, all handed over together, and return the last result.
 
-        Raises:
-            Lost: If an answer takes longer than *timeout_s*.
+        Raises Lost if an answer takes longer than *timeout_s*.
         """
         answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         until = clock() + timeout_s
