@@ -20,7 +20,7 @@ from __future__ import annotations
 import atexit
 import functools
 import types
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
@@ -29,7 +29,7 @@ from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.items import Part, parts_of_items
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
-from amorsize._analysis.walk.state import Found, Walk, shape
+from amorsize._analysis.walk.state import Found, Reached, Walk, shape
 from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
@@ -40,44 +40,17 @@ if TYPE_CHECKING:
 _DOCUMENTED: Final = {"_thread._local": "threading.local", "_thread.lock": "threading.Lock"}
 
 
-@dataclass(frozen=True, eq=False, match_args=False)
-class Dependencies:
-    """
-    What a function can reach.
+class Dependencies(Reached):
+    """What a function can reach, and what its code changes."""
 
-    Attributes:
-        func: The function.
-        parts: What its items are, or hold, by what tells one part from another.
-        effects: What its code changes.
-        shared: What two processes must not share by fork: streams, locks, iterators, generators, handles.
-        unknown: What cannot be told to be harmless.
-        mutable: What can change, to be watched.
-        bindings: Names in modules, closures and classes whose values it reads: holder, name, value.
-        functions: The Python functions it can reach outside inert packages, itself included.
-        settings: Module, name and value of what it reads from modules and classes: a fresh import may have others.
-        decorators: The function that a library's decorator is at, and the library, by what its variables are called.
-        reads_mutable: Names of containers and arrays that it names directly.
-        is_complete: Whether all was looked at.
-        held: Attributes and closure variables that it names: holder, name, identity and type of the value.
-        shapes: Containers and namespaces of classes, how long they were, and what was in short containers.
-        codes: Those functions with the code and the defaults that they had: a reload replaces these in place.
-    """
-
-    func: Callable[..., Any]
-    parts: dict[tuple[Any, ...], Part]
-    effects: Effects
-    shared: tuple[Found, ...]
-    unknown: tuple[Found, ...]
-    mutable: tuple[Found, ...]
-    bindings: tuple[tuple[dict[str, Any], str, Any], ...]
-    functions: tuple[types.FunctionType, ...]
-    settings: tuple[tuple[str, str, Any], ...]
-    decorators: dict[str, str]
-    reads_mutable: tuple[str, ...]
-    is_complete: bool
-    held: tuple[tuple[Any, str, int, type], ...]
-    shapes: tuple[tuple[Any, Any], ...]
-    codes: tuple[tuple[types.FunctionType, types.CodeType, Any, Any], ...]
+    def __init__(self, func: Callable[..., Any], parts: dict[tuple[Any, ...], Part], effects: Effects) -> None:
+        super().__init__()
+        self.func = func
+        # What its items are, or hold, by what tells one part from another.
+        self.parts = parts
+        self.effects = effects
+        # Names of containers and arrays that its code names directly, and does not change.
+        self.reads_mutable: tuple[str, ...] = ()
 
     @property
     def needs_watching(self) -> bool:
@@ -135,39 +108,24 @@ class Dependencies:
 
 def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | None = None) -> Dependencies:
     """Look at what a callable can reach; *parts* are what its items are, or hold."""
-    walk = Walk()
     parts = parts or {}
+    found = Dependencies(func, parts, effects_of(func, (*parts.values(),)))
+    walk = Walk(found)
     for part in parts.values():
         walk.visit("an item", part.value)
-    effects = effects_of(func, (*parts.values(),))
-    for module in effects.modules:
+    for module in found.effects.modules:
         if module.__name__ not in inert.GENERATORS and not inert.is_inert(module.__name__):
             walk.visit(module.__name__, module)
     enter(walk, func)
-    effects = _with_hidden(effects, walk)
-    if not walk.is_complete:
-        walk.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
+    effects = found.effects = _with_hidden(found.effects, walk)
+    found.reads_mutable = tuple(sorted(walk.reads_mutable.keys() - {*effects.changes}))
+    if not found.is_complete:
+        found.unknown.append(Found("more than can be looked through", None, "a part was looked at"))
     elif effects.is_cut_short:
-        walk.unknown.append(Found("its code", None, "there is more than is followed"))
+        found.unknown.append(Found("its code", None, "there is more than is followed"))
     elif effects.reaches_any_module:
-        walk.unknown.append(Found("a module", None, "which one is known at run time only"))
-    return Dependencies(
-        func=func,
-        parts=parts,
-        effects=effects,
-        shared=tuple(walk.shared),
-        unknown=tuple(walk.unknown),
-        mutable=tuple(walk.mutable),
-        bindings=tuple(walk.bindings),
-        functions=tuple(walk.functions),
-        settings=tuple((module, name, value) for (module, name), value in walk.settings.items()),
-        decorators=walk.decorators,
-        reads_mutable=tuple(sorted(name for name in walk.reads_mutable if name not in effects.changes)),
-        is_complete=walk.is_complete,
-        held=tuple(walk.held),
-        shapes=tuple(walk.shapes),
-        codes=tuple(walk.codes),
-    )
+        found.unknown.append(Found("a module", None, "which one is known at run time only"))
+    return found
 
 
 def _with_hidden(effects: Effects, walk: Walk) -> Effects:
@@ -176,7 +134,7 @@ def _with_hidden(effects: Effects, walk: Walk) -> Effects:
 
     Code has them in a way that only following it shows: nobody watches them, and no worker is given them.
     """
-    met = walk.seen.keys() | {id(func.__globals__) for func in walk.functions}
+    met = walk.seen.keys() | {id(func.__globals__) for func in walk.reached.functions}
     hidden = {name or "what it finds" for key, name in effects.setters.items() if key not in met}
     return replace(effects, changes=tuple(sorted({*effects.changes, *hidden}))) if hidden else effects
 

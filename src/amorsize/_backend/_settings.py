@@ -51,7 +51,7 @@ class _Bounded(io.BytesIO):
 
 def _chosen(known: Dependencies) -> Iterator[tuple[str, str, Any]]:
     """Yield module, dotted name and value of what may differ from a fresh import."""
-    for module, path, then in known.settings:
+    for (module, path), then in known.settings.items():
         name, value = _now(module, path, then)
         if module in {"", "__main__", "__mp_main__"} or isinstance(value, types.ModuleType):
             continue  # of code that was run in a dictionary, which goes along

@@ -63,7 +63,7 @@ def run(walk: Walk) -> None:
         while walk.todo:
             walk.n_left -= 1
             if walk.n_left < 0:
-                walk.is_complete = False
+                walk.reached.is_complete = False
                 return
             path, value = walk.todo.pop()
             _look(walk, path, value)

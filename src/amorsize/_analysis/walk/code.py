@@ -19,7 +19,7 @@ _BUILTINS: Final = vars(builtins)
 
 
 def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
-    if func in walk.functions:
+    if func in walk.reached.functions:
         return
     code = func.__code__
     module = inert.code_module(func)
@@ -31,13 +31,13 @@ def look_at_function(walk: Walk, path: str, func: types.FunctionType) -> None:
         walk.visit(f"a default of {func.__name__}", value)
     if inert.is_inert(module):
         return
-    walk.functions[func] = None
-    walk.codes.append((func, code, func.__defaults__, func.__kwdefaults__))
+    walk.reached.functions[func] = None
+    walk.reached.codes.append((func, code, func.__defaults__, func.__kwdefaults__))
     if func.__dict__:
         walk.named.append((path or func.__name__, func))
     _look_at_defaults(walk, func)
     if unknown := unknown_ops(code):
-        walk.unknown.append(Found(path or func.__name__, func, f"its code has {', '.join(sorted(unknown))}"))
+        walk.reached.unknown.append(Found(path or func.__name__, func, f"its code has {', '.join(sorted(unknown))}"))
     walk.names |= names_of(code)
     for chain in chains_of(code):
         _look_at_global(walk, func, chain)
@@ -49,10 +49,10 @@ def _look_at_closure(walk: Walk, path: str, func: types.FunctionType) -> None:
         held = cell_value(cell)
         if held is ABSENT:
             continue
-        walk.held.append((Cell(cell), name, id(held), type(held)))
+        walk.reached.held.append((Cell(cell), name, id(held), type(held)))
         own = cell_name(func, name, held) if name != "__class__" else path
         if wrapped is not None and inert.is_inert(module):
-            walk.decorators[own] = f"{func.__name__} ({module.partition('.')[0]})"
+            walk.reached.decorators[own] = f"{func.__name__} ({module.partition('.')[0]})"
         walk.visit(own, held)
 
 
@@ -61,7 +61,7 @@ def _look_at_defaults(walk: Walk, func: types.FunctionType) -> None:
         held = getattr(func, name) or ()
         values = held.values() if is_of(held, dict) else held
         if any(map(_may_change, values)) or (held and inert.SCALARS.issuperset(map(type, values))):
-            walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = held
+            walk.reached.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = held
 
 
 def _look_at_global(walk: Walk, func: types.FunctionType, chain: tuple[str, ...]) -> None:
@@ -71,16 +71,16 @@ def _look_at_global(walk: Walk, func: types.FunctionType, chain: tuple[str, ...]
         if name in _BUILTINS:
             look_into_library(walk, name, builtins, name, _BUILTINS[name])
         if name in inert.OPEN_BUILTINS and name in _BUILTINS:
-            walk.unknown.append(Found(name, _BUILTINS[name], "it can reach anything"))
+            walk.reached.unknown.append(Found(name, _BUILTINS[name], "it can reach anything"))
         elif name in sys.modules:  # perhaps an import inside the function
             module = loaded(name)
             if module is not None:
                 walk.visit(name, module)
         return
-    walk.bindings.append((func.__globals__, name, held))
+    walk.reached.bindings.append((func.__globals__, name, held))
     module = inert.code_module(func)
     if module != "__main__" and not is_of(held, types.ModuleType):
-        walk.settings[module, name] = held
+        walk.reached.settings[module, name] = held
     if _is_mutable(held):
         walk.reads_mutable[name] = None
     if is_of(held, types.ModuleType):
@@ -122,9 +122,9 @@ def look_at_builtin(walk: Walk, path: str, func: Any) -> None:
         return
     module = owner.__name__ if owner is not None else func.__module__
     if module == "builtins" and func.__name__ in inert.OPEN_BUILTINS:
-        walk.unknown.append(Found(path, func, "it can reach anything"))
+        walk.reached.unknown.append(Found(path, func, "it can reach anything"))
     elif module is not None and not inert.is_inert(module):
-        walk.unknown.append(Found(path, func, f"a function of {module}, whose code cannot be read"))
+        walk.reached.unknown.append(Found(path, func, f"a function of {module}, whose code cannot be read"))
 
 
 def _may_change(value: Any) -> bool:

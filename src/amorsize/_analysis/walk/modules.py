@@ -52,13 +52,13 @@ def look_at_module(walk: Walk, path: str, module: types.ModuleType) -> None:
 def look_at_class(walk: Walk, path: str, kind: type) -> None:
     if not inert.is_python_class(kind):
         if inert.kind_of_class(kind) == "unknown" and not inert.is_inert(module_of(kind)):
-            walk.unknown.append(Found(path, kind, f"a class of {module_of(kind)}"))
+            walk.reached.unknown.append(Found(path, kind, f"a class of {module_of(kind)}"))
         return
     for base in bases_of(kind):
         if base is object or not inert.is_python_class(base):
             continue
         if not inert.is_inert(module_of(base)):
-            walk.shapes.append((namespace_of(base), shape(namespace_of(base))))
+            walk.reached.shapes.append((namespace_of(base), shape(namespace_of(base))))
             walk.named.append((path if base is kind else name_of(base), base))
         elif base is kind:
             _look_for_patches(walk, path, kind)
@@ -85,18 +85,18 @@ def look_at_attributes(walk: Walk, path: str, holder: Any) -> None:  # noqa: C90
         for name, value in list(namespace_of(holder).items()):
             is_named = name in walk.names or (name.startswith("__") and name not in _NEVER_RUN)
             if (is_named or walk.any_name) and walk.is_new(holder, name):
-                walk.held.append((namespace_of(holder), name, id(value), type(value)))
+                walk.reached.held.append((namespace_of(holder), name, id(value), type(value)))
                 is_set = name in walk.names or (
                     is_of(value, types.FunctionType) and value.__qualname__ != f"{qualname_of(holder)}.{name}"
                 )  # a special method that the program has put there
                 if is_set and not is_of(value, _DESCRIPTORS) and not _is_enum(holder):
-                    walk.settings[module_of(holder), f"{qualname_of(holder)}.{name}"] = value
+                    walk.reached.settings[module_of(holder), f"{qualname_of(holder)}.{name}"] = value
                 walk.visit(path if callable(value) else f"{path}.{name}", value)
         return
     for name, value in own_attributes(holder):
         if (walk.any_name or name in walk.names) and walk.is_new(holder, name):
             if name in (own := attributes(holder)):
-                walk.held.append((own, name, id(value), type(value)))
+                walk.reached.held.append((own, name, id(value), type(value)))
             walk.visit(f"{path}.{name}", value)
 
 
@@ -106,8 +106,8 @@ def look_at_function_attributes(walk: Walk, path: str, func: types.FunctionType,
     for name in walk.names & held.keys():
         if walk.is_new(func if holder is None else holder, name):
             value = held[name]
-            walk.held.append((held, name, id(value), type(value)))
-            walk.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = value
+            walk.reached.held.append((held, name, id(value), type(value)))
+            walk.reached.settings[inert.code_module(func), f"{func.__qualname__}.{name}"] = value
             walk.visit(f"{path}.{name}", value)
 
 
@@ -120,7 +120,7 @@ def look_into_library(walk: Walk, path: str, module: types.ModuleType, name: str
     walk.bind(module, name, value)  # if it is no setting of the program's yet, it may become one
     is_set = _is_no_builtin(name, value) if module is builtins else type(value) in inert.SCALARS
     if is_set or is_put_there(value):
-        walk.settings[module.__name__, name] = value
+        walk.reached.settings[module.__name__, name] = value
         walk.visit(path, value)
     elif is_of(value, type):
         _look_for_patches(walk, path, value)
@@ -138,9 +138,9 @@ def _look_for_patches(walk: Walk, path: str, kind: type) -> None:
             value = held[name]
             if not walk.is_new(base, name):
                 continue
-            walk.held.append((held, name, id(value), type(value)))
+            walk.reached.held.append((held, name, id(value), type(value)))
             if is_put_there(value):
-                walk.settings[module_of(base), f"{qualname_of(base)}.{name}"] = value
+                walk.reached.settings[module_of(base), f"{qualname_of(base)}.{name}"] = value
                 walk.visit(f"{path}.{name}", value)
 
 
@@ -171,8 +171,8 @@ def _look_for_patched_classes(walk: Walk, module: types.ModuleType) -> None:
 
 def _look_at_patch(walk: Walk, kind: type, name: str, value: Any) -> None:
     if is_put_there(value) and walk.is_new(kind, name):
-        walk.held.append((namespace_of(kind), name, id(value), type(value)))
-        walk.settings[module_of(kind), f"{qualname_of(kind)}.{name}"] = value
+        walk.reached.held.append((namespace_of(kind), name, id(value), type(value)))
+        walk.reached.settings[module_of(kind), f"{qualname_of(kind)}.{name}"] = value
         walk.visit(f"{name_of(kind)}.{name}", value)
 
 

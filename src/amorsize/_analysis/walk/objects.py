@@ -33,29 +33,29 @@ def look_at_object(walk: Walk, path: str, value: Any) -> None:  # noqa: C901 - o
             _look_at_instance(walk, path, value)
     if what in {"array", "data"}:
         walk.kinds.add(kind)
-        walk.mutable.append(Found(path, value))
+        walk.reached.mutable.append(Found(path, value))
         if what == "array":
             _look_at_array(walk, path, value)
     elif what in {"generator", "iterator", "state"}:
-        walk.mutable.append(Found(path, value))
-        walk.shared.append(Found(path, value, inert.type_path(kind)))
+        walk.reached.mutable.append(Found(path, value))
+        walk.reached.shared.append(Found(path, value, inert.type_path(kind)))
     elif what == "unknown":
-        walk.mutable.append(Found(path, value))
-        walk.unknown.append(Found(path, value, f"a {inert.type_path(kind)}"))
+        walk.reached.mutable.append(Found(path, value))
+        walk.reached.unknown.append(Found(path, value, f"a {inert.type_path(kind)}"))
     elif what == "callable":
         wrapped = getattr(value, "__wrapped__", None)
         if is_of(wrapped, types.FunctionType):
             walk.visit(path, wrapped)
             walk.named.append((path, value))
         elif not inert.is_inert_package(getattr(value, "__module__", "")):
-            walk.unknown.append(Found(path, value, "its code cannot be read"))
+            walk.reached.unknown.append(Found(path, value, "its code cannot be read"))
 
 
 def _look_into_container(walk: Walk, path: str, value: Any) -> None:
     """Look into a container: at the types of its values at once, and at those that are not plain one by one."""
     if not is_of(value, tuple | frozenset | types.SimpleNamespace):
-        walk.mutable.append(Found(path, value))
-        walk.shapes.append((value, shape(value))) if type(value) in _SIZED else None
+        walk.reached.mutable.append(Found(path, value))
+        walk.reached.shapes.append((value, shape(value))) if type(value) in _SIZED else None
     if is_of(value, types.SimpleNamespace):
         return
     values: Iterable[Any]
@@ -68,12 +68,12 @@ def _look_into_container(walk: Walk, path: str, value: Any) -> None:
     n = len(value) if not inert.is_python_class(type(value)) else _size(value)
     if n > bounds.MOST_TYPES:
         values = itertools.islice(values, bounds.MOST_TYPES)
-        walk.unknown.append(Found(path, value, f"{n:,} values are too many to look at"))
+        walk.reached.unknown.append(Found(path, value, f"{n:,} values are too many to look at"))
     values = list(values)
     walk.n_left -= len(values) // bounds.TYPES_AS_OBJECT
     others = [] if inert.SCALARS.issuperset(map(type, values)) else [v for v in values if type(v) not in inert.SCALARS]
     if len(others) > bounds.MOST_EACH:
-        walk.is_complete = False
+        walk.reached.is_complete = False
         del others[bounds.MOST_EACH :]
     for inner in others:
         walk.visit(path, inner)
@@ -87,12 +87,12 @@ def _look_at_instance(walk: Walk, path: str, value: Any) -> None:
             walk.visit(f"{path}.{name}", inner)
     else:
         walk.named.append((path, value))
-    walk.mutable.append(Found(path, value))
+    walk.reached.mutable.append(Found(path, value))
 
 
 def _look_at_array(walk: Walk, path: str, value: Any) -> None:
     if getattr(value.dtype, "hasobject", True):
-        walk.unknown.append(Found(path, value, "an array of Python objects"))
+        walk.reached.unknown.append(Found(path, value, "an array of Python objects"))
     base = value
     for _ in range(8):
         base = getattr(base, "base", None)
@@ -103,9 +103,9 @@ def _look_at_array(walk: Walk, path: str, value: Any) -> None:
     else:
         return
     if inert.kind_of_class(type(base)) == "state":
-        walk.shared.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
+        walk.reached.shared.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
     elif not is_of(base, memoryview | list | tuple) and not inert.is_inert(module_of(type(base))):
-        walk.unknown.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
+        walk.reached.unknown.append(Found(path, value, f"its memory belongs to a {inert.type_path(type(base))}"))
 
 
 def _size(value: Any) -> int:

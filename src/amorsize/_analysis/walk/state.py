@@ -29,54 +29,53 @@ class Cell:
         return cell_value(self.cell)
 
 
-class Walk:
-    """
-    One walk through everything that is reachable.
-
-    Attributes:
-        names: All names in the code that was reached.
-        seen: What was met, by its identity.
-        shared: What two processes must not share by fork.
-        unknown: What cannot be told to be harmless.
-        mutable: What can change.
-        bindings: Names in modules whose values are read: holder, name, value.
-        functions: The Python functions outside inert packages.
-        settings: What is read from modules and classes, by module and name.
-        held: Attributes and closure variables: holder, name, identity and type of the value.
-        shapes: Containers and the namespaces of classes, and what tells each from what it is later.
-        codes: Those functions, their code and their defaults, which a reload replaces in place.
-        decorators: The function that a library's decorator is at, and the library, by what its variables are called.
-        reads_mutable: Names of containers and arrays that the code names directly.
-        is_complete: Whether all was looked at.
-        todo: What is still to be looked at, with the way to it.
-        kinds: Classes of libraries whose objects were met: the program may have put methods there.
-        named: Objects, classes and modules of which only attributes that the code names are looked at.
-        taken: Those attributes that have been.
-        n_left: Objects that may still be looked at.
-        any_name: Whether the code can reach attributes that it does not name.
-    """
+class Reached:
+    """What a function can reach."""
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.seen: dict[int, Any] = {}
+        # What two processes must not share by fork: streams, locks, iterators, generators, handles.
         self.shared: list[Found] = []
+        # What cannot be told to be harmless.
         self.unknown: list[Found] = []
+        # What can change, to be watched.
         self.mutable: list[Found] = []
+        # Names in modules whose values the code reads: holder, name, value.
         self.bindings: list[tuple[dict[str, Any], str, Any]] = []
-        self.functions: dict[types.FunctionType, None] = {}
-        self.settings: dict[tuple[str, str], Any] = {}
+        # Attributes and closure variables that it names: holder, name, identity and type of the value.
         self.held: list[tuple[Any, str, int, type]] = []
+        # Containers and the namespaces of classes, and what tells each from what it is later.
         self.shapes: list[tuple[Any, Any]] = []
+        # The Python functions outside inert packages, the function itself included.
+        self.functions: dict[types.FunctionType, None] = {}
+        # Those functions with the code and the defaults that they had: a reload replaces these in place.
         self.codes: list[tuple[types.FunctionType, types.CodeType, Any, Any]] = []
+        # What is read from modules and classes, by module and name: a fresh import may have other values.
+        self.settings: dict[tuple[str, str], Any] = {}
+        # The function that a library's decorator is at, and the library, by what its variables are called.
         self.decorators: dict[str, str] = {}
-        self.reads_mutable: dict[str, None] = {}
+        # Whether all was looked at.
         self.is_complete = True
+
+
+class Walk:
+    """One walk through everything that is reachable."""
+
+    def __init__(self, reached: Reached) -> None:
+        self.reached = reached
+        # All names in the code that was reached, and whether it can reach attributes that it does not name.
+        self.names: set[str] = set()
+        self.any_name = False
+        # Names of containers and arrays that the code names directly.
+        self.reads_mutable: dict[str, None] = {}
+        # What was met, by its identity; what of it is still to be looked at, with the way to it; how many more may be.
+        self.seen: dict[int, Any] = {}
         self.todo: list[tuple[str, Any]] = []
-        self.kinds: set[type] = set()
+        self.n_left = bounds.MOST_OBJECTS
+        # Objects, classes and modules of which only attributes that the code names are looked at, and which have been.
         self.named: list[tuple[str, Any]] = []
         self.taken: set[tuple[int, str]] = set()
-        self.n_left = bounds.MOST_OBJECTS
-        self.any_name = False
+        # Classes of libraries whose objects were met: the program may have put methods there.
+        self.kinds: set[type] = set()
 
     def visit(self, path: str, value: Any) -> None:
         """Look at a value, now or later."""
@@ -88,9 +87,9 @@ class Walk:
 
     def bind(self, module: types.ModuleType, name: str, value: Any) -> None:
         """Note that a name of a module is read."""
-        self.bindings.append((vars(module), name, value))
+        self.reached.bindings.append((vars(module), name, value))
         if not inert.is_inert(module.__name__):
-            self.settings[module.__name__, name] = value
+            self.reached.settings[module.__name__, name] = value
 
     def is_new(self, holder: Any, name: str) -> bool:
         """Tell, once, that an attribute has not been looked at yet."""
