@@ -3,7 +3,7 @@ What a function can reach and change: one look at its code and its objects, shar
 
     dependencies ──► what is known of a function, kept as long as its names mean the same
         │    │
-        │   walk ──► what is reached: the code's names, and from them object by object
+        │   walk ──► what is reached: the code's names, and from them object by object; noted in reached
         ▼
       effects ─────► what the code changes: followed from instruction to instruction, and into what it calls
                      calls ──► interpreter ──► opcodes ──► frame     a function's code, instruction by instruction
@@ -24,8 +24,8 @@ from amorsize._analysis.dependencies import Dependencies, dependencies, known_de
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.inert import is_inert, is_inert_package, is_python_class, kind_of_class
 from amorsize._analysis.items import Kinds, of_each_kind
+from amorsize._analysis.reached import is_put_there
 from amorsize._analysis.values import own_attributes
-from amorsize._analysis.walk.modules import is_put_there
 
 __all__ = [
     "Dependencies",

@@ -27,9 +27,9 @@ from amorsize._analysis import bounds, inert
 from amorsize._analysis.bytecode import imports_of
 from amorsize._analysis.effects import Effects, effects_of
 from amorsize._analysis.items import Part, parts_of_items
+from amorsize._analysis.reached import Found, Reached, Walk, shape
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
-from amorsize._analysis.walk.state import Found, Reached, Walk, shape
 from amorsize._attribute import is_of, module_of
 
 if TYPE_CHECKING:
