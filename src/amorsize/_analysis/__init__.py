@@ -6,11 +6,11 @@ What a function can reach and change: one look at its code and its objects, shar
         │   walk ──► what is reached: the code's names, and from them object by object; noted in reached
         ▼
       effects ─────► what the code changes: followed from instruction to instruction, and into what it calls
-                     calls ──► interpreter ──► opcodes ──► frame     a function's code, instruction by instruction
+                     calls ──► interpreter ──► opcodes               a function's code, instruction by instruction
                        │                          │
                        │ making, builtin,         │                  what is known of code that is not followed
                        ▼ methods, library         ▼
-                     attributes, special ──► look, values            what runs unasked; what has been found so far
+                     attributes, special, protocols ──► look, values    what runs unasked; what has been found so far
 
     observation ───► what is reached, compared before and after some items: where the code gives no answer
 

@@ -11,10 +11,10 @@ from amorsize._analysis import inert
 from amorsize._analysis.attributes import all_methods, attr, vars_of
 from amorsize._analysis.codings import CODING, follow_coding
 from amorsize._analysis.interpreter import run_code
-from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import CHANGERS, change_out, from_library
 from amorsize._analysis.look import LATE, Look
 from amorsize._analysis.making import derive, make_inner, metaclasses_of, prepare
+from amorsize._analysis.protocols import ask_kind
 from amorsize._analysis.settings import set_known, shared_object
 from amorsize._analysis.special import TOUCHED, drain, pass_to_unknown, special
 from amorsize._analysis.values import (

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.attributes import INNER_CLASS, METACLASS, all_methods, attr
 from amorsize._analysis.builtin import IMPORTERS, call_builtin, imported
-from amorsize._analysis.formats import FORMATTERS, format_any
 from amorsize._analysis.interpreter import run, run_code
-from amorsize._analysis.kinds import ask_kind
 from amorsize._analysis.library import change_known, change_out, from_library
 from amorsize._analysis.making import derive, make, type_of
-from amorsize._analysis.managers import enter_for_wrapper, manage
 from amorsize._analysis.methods import call_method, call_method_of, call_shared, judge_method
+from amorsize._analysis.protocols import FORMATTERS, ask_kind, enter_for_wrapper, format_any, manage
 from amorsize._analysis.settings import Shared, set_known, shared_object
 from amorsize._analysis.special import (
     follow_overrides,

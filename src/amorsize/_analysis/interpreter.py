@@ -9,8 +9,7 @@ from typing import Any
 
 from amorsize._analysis import bounds
 from amorsize._analysis.bytecode import RUNS_LATER, effect, protected, steps
-from amorsize._analysis.frame import Frame
-from amorsize._analysis.look import MORE, Look
+from amorsize._analysis.look import MORE, Frame, Look
 from amorsize._analysis.opcodes import HANDLERS
 from amorsize._analysis.opcodes.flow import received
 from amorsize._analysis.settings import hand_on, set_by

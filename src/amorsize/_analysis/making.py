@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import INNER_CLASS, METACLASS
 from amorsize._analysis.codings import follow_coding
-from amorsize._analysis.managers import manage
+from amorsize._analysis.protocols import manage
 from amorsize._analysis.special import drain, pass_to_unknown, special, touch
 from amorsize._analysis.values import (
     ABSENT,

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import bounds, inert
 from amorsize._analysis.codings import CODING, follow_coding, follow_errors
-from amorsize._analysis.formats import FORMATTERS, format_any, format_text
 from amorsize._analysis.library import MUTATORS, VIEWS, WRITERS, change_out, from_library
-from amorsize._analysis.managers import manage
+from amorsize._analysis.protocols import FORMATTERS, format_any, format_text, manage
 from amorsize._analysis.settings import NUMPY_RANDOM, is_setter, note
 from amorsize._analysis.special import (
     ORDERLESS,

@@ -28,7 +28,7 @@ from amorsize._attribute import is_of, name_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from amorsize._analysis.look import Look, Running
+    from amorsize._analysis.look import Frame, Look
 
 # Functions that set something for the whole process, by the module they are known by.
 _SETTERS: Final[dict[str, frozenset[str]]] = {
@@ -231,7 +231,7 @@ def hand_on(look: Look, code: types.CodeType, settings: tuple[Setting, ...]) -> 
     _take(look, settings if is_sure else tuple(setting._replace(to=None) for setting in settings))
 
 
-def set_by(frame: Running) -> tuple[Setting, ...]:
+def set_by(frame: Frame) -> tuple[Setting, ...]:
     """Return what code sets, whoever calls it: to a value where it does so on every path."""
     left = [
         (setting, offset)
@@ -301,7 +301,7 @@ def _is_taken_back(code: types.CodeType, offset: int, by: str) -> bool:
     return False
 
 
-def note_restored(frame: Running) -> None:
+def note_restored(frame: Frame) -> None:
     """Note which settings the ``with`` statement that is entered here sets back at its end, if any."""
     before = frame.steps[frame.index - 1 :: -1]
     moved = next((step for step in before if step.meaning not in {"copy", "swap", "special"}), None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from amorsize._analysis.opcodes import building, calls, flow, items, names, operators
 
 if TYPE_CHECKING:
-    from amorsize._analysis.frame import Handler
+    from amorsize._analysis.look import Handler
 
 HANDLERS: Final[dict[str, Handler]] = {
     **names.HANDLERS,

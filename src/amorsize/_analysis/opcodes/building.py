@@ -9,7 +9,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis.bytecode import effect
-from amorsize._analysis.frame import ITERATOR_SIZE
+from amorsize._analysis.look import ITERATOR_SIZE
 from amorsize._analysis.special import drain, special, touch
 from amorsize._analysis.values import (
     CODE,
@@ -34,7 +34,7 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 _BUILT: Final = {"BUILD_TUPLE": tuple, "BUILD_MAP": dict, "BUILD_CONST_KEY_MAP": dict, "BUILD_SLICE": slice}
 _OPNAME: Final = dis.opname

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.bytecode import effect
-from amorsize._analysis.managers import enter
 from amorsize._analysis.opcodes.items import super_of
+from amorsize._analysis.protocols import enter
 from amorsize._analysis.settings import note_restored
 from amorsize._analysis.special import drain, special
 from amorsize._analysis.values import (
@@ -30,7 +30,7 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 
 def kw_names(frame: Frame, step: Step) -> None:

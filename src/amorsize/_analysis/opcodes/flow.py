@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr
 from amorsize._analysis.bytecode import effect
-from amorsize._analysis.frame import ITERATOR_SIZE
-from amorsize._analysis.kinds import ask_kind
+from amorsize._analysis.look import ITERATOR_SIZE
+from amorsize._analysis.protocols import ask_kind
 from amorsize._analysis.special import special
 from amorsize._analysis.values import (
     ABSENT,
@@ -28,7 +28,7 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 _OPNAME: Final = dis.opname
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr, is_unset, set_attribute
-from amorsize._analysis.frame import CALLEE_FIRST
+from amorsize._analysis.look import CALLEE_FIRST
 from amorsize._analysis.settings import Shared, note
 from amorsize._analysis.special import missing, special, touch
 from amorsize._analysis.values import (
@@ -39,7 +39,7 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 _ATTR_IS_METHOD: Final = sys.version_info >= (3, 12)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr
-from amorsize._analysis.frame import CALLEE_FIRST
+from amorsize._analysis.look import CALLEE_FIRST
 from amorsize._analysis.values import ABSENT, EXACT, FRESH, NO_VALUE, NULL, Ref, Value, is_empty, union
 from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 _BUILTINS: Final = vars(builtins)
 

@@ -30,7 +30,7 @@ from amorsize._attribute import is_of
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
-    from amorsize._analysis.frame import Frame, Handler
+    from amorsize._analysis.look import Frame, Handler
 
 _INPLACE_FROM: Final = 13  # arguments of BINARY_OP from here to 25 are the operators that end in "="
 _INPLACE_TO: Final = 25
