@@ -16,8 +16,6 @@ from amorsize._analysis.settings import hand_on, set_by
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 from amorsize._function import is_installed
 
-# Flags of code whose call gives something that yields, or is awaited for, what the code returns.
-
 
 def run(  # noqa: PLR0917 - what a call consists of
     look: Look,

@@ -125,12 +125,6 @@ class Server:
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
-    def is_ready(self) -> bool:
-        """Tell whether a server is there that can fork workers now."""
-        with self._lock:
-            self._hear()
-            return self._conn is not None and self._is_ready
-
     def n_idle(self) -> int:
         """Return the workers that wait for a map."""
         with self._lock:
