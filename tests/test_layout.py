@@ -50,6 +50,19 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
+def test_modules_of_the_analysis_ask_their_package_for_two_of_them_only() -> None:
+    """In a worker the package's own code is put off: asked for another module, it runs, and imports that half done."""
+    asked = {
+        (name, alias.name)
+        for name, tree in TREES.items()
+        if name.startswith("amorsize._analysis.") and not name.endswith(".__init__")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "amorsize._analysis"
+        for alias in node.names
+    }
+    assert {pair for pair in asked if pair[1] not in {"bounds", "inert"}} == set()
+
+
 def test_a_name_means_one_thing_in_its_module() -> None:
     """A second meaning would take the place of the first without a word, as when two modules are joined."""
     for name, tree in TREES.items():

@@ -10,8 +10,7 @@ from typing import Any
 from amorsize._analysis import bounds
 from amorsize._analysis.bytecode import RUNS_LATER, effect, protected, steps
 from amorsize._analysis.look import MORE, Frame, Look
-from amorsize._analysis.opcodes import HANDLERS
-from amorsize._analysis.opcodes.flow import received
+from amorsize._analysis.opcodes import HANDLERS, received
 from amorsize._analysis.settings import hand_on, set_by
 from amorsize._analysis.values import FRESH, Ref, Value, all_of, items_of, key_of, made, n_parameters, parts_of, union
 from amorsize._function import is_installed
