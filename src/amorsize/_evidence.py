@@ -426,8 +426,9 @@ class Watch:
         changed, self._observation = self._observation.changed(), None
         # What these items share, the next call's may not.
         self._of_items = tuple(name for name in changed if name == SHARED_BY_ITEMS)
-        found: Dependencies = known_dependencies(self._request.func)
-        self._request.state.watched = found, tuple(name for name in changed if name != SHARED_BY_ITEMS)
+        found: Dependencies = known_dependencies(self._request.func)  # with what its items have imported by now
+        own = (name for name in changed if name != SHARED_BY_ITEMS)
+        self._request.state.watched = found, (*dict.fromkeys((*own, *found.effects.changes)),)
 
     def forget(self) -> None:
         """Let go of what was taken."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -21,6 +22,25 @@ def loaded(name: str) -> Any:
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else module
+
+
+def absolute(name: str, names: Mapping[str, Any]) -> str:
+    """
+    Return the full name of a module that code imports by a name with leading dots; "" where it cannot be imported.
+
+    Args:
+        name: As the import statement spells it.
+        names: The globals of the code: they say of which package its module is a part.
+    """
+    if not name.startswith("."):
+        return name
+    package = names.get("__package__")
+    if package is None:
+        package = names.get("__name__", "") if "__path__" in names else str(names.get("__name__")).rpartition(".")[0]
+    bare = name.lstrip(".")
+    parts = str(package).split(".")
+    above = parts[: len(parts) - (len(name) - len(bare)) + 1]
+    return ".".join([*above, bare] if bare else above) if package and above else ""
 
 
 def is_ending() -> bool:

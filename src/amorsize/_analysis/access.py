@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr, is_unset, set_attribute
-from amorsize._analysis.look import CALLEE_FIRST
+from amorsize._analysis.look import AWAITED, CALLEE_FIRST
 from amorsize._analysis.settings import Shared, note
 from amorsize._analysis.special import missing, special, touch
 from amorsize._analysis.values import (
@@ -42,6 +42,7 @@ from amorsize._analysis.values import (
     views,
 )
 from amorsize._attribute import is_of
+from amorsize._modules import absolute
 
 if TYPE_CHECKING:
     from amorsize._analysis.bytecode import Step
@@ -153,10 +154,10 @@ def push_null(frame: Frame, _: Step) -> None:
 
 def import_name(frame: Frame, step: Step) -> None:
     frame.pop_many(2)
-    name = str(step.value)
+    name = absolute(str(step.value), frame.globals)
     module = sys.modules.get(name)
     if module is None and not inert.is_inert(name):
-        frame.look.unproved.setdefault(name, "it is imported when the function runs")
+        frame.look.unproved.setdefault(name, AWAITED)
     root = sys.modules.get(name.partition(".")[0])
     out = () if module is None else (Ref(EXACT, module, name),)
     frame.stack.append(union(out, () if root is None else (Ref(EXACT, root, name.partition(".")[0]),)))
@@ -164,7 +165,11 @@ def import_name(frame: Frame, step: Step) -> None:
 
 def import_from(frame: Frame, step: Step) -> None:
     owner = frame.stack[-1] if frame.stack else FRESH
-    frame.stack.append(attr(frame.look, owner, step.value))
+    found = attr(frame.look, owner, step.value)
+    for ref in owner if not found else ():  # perhaps a module of a package
+        if is_of(ref.value, types.ModuleType) and not inert.is_inert(ref.value.__name__):
+            frame.look.unproved.setdefault(f"{ref.value.__name__}.{step.value}", AWAITED)
+    frame.stack.append(found)
 
 
 # -- attributes, items and slices --------------------------------------------------------------------------------------

@@ -178,19 +178,29 @@ def _decode(code: types.CodeType) -> list[Step]:  # noqa: C901 - one branch per 
             while after < size and raw[after] == _CACHE_OP:
                 after += 2
             target = after + 2 * arg
+        if what == "import":
+            value = "." * _level(found) + value
         found.append(Step(offset, what, op, arg, value, target))
         arg = 0
     return found
 
 
+def _level(before: list[Step]) -> int:
+    """Return how many dots an import statement has: its code loads them, and the names that it takes, just before."""
+    level = before[-2].value if len(before) > 1 else 0
+    return level if isinstance(level, int) else 0
+
+
 def _asked(code: types.CodeType) -> list[Step]:
     """Decode with dis, for versions whose encoding is not written down here."""
-    found = []
+    found: list[Step] = []
     for step in dis.get_instructions(code):
         if step.opcode in {_CACHE_OP, _EXTENDED}:
             continue
         target = step.argval if step.opcode in _JUMPS and isinstance(step.argval, int) else -1
         value = None if step.opcode in _JUMPS else step.argval
+        if meaning(step.opcode) == "import":
+            value = "." * _level(found) + str(value)
         found.append(Step(step.offset, meaning(step.opcode), step.opcode, step.arg or 0, value, target))
     return found
 
@@ -237,7 +247,8 @@ def chains_of(code: types.CodeType) -> frozenset[tuple[str, ...]]:
     Return the globals that a code object, and the code nested in it, loads.
 
     Each with the attributes that are taken from it at once: ``("np", "random", "rand")``. A name that is loaded by
-    itself, and may be anything's from there on, stands alone.
+    itself, and may be anything's from there on, stands alone. So do modules that are imported, with the dots of their
+    import statement.
     """
     found: set[tuple[str, ...]] = set()
     current: list[str] = []
@@ -251,7 +262,7 @@ def chains_of(code: types.CodeType) -> frozenset[tuple[str, ...]]:
         if step.meaning in {"global", "name"}:
             current = [step.value]
         elif step.meaning == "import":
-            found.add((str(step.value).partition(".")[0],))
+            found.add((str(step.value).partition(".")[0] or str(step.value),))
             found.add((str(step.value),))
     if current:
         found.add(tuple(current))
@@ -263,7 +274,7 @@ def chains_of(code: types.CodeType) -> frozenset[tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=1024)
 def imports_of(code: types.CodeType) -> frozenset[str]:
-    """Return the modules that code imports when it runs, those of functions inside it included."""
+    """Return the modules that code imports when it runs, as it spells them, those of functions inside it included."""
     found = {str(step.value) for step in steps(code) if step.meaning == "import"}
     for const in code.co_consts:
         if isinstance(const, types.CodeType):

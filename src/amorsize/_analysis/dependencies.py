@@ -31,6 +31,7 @@ from amorsize._analysis.reached import Found, Reached, Walk, shape
 from amorsize._analysis.values import ABSENT
 from amorsize._analysis.walk import enter
 from amorsize._attribute import is_of, module_of
+from amorsize._modules import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -61,7 +62,10 @@ class Dependencies(Reached):
     def packages(self) -> frozenset[str]:
         """The packages that its code imports, and those of what it names, or reaches and can change."""
         values = [value for _, _, value in self.bindings] + [one.value for one in self.mutable]
-        imported = {name.partition(".")[0] for func in self.functions for name in imports_of(func.__code__)}
+        imported = {
+            absolute(name, func.__globals__).partition(".")[0]
+            for func in self.functions for name in imports_of(func.__code__)
+        }  # fmt: skip
         return frozenset(imported).union(*map(packages_of, values))
 
     def may_draw(self, items: Iterable[Any]) -> bool:
@@ -90,6 +94,7 @@ class Dependencies(Reached):
         """
         Tell whether names still mean the same objects, functions have their code, and containers are as they were.
 
+        No module that its code imports has come since, either.
         A name that means another number or text reaches nothing else than before.
         """
         for names, name, value in self.bindings:
@@ -103,7 +108,7 @@ class Dependencies(Reached):
         for func, code, defaults, by_name in self.codes:
             if func.__code__ is not code or func.__defaults__ is not defaults or func.__kwdefaults__ is not by_name:
                 return False
-        return all(shape(value) == before for value, before in self.shapes)
+        return all(shape(value) == before for value, before in self.shapes) and not self.effects.is_overtaken
 
 
 def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | None = None) -> Dependencies:

@@ -16,6 +16,7 @@ never calls what it looks at, never imports.
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amorsize._analysis import bounds
 from amorsize._analysis.calls import call_each
 from amorsize._analysis.items import ANYWHERE, Part, n_kinds
-from amorsize._analysis.look import LATE, MORE, Look
+from amorsize._analysis.look import AWAITED, LATE, MORE, Look
 from amorsize._analysis.values import (
     BOUND,
     EXACT,
@@ -79,6 +80,11 @@ class Effects:
     def reaches_any_module(self) -> bool:
         """Whether it uses a module whose name is not in its code."""
         return LATE in self.unproved.values()
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a module has been imported since that was not there to be followed."""
+        return any(why == AWAITED and name in sys.modules for name, why in self.unproved.items())
 
     @property
     def is_proved(self) -> bool:

@@ -39,6 +39,9 @@ MORE: Final = "there is more code than is followed"
 # The same, of modules that are found by their names: they may hold anything.
 LATE: Final = "which module it is, is known at run time only"
 
+# The same, of a module that the code names, and that nobody has imported yet.
+AWAITED: Final = "it is imported when the function runs"
+
 
 class Setting(NamedTuple):
     """Something that is set: the name it goes by, the module it belongs to, and to what; None where that differs."""

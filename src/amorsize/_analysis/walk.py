@@ -30,7 +30,7 @@ from amorsize._analysis.reached import (
 )
 from amorsize._analysis.values import ABSENT, cell_name, cell_value, own_attributes
 from amorsize._attribute import attributes, is_of, module_of, name_of, wrapped_function, wrapper_function
-from amorsize._modules import loaded
+from amorsize._modules import absolute, loaded
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _look_at_defaults(walk: Walk, func: types.FunctionType) -> None:
 
 
 def _look_at_global(walk: Walk, func: types.FunctionType, chain: tuple[str, ...]) -> None:
-    name = chain[0]
+    name = absolute(chain[0], func.__globals__)
     held = func.__globals__.get(name, ABSENT)
     if held is ABSENT:
         if name in _BUILTINS:

@@ -28,6 +28,7 @@ from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound, _updates
 from amorsize._backend._pickles import cloudpickle, pickler
 from amorsize._backend._worker import UnsendableFunctionError
+from amorsize._modules import absolute
 from amorsize._outside import pass_on
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def _problem_of(helper: types.FunctionType, bindings: Any) -> str:
         return "uses the module __main__, which is another one in workers"
     if "__subclasses__" in _analysis.names_of(code):
         return "asks for __subclasses__, and other processes have other classes"
-    for name in _analysis.imports_of(code):
+    for spelled in _analysis.imports_of(code):
+        name = absolute(spelled, helper.__globals__)
         module: Any = sys.modules.get(name)
         is_module = module is None or isinstance(module, types.ModuleType)
         if name in _unfound.unfound() or not is_module or not _unfound.is_findable(name):
