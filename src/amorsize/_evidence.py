@@ -20,7 +20,6 @@ from amorsize._analysis.observation import (
 )
 from amorsize._analysis.reading import Reading
 from amorsize._backend import MISSING
-from amorsize._modules import loaded
 from amorsize._records import Profile, Span
 from amorsize._source import SLICED, is_array
 from amorsize._trace import warn
@@ -379,7 +378,8 @@ class Watch:
         self._observation: Observation | None = None
         self._from = 0
         self._of_items: tuple[str, ...] = ()
-        self._generators = shared_generators() if loaded("numpy.random.mtrand") is not None else {}
+        # A generator that is not there yet has no state to compare: its module is imported by an item.
+        self._generators = {name: state for name, state in shared_generators().items() if state is not None}
 
     @property
     def changed(self) -> tuple[str, ...]:
