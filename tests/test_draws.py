@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from amorsize.exceptions import AmorsizeWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 N_ITEMS = 60
 
@@ -99,3 +103,50 @@ def test_a_library_that_is_given_a_seed_has_workers() -> None:
         assert f.map(range(N_ITEMS)) == [draws_as_told(n) for n in range(N_ITEMS)]
         assert f.last_plan is not None
         assert f.last_plan.profile.mutates == ()
+
+
+SEEDS = np.random.SeedSequence(1)
+
+
+def spawns(n: int) -> int:
+    spin()
+    return int(SEEDS.spawn(1)[0].generate_state(1)[0]) + 0 * n
+
+
+def test_a_compiled_class_with_a_method_in_python_is_compiled() -> None:
+    """It was taken for one written in Python, whose attributes would be all of it: each worker spawned the same."""
+    with pytest.warns(AmorsizeWarning, match="SEEDS"):
+        found = amorsize.parallel(spawns).map(range(300))
+    assert len(set(found)) == 300
+
+
+# A library that draws from the generator of random, as networkx does, in a program without NumPy.
+WITHOUT_NUMPY = """
+import random, sys, threading
+import amorsize, networkx
+
+if sys.argv[1] == "thread":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+def work(n):
+    sum(range(60_000))
+    return networkx.number(), n
+
+random.seed(1)
+found = amorsize.parallel(work).map(range(60))
+random.seed(1)
+print(found == [work(n) for n in range(60)], "numpy" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("thread", ["", "thread"])
+def test_what_a_library_draws_is_seen_without_numpy(thread: str, tmp_path: Path) -> None:
+    """Generators were compared where NumPy had been imported only."""
+    (tmp_path / "networkx.py").write_text("import random\ndef number(): return random.random()\n")
+    (tmp_path / "program.py").write_text(WITHOUT_NUMPY)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "program.py", thread],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.stderr, done.stdout.split()) == ("", ["True", "False"])

@@ -138,11 +138,15 @@ def type_path(kind: type) -> str:
 
 _WRAPPED: Final = frozenset({staticmethod, classmethod})
 
+# Py_TPFLAGS_HEAPTYPE: of classes that are made at run time, as class statements do.
+_HEAP_TYPE: Final = 1 << 9
+
 
 @once_per_class
 def is_python_class(kind: type) -> bool:
     """Tell whether a class was written in Python, so that its methods can be looked at."""
-    if kind is object or module_of(kind) == "builtins":
+    # What a compiler has laid out is C, even if some of its methods are functions of Python.
+    if kind is object or not kind.__flags__ & _HEAP_TYPE or module_of(kind) == "builtins":
         return False
     held = namespace_of(kind)
     if "__slots__" in held:
