@@ -220,3 +220,21 @@ def test_items_that_the_function_reads_under_another_name_are_no_obstacle() -> N
     f = amorsize.parallel(finds)
     assert f.plan(ITEMS * 300).profile.mutates == ()
     assert f.map(ITEMS) == [i + 300 for i in range(300)]
+
+
+TABLE = np.arange(2000.0).reshape(500, 4)
+
+
+def centre(row: Any) -> float:
+    """Change a row, and read all of them."""
+    sum(range(20_000))
+    row -= row.mean()
+    return float(abs(TABLE).sum())
+
+
+def test_rows_of_a_table_that_is_itself_a_view() -> None:
+    """Rows are views of what the table is a view of: they were not taken for its rows."""
+    with pytest.warns(AmorsizeWarning, match="what its items share"):
+        found = amorsize.parallel(centre).map(list(TABLE))
+    assert found[-1] == 2000.0
+    assert found == sorted(found, reverse=True)

@@ -286,17 +286,20 @@ def shared_by(items: Iterable[Any]) -> list[Any]:
 
 def reached_by(items: Iterable[Any], found: Dependencies) -> list[Any]:
     """Return what items hold, or are views of, that the function has under another name: rows of a table it reads."""
-    held: dict[int, Any] = {}
-    for item in items:
-        for key, value in within(item).items():
-            base = attribute_of(value, "base") if inert.kind_of_class(type(value)) == "array" else None
-            held |= {key: value} if base is None else {key: base, id(base): base}
+    held = {id(one): one for item in items for value in within(item).values() for one in _with_base(value)}
     reached: dict[int, Any] = {}
     for one in found.mutable if held else ():
         # What is in a container may have been replaced since the function was looked at.
         inner = _ends(one.value) if type(one.value) in {list, dict} else ()
-        reached |= {key: held[key] for key in map(id, (one.value, *inner)) if key in held}
+        named = map(id, itertools.chain.from_iterable(map(_with_base, (one.value, *inner))))
+        reached |= {key: held[key] for key in named if key in held}
     return [*reached.values()]
+
+
+def _with_base(value: Any) -> tuple[Any, ...]:
+    """Return a value, and the array that it is a view of."""
+    base = attribute_of(value, "base") if inert.kind_of_class(type(value)) == "array" else None
+    return (value,) if base is None else (value, base)
 
 
 def _ends(container: Any) -> list[Any]:
