@@ -159,3 +159,35 @@ def test_what_late_items_have_of_their_own_or_compute_once_is_not_shared() -> No
     shared = Counter()
     once = [*((i, None) for i in range(N_EARLY)), *((i, shared) for i in range(N_LATE))]
     assert amorsize.parallel(compute_once).plan(once).profile.mutates == ()
+
+
+class Step:
+    """An item, one in a hundred of which counts in what all have in common."""
+
+    def __init__(self, i: int, shared: Counter) -> None:
+        self.i = i
+        self.shared = shared
+
+
+def count_sometimes(step: Step) -> int:
+    """Return the count so far."""
+    sum(range(20_000))
+    if step.i % 100 == 99:
+        step.shared.n += 1
+    return step.shared.n
+
+
+def test_what_all_items_share_and_only_late_ones_change() -> None:
+    """It was compared while the first eight ran, which leave it alone."""
+    shared = Counter()
+    with pytest.warns(AmorsizeWarning, match="what its items share"):
+        found = amorsize.parallel(count_sometimes).map([Step(i, shared) for i in range(400)])
+    assert found == [(i + 1) // 100 for i in range(400)]
+    assert shared.n == 4
+
+
+def test_what_all_items_share_and_the_first_computes_once() -> None:
+    """It is the same whoever computes it."""
+    shared = Counter()
+    items = [(i, shared) for i in range(N_EARLY)]
+    assert amorsize.parallel(compute_once).plan(items).profile.mutates == ()

@@ -313,6 +313,7 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
     """
     Tell whether items that are not watched share what the function changes in place, or uses up.
 
+    What it sets attributes of, only such an item may be the first to change, though those that are watched share it.
     The first *n_first* of *data* are watched; *first* are some of them, with what tells the kinds of the later ones:
     see items.of_each_kind.
     """
@@ -325,7 +326,7 @@ def share_later(data: Sequence[Any], n_first: int, first: Sequence[Any], found: 
     watched = {id(one) for one in shared_by(data[:n_first])}
     later = data[n_first : n_first + bounds.MOST_COMPARED], data[-bounds.MOST_COMPARED :]
     return any(
-        (type(one) in kinds or is_used_up(type(one))) and id(one) not in watched
+        type(one) in kinds or (is_used_up(type(one)) and id(one) not in watched)
         for items in later
         for one in shared_by(items)
     )
