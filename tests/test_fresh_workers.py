@@ -216,6 +216,22 @@ def test_a_function_of_code_that_was_run_in_a_dictionary(start_method: str, tmp_
     assert run_program(program, start_method, tmp_path) == ["True"] * 2
 
 
+def test_classes_of_a_compiled_metaclass_are_not_sent_by_value(tmp_path: Path) -> None:
+    """An empty one was made in the worker, which does not always fail: one of msgspec's took no arguments any more."""
+    program = """
+    import ctypes
+
+    class Row(ctypes.Array):
+        _type_ = ctypes.c_int
+        _length_ = 3
+
+    work = amorsize.parallel(lambda x: sum(range(20_000)) and list(Row(x, x, x)), start_method=sys.argv[1])
+    found = work.map(range(2000))
+    print(found == [[x] * 3 for x in range(2000)], work.last_plan.reason)
+    """
+    assert run_program(program, "forkserver", tmp_path) == ["True", "not-picklable"]
+
+
 # An object that can be pickled, and not unpickled.
 UNOPENABLE = """
 class Odd:

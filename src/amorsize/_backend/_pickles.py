@@ -20,7 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from amorsize import _function, _outside
-from amorsize._analysis.inert import CACHED
+from amorsize._analysis.inert import CACHED, is_python_class
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _sentinels, _typing, _unfound
 from amorsize._modules import loaded
@@ -83,11 +83,22 @@ def pickler() -> Any:
                 return weakref.WeakKeyDictionary, (dict(obj),)
             how = super().reducer_override(obj)
             if how is not NotImplemented or isinstance(obj, type) or type(obj) in self.dispatch_table:
-                return how if how is NotImplemented else _typing.reduced_class(obj) or how
+                return how if how is NotImplemented else _by_value(obj, how)
             made = _sentinels.reduced(obj) or _typing.reduced(obj)
             return made or reduced(obj, cloudpickle().list_registry_pickle_by_value())
 
     return Pickler
+
+
+def _by_value(obj: Any, how: Any) -> Any:
+    """
+    Return how to pickle a function or class by value; cloudpickle makes an empty class first, and fills it.
+
+    A metaclass in C may have read the fields from the class statement, and keep them where nobody can set them.
+    """
+    if isinstance(obj, type) and type(obj) is not type and not is_python_class(type(obj)):
+        raise pickle.PicklingError(f"{obj.__qualname__} is a class of {type(obj).__name__}, which is compiled")
+    return _typing.reduced_class(obj) or how
 
 
 def _common_generator(value: Any) -> tuple[str, str] | None:
