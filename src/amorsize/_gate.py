@@ -314,6 +314,8 @@ def current_host(
     name, n_jobs, backend = _backend.context()
     unavailable = _backend.blockers(func, prefer, start_method)
     costs = local_costs(prefer, unavailable)
+    if FORKSERVER in costs and FORK not in costs:
+        costs[FORKSERVER] = _importing(costs[FORKSERVER], _backend.n_to_import(func))
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -363,6 +365,12 @@ def _served(cold: Costs) -> Costs:
         send_bytes_per_s=warm.send_bytes_per_s,
         receive_bytes_per_s=warm.receive_bytes_per_s,
     )
+
+
+def _importing(costs: Costs, n_modules: int) -> Costs:
+    """Add what workers import before they compute, less what earlier calls have missed for it."""
+    paid_s = _host.BOOK.missed_s(FORKSERVER) / cost.SERVER_SHARE
+    return replace(costs, start_s=costs.start_s + max(0.0, cost.IMPORT_S * n_modules - paid_s))
 
 
 def best_case(prefer: str | None, unavailable: Mapping[str, str]) -> Host | None:

@@ -14,10 +14,10 @@ forbids one in _blockers; a stream is in _streaming.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
-from amorsize._backend import _local, _pickles, _settings, _streaming, _threads
+from amorsize._backend import _imports, _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
 from amorsize._backend._job import Job, threads_each
 from amorsize._backend._runs import begin_ahead, begin_server, run, server_pool
@@ -32,10 +32,13 @@ from amorsize._backend._worker import (
 )
 from amorsize._outside import forget_held, handlers, is_outside
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
     "MISSING", "Job", "NoWorkersError", "UnsendableFunctionError", "begin_ahead", "begin_server", "blockers",
     "carried_context", "context", "dumps_by_value", "function_blocker", "handlers", "in_worker", "is_loky_warm",
-    "is_outside", "is_warm", "leave", "make_call", "nested_thread", "no_interrupt", "probe", "process_blocker", "run",
+    "is_outside", "is_warm", "leave", "make_call", "n_to_import", "nested_thread", "no_interrupt", "probe", "process_blocker", "run",
     "server_blocker", "server_pool", "server_state", "settings_problem", "shutdown", "stream", "threads_each",
     "unloaded_s",
 ]  # fmt: skip
@@ -57,6 +60,13 @@ def probe(backend: Any, name: str) -> dict[str, float]:
 def unloaded_s() -> float:
     """Return the seconds that the first run of forked workers takes longer than the others; 0 after it."""
     return 0.0 if if_used("_fork") is not None else cost.LOADING_RUNS_S
+
+
+def n_to_import(func: Callable[..., Any]) -> int:
+    """Return how many modules a worker of the fork server would import before it computes; 0 if others have them."""
+    server = if_used("_server")
+    names = _imports.modules_for(func)
+    return 0 if server is not None and server.SERVER.has_workers_with(names) else _imports.n_imported_with(names)
 
 
 def is_warm() -> bool:

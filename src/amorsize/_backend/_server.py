@@ -118,6 +118,7 @@ class Server:
         self._seats: dict[int, Seat] = {}
         self._numbers = itertools.count(1)
         self._loaded: set[str] = set()
+        self._given: set[str] = set()
         self._is_ready = False
         self._n_failures = 0
         self.began_s = 0.0
@@ -160,7 +161,12 @@ class Server:
 
     def _spawn(self, threads: int) -> None:
         self._pid, self._conn, self.began_s = _spawn.take(threads)
-        self._is_ready, self._loaded = False, set()
+        self._is_ready, self._loaded, self._given = False, set(), set()
+
+    def has_workers_with(self, names: frozenset[str]) -> bool:
+        """Tell whether workers are idle, and have had functions that use these modules."""
+        with self._lock:
+            return self.n_idle() > 0 and names <= self._given
 
     def load(self, names: set[str]) -> None:
         """Have packages imported before the next worker is forked."""
@@ -242,9 +248,10 @@ class Server:
         self._seats[seat.number] = seat
         return seat
 
-    def give_back(self, seat: Seat) -> None:
-        """Keep a worker for the next map."""
+    def give_back(self, seat: Seat, names: frozenset[str]) -> None:
+        """Keep a worker for the next map; it has imported the modules of these names."""
         with self._lock:
+            self._given |= names
             if seat.has_ended or self._seats.get(seat.number) is not seat:
                 self._drop(seat)
             else:
