@@ -758,3 +758,40 @@ def test_a_script_s_short_map_goes_to_workers_that_are_there(monkeypatch: pytest
     assert f.map(range(20)) == expected
     assert f.last_plan.backend == "forkserver"
     amorsize.shutdown()
+
+
+def test_what_workers_must_import_is_in_the_forecast(tmp_path: Path) -> None:
+    """A worker imported a large library while the caller did all items: the call took longer than the loop."""
+    (tmp_path / "large").mkdir()
+    for i in range(800):
+        (tmp_path / "large" / f"part_{i}.py").write_text("")
+    (tmp_path / "large" / "__init__.py").write_text(
+        "import importlib\nfor i in range(800):\n"
+        "    globals()[f'part_{i}'] = importlib.import_module(f'large.part_{i}')\n"
+        "def scale(x):\n    return 2 * x\n"
+    )
+    done = run_program(
+        """
+        import threading, time
+        import amorsize, large
+
+        def work(x):
+            time.sleep(0.004)
+            return large.scale(x)
+
+        def alone(x):
+            time.sleep(0.004)
+            return 2 * x
+
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        for func in (alone, work):
+            f = amorsize.parallel(func, prefer="processes")
+            for _ in range(20 if func is work else 1):
+                assert f.map(range(40)) == [2 * x for x in range(40)]
+                print(func.__name__, f.last_plan.backend)
+        """,
+        cwd=tmp_path,
+    )
+    alone, first, *later = done.stdout.splitlines()
+    assert (alone, first) == ("alone forkserver", "work sequential"), done.stderr
+    assert "work forkserver" in later  # the calls together are worth it

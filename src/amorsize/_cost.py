@@ -69,9 +69,9 @@ SERVER_SHARE: Final = 0.25
 # twice: maps of 2 to 5 ms go the other way.
 SERVER_FORK_S: Final = 2.5e-3
 
-# Seconds per module that a worker of the server imports: .26 to 1.5 ms on average over all modules of each of 15 packages,
-# sklearn .78, pandas .68, networkx .46 (measured in CPU seconds of fresh interpreters). Half or twice: first calls of
-# 0.2 to 0.5 s whose functions use such a package go the other way.
+# Seconds per module that a worker of the server imports. Over all modules of a package, CPU seconds in a fresh
+# interpreter: scikit-learn .78 ms, pandas .68, networkx .46; of 15 packages .26 to 1.5. Half or twice: first calls of
+# 0.2 to 0.5 s go the other way, if their functions use such a package.
 IMPORT_S: Final = 0.7e-3
 
 # Seconds per chunk of the founding rule (S7), used for the recommendation of a serial plan only. Half or twice: that

@@ -314,8 +314,6 @@ def current_host(
     name, n_jobs, backend = _backend.context()
     unavailable = _backend.blockers(func, prefer, start_method)
     costs = local_costs(prefer, unavailable)
-    if FORKSERVER in costs and FORK not in costs:
-        costs[FORKSERVER] = _importing(costs[FORKSERVER], _backend.n_to_import(func))
     if stream and FORK in costs:
         costs[FORK] = replace(costs[FORK], send_bytes_per_s=costs[FORK].receive_bytes_per_s)
     if name is not None and backend is not None:
@@ -367,12 +365,6 @@ def _served(cold: Costs) -> Costs:
     )
 
 
-def _importing(costs: Costs, n_modules: int) -> Costs:
-    """Add what workers import before they compute, less what earlier calls have missed for it."""
-    paid_s = _host.BOOK.missed_s(FORKSERVER) / cost.SERVER_SHARE
-    return replace(costs, start_s=costs.start_s + max(0.0, cost.IMPORT_S * n_modules - paid_s))
-
-
 def best_case(prefer: str | None, unavailable: Mapping[str, str]) -> Host | None:
     """
     Return the most favourable machine that this can be, as far as that is known without looking at it.
@@ -422,9 +414,14 @@ def decide_here(
         host, backend = current_host(func, limits.prefer, limits.start_method, stream=stream)
         if n_others:
             host = replace(host, n_others=min(n_others, _host.n_others(host.n_cpus)))
-    is_tried = is_probed = is_given
+    is_tried = is_probed = is_counted = is_given
     while True:
         plan = decide(profile, host, n_items, limits)
+        if not is_counted and plan.backend == FORKSERVER:
+            is_counted = True  # a millisecond or ten: only where it matters
+            if n_modules := _backend.n_to_import(func):
+                host = _host.importing(host, n_modules)
+                continue
         if not is_tried and plan.is_parallel and plan.backend not in {FORK, THREADS}:
             # Only now that sending the function is predicted to pay, its pickling is tried: that runs code of its
             # objects.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from amorsize import _bounds as bounds
 from amorsize import _cgroup
 from amorsize import _cost as cost
-from amorsize._cost import EXTERNAL_PRIOR, PRIORS, SERVER_SHARE
+from amorsize._cost import EXTERNAL_PRIOR, IMPORT_S, PRIORS, SERVER_SHARE
 from amorsize._outside import pass_on
 from amorsize._records import FORK, FORKSERVER, LOKY, THREADS, Costs, Host
 
@@ -396,3 +396,10 @@ def local_costs(
             now = replace(known, start_s=max(0.0, known.start_s - paid_s))
         costs[name] = now
     return costs
+
+
+def importing(host: Host, n_modules: int) -> Host:
+    """Add what workers of the server import before they compute, less what earlier calls have missed for it."""
+    costs, paid_s = host.costs[FORKSERVER], BOOK.missed_s(FORKSERVER) / SERVER_SHARE
+    start_s = costs.start_s + max(0.0, IMPORT_S * n_modules - paid_s)
+    return replace(host, costs={**host.costs, FORKSERVER: replace(costs, start_s=start_s)})

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 __all__ = [
     "MISSING", "Job", "NoWorkersError", "UnsendableFunctionError", "begin_ahead", "begin_server", "blockers",
     "carried_context", "context", "dumps_by_value", "function_blocker", "handlers", "in_worker", "is_loky_warm",
-    "is_outside", "is_warm", "leave", "make_call", "n_to_import", "nested_thread", "no_interrupt", "probe", "process_blocker", "run",
-    "server_blocker", "server_pool", "server_state", "settings_problem", "shutdown", "stream", "threads_each",
-    "unloaded_s",
+    "is_outside", "is_warm", "leave", "make_call", "n_to_import", "nested_thread", "no_interrupt", "probe",
+    "process_blocker", "run", "server_blocker", "server_pool", "server_state", "settings_problem", "shutdown",
+    "stream", "threads_each", "unloaded_s",
 ]  # fmt: skip
 
 context = _local.context
