@@ -105,6 +105,26 @@ def test_a_library_that_is_given_a_seed_has_workers() -> None:
         assert f.last_plan.profile.mutates == ()
 
 
+def fits_a_copy(n: int) -> float:
+    from sklearn.base import clone  # noqa: PLC0415 - optional
+
+    spin()
+    model = clone(BASE[0]).set_params(alpha=1.0 + n)
+    return float(model.fit([[1.0], [2.0], [4.0]], [1.0, 2.0, 3.0]).coef_[0])
+
+
+BASE: list[Any] = []
+
+
+def test_a_copy_of_an_estimator_is_its_items_own() -> None:
+    """What was set in the copy was taken for a change of the estimator that the program has, and items ran serially."""
+    BASE[:] = [pytest.importorskip("sklearn.linear_model").Ridge()]
+    f = amorsize.parallel(fits_a_copy, n_jobs=2)
+    assert f.map(range(N_ITEMS)) == [fits_a_copy(n) for n in range(N_ITEMS)]
+    assert f.last_plan is not None
+    assert f.last_plan.profile.mutates == ()
+
+
 SEEDS = np.random.SeedSequence(1)
 
 

@@ -588,6 +588,19 @@ def copies_deep(x: int) -> Any:
     return mine
 
 
+class Options:
+    """Has a text, which may be what a copy of it is taken for."""
+
+    def __init__(self, kind: str = "plain", level: int = 0) -> None:
+        self.kind, self.level = kind, level
+
+
+def sets_in_a_copy(x: int) -> Any:
+    mine = copy.copy(Options())
+    mine.level = x
+    return mine.kind, mine.level
+
+
 def writes_in_memory(x: int) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
@@ -679,7 +692,7 @@ ORDINARY = [
     groups_by_name, groups_as_they_come, tokenizes, counts_words, counts_with_counter, groups,
     parses_json, matches, logs, weighs, accumulates, makes_point, scales, sorts_pairs, walks_graph, fibonacci,
     builds_text, reduces, merges, copies_deep, writes_in_memory, hashes, heaps, catches, generates, simulates, dates,
-    windows, numpy_reductions, matrix, matches_cases,
+    windows, numpy_reductions, matrix, matches_cases, sets_in_a_copy,
 ]  # fmt: skip
 
 

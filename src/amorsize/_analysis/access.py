@@ -205,11 +205,13 @@ def super_of(kind: Value, me: Value) -> Value:
     return tuple(Ref(SUPER, (ref.value, me)) for ref in kind if ref.kind == EXACT and is_of(ref.value, type))
 
 
-def store_attr(frame: Frame, step: Step) -> None:
+def store_attr(frame: Frame, step: Step) -> None:  # noqa: C901 - one branch per kind of value
     owner = frame.pop()
     deletes = step.meaning == "delete attr"
     value = FRESH if deletes else frame.pop()
     for ref in owner:
+        if ref.kind == EXACT and type(ref.value) in inert.SCALARS:
+            continue  # no attribute of a number or a text can be set: another value is meant
         if ref.kind == EXACT and type(ref.value) is Shared:
             note(frame.look, f"{ref.root}.{step.value}", ref.value.module, [value])
         elif ref.kind == EXACT:

@@ -101,6 +101,8 @@ def from_library(
         name in _PURE_NUMPY and module.startswith("numpy")
     ):  # few functions of libraries change what they are given, but no list of those is complete
         look.doubt(given, f"it is handed to {name} of {module}")
+    if (module, name) == ("sklearn.base", "clone"):
+        return FRESH  # a new estimator, and copies of its parameters
     if name == "from_iterable":
         return held_in(items_of(items_of(given)))
     if module.partition(".")[0] in _NEW_MODULES and name not in VIEWS:
