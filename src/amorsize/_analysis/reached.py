@@ -142,6 +142,8 @@ def shape(value: Any) -> Any:
     if len(value) > bounds.SHORT or type(value) is types.MappingProxyType:
         return len(value)
     values = list(value.values() if type(value) is dict else value)  # at once: other threads may change it
+    if inert.SCALARS.issuperset(map(type, values)):  # the most frequent, in a third of the time
+        return len(value), []
     return len(value), [(id(one), type(one)) for one in values if type(one) not in inert.SCALARS]
 
 

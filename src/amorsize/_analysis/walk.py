@@ -42,6 +42,7 @@ _ANY_ATTRIBUTE: Final = frozenset(
 )
 _BUILTINS: Final = vars(builtins)
 _SIZED: Final = frozenset({list, dict, set})
+_PLAIN_CONTAINERS: Final = _SIZED | {tuple, frozenset}
 
 
 def enter(walk: Walk, func: Any) -> None:
@@ -96,7 +97,9 @@ def _cached_function(holder: Any) -> Any:
 
 
 def _look(walk: Walk, path: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch per kind of object
-    if is_of(value, types.FunctionType):
+    if type(value) in _PLAIN_CONTAINERS:  # first, since a program's data are mostly of these
+        _look_into_container(walk, path, value)
+    elif is_of(value, types.FunctionType):
         _look_at_function(walk, path, value)
     elif is_of(value, types.ModuleType):
         look_at_module(walk, path, value)
