@@ -257,8 +257,9 @@ def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path
     assert run_program(UNOPENABLE + textwrap.dedent(program), "forkserver", tmp_path) == ["True", "True"]
 
 
-def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_path: Path) -> None:
-    """They were taken for dead, and waited for ten seconds each, where the caller had been reading items."""
+@pytest.mark.parametrize("start_method", METHODS)
+def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(start_method: str, tmp_path: Path) -> None:
+    """They were taken for dead, and waited for ten seconds each; what was raised in loky's was the caller's."""
     program = """
     def items():
         for i in range(20):
@@ -273,7 +274,7 @@ def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(tmp_p
     work = amorsize.parallel(lambda x: x + (ODD is None), **HOW)
     print(list(work.imap(items())) == list(range(20)), time.monotonic() - before < 8)
     """
-    assert run_program(UNOPENABLE + textwrap.dedent(program), "forkserver", tmp_path) == ["True", "True"]
+    assert run_program(UNOPENABLE + textwrap.dedent(program), start_method, tmp_path) == ["True", "True"]
 
 
 OLD = """

@@ -81,7 +81,8 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
     """
     Return the function of one item that a parcel holds. Runs in the worker.
 
-    Raises StaleCode if the worker's module holds other code under that name, or none.
+    Raises StaleCode if the worker's module holds other code under that name, or none, UnsendableFunctionError if what
+    was sent cannot be opened, and what an initializer raises.
     """
     global _current, _entered, _initialized  # noqa: PLW0603 - a worker runs one chunk at a time
     if parcel.digest == _current:
@@ -103,14 +104,31 @@ def open_parcel(parcel: Parcel) -> Callable[[Any], Any]:
         _initialized = contents.initializer
     if contents.function:
         _settings.apply(contents.settings)
-    function = pickle.loads(contents.function) if contents.function else _import(contents)
+    function = _loaded(contents.function) if contents.function else _import(contents)
     _compare_helpers(contents)
-    kwargs = pickle.loads(contents.kwargs) if contents.kwargs else None
+    kwargs = _loaded(contents.kwargs) if contents.kwargs else None
     _opened.clear()  # one function at a time keeps a large closure from staying for ever
     call = _worker.make_call(function, star=contents.star, kwargs=kwargs)
     _opened[parcel.digest] = call, contents.ambience
     _current, _entered = parcel.digest, parcel.number
     return call
+
+
+def _loaded(data: bytes) -> Any:
+    """Unpickle the function, or what it is called with; what raises here does not in the caller, which has both."""
+    try:
+        return pickle.loads(data)
+    except (_worker.StaleCode, _worker.NoWorkersError):
+        raise
+    except Exception as error:  # noqa: BLE001 - objects raise anything when they are made again
+        raise _worker.UnsendableFunctionError(cannot_open(error)) from None
+
+
+def cannot_open(error: BaseException) -> str:
+    """Say why a worker has no function."""
+    if isinstance(error, _worker.UnsendableFunctionError):
+        return str(error)
+    return f"workers cannot open the function: {type(error).__name__}: {error}"
 
 
 def _import(contents: Contents) -> Callable[..., Any]:

@@ -174,7 +174,7 @@ class ServerCrew(Crew):
         elif data[:1] == STALE:
             self._send_by_value(team, worker, data[1 + NUMBER.size :].decode(errors="replace"))
         elif data[:1] == UNUSABLE:
-            team.go_alone(f"workers cannot open the function: {data[1 + NUMBER.size :].decode(errors='replace')}")
+            team.go_alone(data[1 + NUMBER.size :].decode(errors="replace"))
 
     def _send_by_value(self, team: Any, worker: Any, why: str) -> None:
         """Answer a worker whose module holds other code."""

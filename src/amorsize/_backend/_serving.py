@@ -338,8 +338,7 @@ class _Worker:
             except BaseException as error:  # noqa: BLE001 - what a module raises at import, SystemExit included
                 if assignment.initializes:
                     return _failing(error)
-                text = f"{type(error).__name__}: {error}"
-                self._conn.send(UNUSABLE + number + text.encode(errors="replace")[:1000])
+                self._conn.send(UNUSABLE + number + _parcel.cannot_open(error).encode(errors="replace")[:1000])
                 return None
             message = self._next()
             if message is None or message[0][0] != BY_VALUE:
