@@ -501,7 +501,7 @@ def test_what_is_not_iterable_is_refused(value: Any) -> None:
 
 def test_the_position_of_what_is_not_iterable_is_named() -> None:
     """With several arguments the error says which."""
-    with pytest.raises(TypeError, match="argument 2 of map must be iterable, not int: 7"):
+    with pytest.raises(TypeError, match="argument 2 must be iterable, not int: 7"):
         combine.map([1], 7)
 
 

@@ -39,8 +39,8 @@ class Source:
             # A decorated function is a proxy, which has a method for everything.
             is_function = hasattr(kind, "_amorsize_unwrap")
             if is_function or not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
-                which = "" if len(iterables) == 1 else f" {position + 1}"
-                message = f"argument{which} of map must be iterable, not {kind.__name__}: {iterable!r}"
+                what = "items" if len(iterables) == 1 else f"argument {position + 1}"
+                message = f"{what} must be iterable, not {kind.__name__}: {iterable!r}"
                 way_out = instead_of_items(iterable, position, iterables)
                 raise TypeError(f"{message}; {way_out}" if way_out else message)
         self.star = star or len(iterables) > 1
