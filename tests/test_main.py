@@ -180,6 +180,13 @@ class TestWords:
         assert main(["plan", "math:sqrt", "--data", "range(3)", "--max-memory", "2 parsecs"]) == 2
         assert "max_memory must be bytes" in capsys.readouterr().err
 
+    def test_a_variable_that_makes_no_sense_is_2(self, folder: Path) -> None:
+        """It was a traceback, with the words at its end."""
+        code, out, err = call(folder, "run", "jobs:double", "--data", "range(3)", AMORSIZE_N_JOBS="two")
+        assert (code, out) == (2, "")
+        (line,) = err.splitlines()
+        assert "AMORSIZE_N_JOBS must be a whole number other than 0, not 'two'" in line
+
     @pytest.mark.parametrize(
         ("text", "n_bytes"),
         [("5000", 5000), ("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("500m", 5 * 10**8), ("0.5", 0.5), (".25", 0.25)],

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 import amorsize
-from amorsize import _host, _render, _store
+from amorsize import _host, _options, _render, _store
 from amorsize._cost import SERVED
 from amorsize._progress import require_tqdm
 from amorsize._records import plain
@@ -79,6 +79,7 @@ def function_of(args: argparse.Namespace) -> ParallelFunction[..., Any]:
     options = {name: getattr(args, name) for name in _OPTIONS}
     options = {name: value for name, value in options.items() if value is not None}
     try:
+        _options.defaults(in_context=False)  # what the environment says wrongly is told before anything runs
         function = found if isinstance(found, amorsize.ParallelFunction) else amorsize.parallel(found)
         return function.with_options(**options) if options else function
     except (TypeError, ValueError) as error:
