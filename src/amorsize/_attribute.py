@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from amorsize import _bounds as bounds
 
 __all__ = [
-    "attribute_of", "attributes", "bases_of", "hides_names", "is_of", "module_of", "name_of", "namespace_of",
+    "attribute_of", "attributes", "bases_of", "hides_names", "is_made_at_run_time", "is_of", "module_of", "name_of",
+    "namespace_of",
     "once_per_class", "path_of", "qualname_of", "wrapped_function", "wrapper_function",
 ]  # fmt: skip
 
@@ -37,6 +38,10 @@ _DICT: Final = type.__dict__["__dict__"].__get__
 _NAME: Final = type.__dict__["__name__"].__get__
 _QUALNAME: Final = type.__dict__["__qualname__"].__get__
 _MODULE: Final = type.__dict__["__module__"].__get__
+_FLAGS: Final = type.__dict__["__flags__"].__get__
+
+# Py_TPFLAGS_HEAPTYPE: of classes that are made at run time, as class statements do; the interpreter's own have it not.
+_HEAP_TYPE: Final = 1 << 9
 
 
 def bases_of(kind: type) -> tuple[type, ...]:
@@ -59,6 +64,11 @@ def name_of(kind: type) -> str:
 def module_of(kind: type) -> str:
     """Return the module of a class without running code of its metaclass."""
     return str(_MODULE(kind))
+
+
+def is_made_at_run_time(kind: type) -> bool:
+    """Tell whether a class was made at run time, not laid out by a compiler, without running code of its metaclass."""
+    return bool(_FLAGS(kind) & _HEAP_TYPE)
 
 
 def qualname_of(kind: type) -> str:

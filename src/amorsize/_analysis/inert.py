@@ -13,12 +13,9 @@ import operator
 import re
 import sys
 import types
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
-from amorsize._attribute import bases_of, module_of, name_of, namespace_of, once_per_class, path_of
-
-if TYPE_CHECKING:
-    pass
+from amorsize._attribute import bases_of, is_made_at_run_time, module_of, name_of, namespace_of, once_per_class, path_of
 
 T = TypeVar("T")
 
@@ -138,15 +135,12 @@ def type_path(kind: type) -> str:
 
 _WRAPPED: Final = frozenset({staticmethod, classmethod})
 
-# Py_TPFLAGS_HEAPTYPE: of classes that are made at run time, as class statements do.
-_HEAP_TYPE: Final = 1 << 9
-
 
 @once_per_class
 def is_python_class(kind: type) -> bool:
     """Tell whether a class was written in Python, so that its methods can be looked at."""
     # What a compiler has laid out is C, even if some of its methods are functions of Python.
-    if kind is object or not kind.__flags__ & _HEAP_TYPE or module_of(kind) == "builtins":
+    if kind is object or not is_made_at_run_time(kind) or module_of(kind) == "builtins":
         return False
     held = namespace_of(kind)
     if "__slots__" in held:

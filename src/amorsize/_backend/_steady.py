@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amorsize._analysis.bytecode import names_of
 from amorsize._analysis.values import ABSENT, cell_value
+from amorsize._attribute import is_made_at_run_time
 from amorsize._backend import _bounds as bounds
 from amorsize._backend import _unfound
 from amorsize._backend._pickles import cloudpickle, dumps_by_value
@@ -29,9 +30,6 @@ _FIXED: Final = frozenset({int, float, complex, bool, str, bytes, type(None), ty
 
 # What cloudpickle takes of a function's module beside the names in its code.
 _OF_MODULE: Final = ("__name__", "__package__", "__file__", "__path__")
-
-# Set in ``type.__flags__`` of classes that a program made; those of the interpreter itself have no such flag.
-_HEAP_TYPE: Final = 1 << 9
 
 # The latest function, what it was made from, and its pickle.
 _latest: tuple[_Parts, bytes] | None = None
@@ -134,7 +132,7 @@ def _is_fixed(value: Any, by_value: frozenset[str]) -> bool:
         return sys.modules.get(name) is value and not by_value.intersection(_with_parents(name))
     if kind is types.BuiltinFunctionType:
         return isinstance(value.__self__, types.ModuleType)
-    return kind is type and not value.__flags__ & _HEAP_TYPE
+    return kind is type and not is_made_at_run_time(value)
 
 
 def _with_parents(name: str) -> Iterator[str]:
