@@ -203,7 +203,7 @@ def test_map_equals_the_comprehension_where_everything_is_left_open(name: str) -
 def test_nothing_to_do_is_done_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty list says nothing about the cost of an item, even if the machine was away meanwhile."""
     assert double.map([1, 2]) == [2, 4]
-    monkeypatch.setattr("amorsize._call.clock", itertools.count().__next__)
+    monkeypatch.setattr("amorsize._quick.clock", itertools.count().__next__)
     assert double.map([]) == []
 
 

@@ -21,6 +21,7 @@ from amorsize._dry import dry_run
 from amorsize._options import Options
 from amorsize._outside import suppressed
 from amorsize._progress import following
+from amorsize._quick import quick_map
 from amorsize._request import Request
 from amorsize._source import Source
 from amorsize._stream import stream
@@ -138,7 +139,7 @@ class Wrapper(_Proxy[P, R, M]):
         try:
             func, state, options = self._self_call_parts(iterables, given)
             if check is None and options.is_plain and len(iterables) == 1 and kwargs is None and not star:
-                results = _call.quick_map(func, state, options, iterables[0])
+                results = quick_map(func, state, options, iterables[0])
                 if results is not None:
                     return results
             source = self._self_source(iterables, star=star)
