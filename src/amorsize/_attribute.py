@@ -11,8 +11,7 @@ from amorsize import _bounds as bounds
 
 __all__ = [
     "attribute_of", "attributes", "bases_of", "hides_names", "is_made_at_run_time", "is_of", "module_of", "name_of",
-    "namespace_of",
-    "once_per_class", "path_of", "qualname_of", "wrapped_function", "wrapper_function",
+    "namespace_of", "once_per_class", "path_of", "qualname_of", "wrapped_function", "wrapper_function",
 ]  # fmt: skip
 
 T = TypeVar("T")

@@ -324,6 +324,10 @@ class CostBook:
         """Return the seconds lost so far."""
         return self._missed_s.get(backend, 0.0)
 
+    def paid_s(self, backend: str) -> float:
+        """Return the seconds of a start that the losses have paid for."""
+        return self.missed_s(backend) / (SERVER_SHARE if backend == FORKSERVER else 1.0)
+
     def started(self, backend: str) -> None:
         """Forget the losses: the workers have been started."""
         with self._lock:
@@ -391,8 +395,7 @@ def local_costs(
         now = known
         if name in warm and name != FORKSERVER:  # whose idle workers' costs are measured too
             now = replace(known, start_s=0.0, start_each_s=0.0)
-        elif name in {FORKSERVER, LOKY} and (missed_s := BOOK.missed_s(name)) > 0:
-            paid_s = missed_s / (SERVER_SHARE if name == FORKSERVER else 1.0)
+        elif name in {FORKSERVER, LOKY} and (paid_s := BOOK.paid_s(name)) > 0:
             now = replace(known, start_s=max(0.0, known.start_s - paid_s))
         costs[name] = now
     return costs
@@ -400,6 +403,6 @@ def local_costs(
 
 def importing(host: Host, n_modules: int) -> Host:
     """Add what workers of the server import before they compute, less what earlier calls have missed for it."""
-    costs, paid_s = host.costs[FORKSERVER], BOOK.missed_s(FORKSERVER) / SERVER_SHARE
-    start_s = costs.start_s + max(0.0, IMPORT_S * n_modules - paid_s)
+    costs = host.costs[FORKSERVER]
+    start_s = costs.start_s + max(0.0, IMPORT_S * n_modules - BOOK.paid_s(FORKSERVER))
     return replace(host, costs={**host.costs, FORKSERVER: replace(costs, start_s=start_s)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.attributes import attr, is_unset, set_attribute
@@ -38,6 +38,7 @@ from amorsize._analysis.values import (
     is_empty,
     items_of,
     parts_of,
+    plain,
     union,
     views,
 )
@@ -246,7 +247,7 @@ def item(frame: Frame, owner: Value, key: Value) -> Value:  # noqa: C901 - one b
             if is_of(func, types.FunctionType) and not inert.is_inert(inert.code_module(func)):
                 out = union(out, frame.look.call(attr(frame.look, (ref,), "__class_getitem__"), [key], {}))
     touch(frame.look, key)
-    constant = _constant(key)
+    constant = plain(key)
     for ref in owner:
         if ref.kind in {MADE, METHOD, BOUND}:
             out = union(out, ref.value.by_key() if ref.kind == MADE else items_of((ref,)))
@@ -271,7 +272,7 @@ def store_item(frame: Frame, step: Step) -> None:
     key, owner = frame.pop(), frame.pop()
     value = frame.pop() if step.meaning == "store subscr" else FRESH
     touch(frame.look, key)
-    constant = _constant(key)
+    constant = plain(key)
     name = "__setitem__" if step.meaning == "store subscr" else "__delitem__"
     special(frame.look, owner, name, args=[key, value])
     for ref in owner:
@@ -308,12 +309,6 @@ def store_slice(frame: Frame, _: Step) -> None:
         if ref.kind == MADE:
             ref.value.put(ITEMS, items_of(value))
     frame.look.change(tuple(ref for ref in owner if inert.kind_of_class(type(ref.value)) != "object"))
-
-
-def _constant(key: Value) -> Any:
-    """Return the one plain value that a key is, ABSENT where it is not known."""
-    values = [ref.value for ref in key if ref.kind == EXACT and type(ref.value) in inert.SCALARS]
-    return values[0] if len(values) == 1 and len(key) == 1 else ABSENT
 
 
 HANDLERS: Final[dict[str, Handler]] = {

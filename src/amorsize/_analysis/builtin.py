@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from typing import Any, Final
@@ -33,10 +32,12 @@ from amorsize._analysis.values import (
     items_of,
     n_parameters,
     parts_of,
+    plain,
     somewhere,
     union,
 )
 from amorsize._attribute import is_of
+from amorsize._modules import absolute
 
 # Builtins that make something new of the items of an argument.
 _COPIERS: Final = frozenset(
@@ -175,10 +176,10 @@ def imported(look: Look, importer: str, args: list[Value], keywords: dict[str, V
         ("name", "globals", "locals", "fromlist", "level") if importer == "__import__" else ("name", "package")
     )
     given = {**dict(zip(by_position, args, strict=False)), **keywords}
-    name, package = (_text(given[key]) if given.get(key) else "" for key in ("name", "package"))
+    name, package = (_text(given.get(key, FRESH)) for key in ("name", "package"))
     path, _, inside = name.partition(":")
-    if path.startswith(".") and importer == "import_module" and package:
-        path = importlib.util.resolve_name(path, package)
+    if importer == "import_module" and package:
+        path = absolute(path, {"__package__": package})
     attributes = [part for part in inside.split(".") if part]
     if importer == "resolve_name" and not inside:
         while path not in sys.modules and "." in path:
@@ -198,8 +199,8 @@ def imported(look: Look, importer: str, args: list[Value], keywords: dict[str, V
 
 def _text(value: Value) -> str:
     """Return the text that a value is, or "" where it is not known."""
-    texts = [ref.value for ref in value if ref.kind == EXACT and type(ref.value) is str]
-    return texts[0] if len(texts) == len(value) == 1 else ""
+    found = plain(value)
+    return found if type(found) is str else ""
 
 
 def _standard_streams() -> tuple[Any, ...]:

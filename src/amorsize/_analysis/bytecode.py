@@ -252,7 +252,7 @@ def unknown_ops(code: types.CodeType) -> frozenset[str]:
 def _loads(code: types.CodeType) -> list[tuple[str, str]]:
     """Return what instructions load by name, and "" for the others: a third of the time that all of them take."""
     if not _KNOWN_VERSION:
-        return [(step.meaning, step.value) if step.meaning in _LOADS else ("", "") for step in steps(code)]
+        return [(step.meaning, step.value) if step.meaning in _LOADS else _NO_LOAD for step in steps(code)]
     raw, names, arg = code.co_code, code.co_names, 0
     found = []
     for op, low in zip(raw[::2], raw[1::2], strict=True):

@@ -68,6 +68,13 @@ class Dependencies(Reached):
         }  # fmt: skip
         return frozenset(imported).union(*map(packages_of, values))
 
+    @functools.cached_property
+    def modules(self) -> frozenset[str]:
+        """The modules that it, its helpers and the kinds of its items are of, and those of what it names."""
+        values = [value for _, _, value in self.bindings] + [part.value for part in self.parts.values()]
+        helpers = {str(helper.__module__) for helper in self.functions}
+        return frozenset(helpers).union(*map(_modules_of, values))
+
     def may_draw(self, items: Iterable[Any]) -> bool:
         """Tell whether a library that it reaches, or of its items, may draw from a generator that all share."""
         return not inert.DRAWING.isdisjoint(self.packages.union(*map(packages_of, items)))
@@ -178,6 +185,11 @@ def known_dependencies(func: Callable[..., Any], items: Sequence[Any] = ()) -> D
 
 def packages_of(value: Any) -> set[str]:
     """Return the packages of a value's class, and of a module, function or class itself."""
+    return {name.partition(".")[0] for name in _modules_of(value)}
+
+
+def _modules_of(value: Any) -> set[str]:
+    """Return the modules of a value's class, and of a module, function or class itself."""
     names = {module_of(type(value))}
     if is_of(value, types.ModuleType):
         names.add(value.__name__)
@@ -185,7 +197,7 @@ def packages_of(value: Any) -> set[str]:
         names.add(str(value.__module__))
     elif is_of(value, type):
         names.add(module_of(value))
-    return {name.partition(".")[0] for name in names}
+    return names
 
 
 def _is_same(one: Any, other: Any) -> bool:

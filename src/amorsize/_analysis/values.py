@@ -228,6 +228,12 @@ def is_constant(ref: Ref) -> bool:
     )
 
 
+def plain(value: Value) -> Any:
+    """Return the one number or text that a value is, ABSENT where it is not known."""
+    held = value[0].value if len(value) == 1 and value[0].kind == EXACT else ABSENT
+    return held if type(held) in inert.SCALARS else ABSENT
+
+
 def is_set(ref: Ref) -> bool:
     """Tell whether something made on the way is a set: the order of its items depends on the process."""
     return ref.kind == MADE and ref.value.kind in {set, frozenset}

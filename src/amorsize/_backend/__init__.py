@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from amorsize import _cost as cost
+from amorsize._analysis import known_dependencies
 from amorsize._backend import _imports, _local, _pickles, _settings, _streaming, _threads
 from amorsize._backend._blockers import blockers, function_blocker, if_used, process_blocker, server_blocker
 from amorsize._backend._job import Job, threads_each
@@ -65,7 +66,7 @@ def unloaded_s() -> float:
 def n_to_import(func: Callable[..., Any]) -> int:
     """Return how many modules a worker of the fork server would import before it computes; 0 if others have them."""
     server = if_used("_server")
-    names = _imports.modules_for(func)
+    names = known_dependencies(func).modules
     return 0 if server is not None and server.SERVER.has_workers_with(names) else _imports.n_imported_with(names)
 
 

@@ -10,30 +10,17 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-from amorsize import _analysis
-from amorsize._attribute import is_of, module_of
+from amorsize._attribute import is_of
 from amorsize._modules import loaded
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _HAS_MODULE: Final = frozenset({types.FunctionType, type})
 
 
-def modules_for(func: Callable[..., Any]) -> frozenset[str]:
-    """Return the modules that a function, its helpers, and the kinds of its items are of, and those that it names."""
-    known = _analysis.known_dependencies(func)
-    values = [value for _, _, value in known.bindings] + [part.value for part in known.parts.values()]
-    names = {value.__name__ if is_of(value, types.ModuleType) else _module_of(value) for value in values}
-    names.update(str(helper.__module__) for helper in known.functions)
-    return frozenset(name for name in names if not _is_everywhere(name))
-
-
 def n_imported_with(names: frozenset[str]) -> int:
-    """Return how many modules come with these."""
-    return _count(names, len(sys.modules)) if names else 0
+    """Return how many modules come with these, themselves included."""
+    return _count(frozenset(name for name in names if not _is_everywhere(name)), len(sys.modules))
 
 
 @functools.lru_cache(maxsize=32)
@@ -52,12 +39,6 @@ def _count(names: frozenset[str], _: int) -> int:
         named.add(name.rpartition(".")[0])
         todo.update(name for name in named - seen if not _is_everywhere(name))
     return len(seen)
-
-
-def _module_of(value: Any) -> str:
-    if is_of(value, types.FunctionType):
-        return str(value.__module__)
-    return module_of(value if is_of(value, type) else type(value))
 
 
 def _is_everywhere(name: str) -> bool:

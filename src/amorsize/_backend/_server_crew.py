@@ -17,8 +17,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from amorsize._analysis import known_dependencies
 from amorsize._backend import _bounds as bounds
-from amorsize._backend import _imports, _memory, _server, _serving, _shared_items
+from amorsize._backend import _memory, _server, _serving, _shared_items
 from amorsize._backend._channels import TaskSeat, Worker
 from amorsize._backend._crew import Crew, result_pipe
 from amorsize._backend._local_worker import MEMORY, NUMBER
@@ -62,7 +63,7 @@ class ServerCrew(Crew):
         """Prepare a job, whose function has been packed; raises OSError if the system refuses memory for its items."""
         self._job = job
         self._number = next(_maps)
-        self._modules = _imports.modules_for(job.func)
+        self._modules = known_dependencies(job.func).modules
         self._board_fd = -1
         self._value: tuple[bytes | None, int] | None = None
         self._message: tuple[bytes | None, int] | None = None
