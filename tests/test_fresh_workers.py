@@ -904,3 +904,63 @@ def test_what_the_first_item_sets_in_a_module_that_is_reached_by_its_name(
     print(work.map(range(60)) == [[0]] * 60)
     """
     assert run_program(program, start_method, tmp_path) == ["True"]
+
+
+# How code reads a variable of a module without its name being an attribute in the code, or the module one of its names.
+READS = [
+    "getattr(table, 'LEVEL')",
+    "vars(table)['LEVEL']",
+    "vars(table).get('LEVEL')",
+    "table.__dict__['LEVEL']",
+    "operator.attrgetter('LEVEL')(table)",
+    "operator.attrgetter('table.LEVEL')(tables)",
+    "pkgutil.resolve_name('tables.table:LEVEL')",
+    "sys.modules['tables.table'].LEVEL",
+    "sys.modules.get('tables.table').LEVEL",
+    "sys.modules.get('.'.join(['tables', 'table'])).LEVEL",
+    "importlib.import_module('.'.join(['', 'table']), package='tables').LEVEL",
+    "[module.LEVEL for name, module in sys.modules.items() if name == 'tables.table'][0]",
+]
+
+
+@pytest.mark.parametrize("start_method", [*METHODS, ""])
+@pytest.mark.parametrize("way", READS)
+def test_what_the_program_has_set_is_read_by_its_name(start_method: str, way: str, tmp_path: Path) -> None:
+    """Workers had what their own import had made, without a word, or no such module."""
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "__init__.py").write_text("")
+    (tmp_path / "tables" / "table.py").write_text("LEVEL = 1\n")
+    (tmp_path / "uses.py").write_text(
+        "import importlib, operator, pkgutil, sys, tables.table\nfrom tables import table\n\n\n"
+        f"def work(x):\n    sum(range(200_000))\n    return {way}\n"
+    )
+    program = """
+    import threading
+    import tables.table, uses
+    tables.table.LEVEL = 2
+    how = {"start_method": sys.argv[1]} if sys.argv[1] else {}
+    work = amorsize.parallel(uses.work, **how)
+    print(work.map(range(100)) == [2] * 100)
+    over = threading.Event()
+    threading.Thread(target=over.wait).start()
+    print(work.map(range(100)) == [2] * 100)
+    over.set()
+    """
+    assert run_program(program, start_method, tmp_path) == ["True", "True"]
+
+
+@pytest.mark.parametrize("name", ["'table'", "''.join(['ta', 'ble'])"])
+@pytest.mark.parametrize("way", ["sys.modules.get({})", "sys.modules[{}]", "importlib.import_module({})"])
+def test_what_items_add_in_a_module_that_is_found_by_its_name(way: str, name: str, tmp_path: Path) -> None:
+    """A method that changes its object was one that nobody knows, where any object of any module might be meant."""
+    (tmp_path / "table.py").write_text("ROWS = []\n")
+    program = f"""
+    import importlib
+    import table
+    def work(x):
+        sum(range(20_000))
+        {way.format(name)}.ROWS.append(x)
+    amorsize.parallel(work).map(range(300))
+    print(table.ROWS == list(range(300)))
+    """
+    assert run_program(program, "", tmp_path) == ["True"]

@@ -259,6 +259,7 @@ def item(frame: Frame, owner: Value, key: Value) -> Value:  # noqa: C901 - one b
         if ref.kind not in {EXACT, PART}:
             continue
         if ref.kind == EXACT:
+            frame.look.read(ref.value, constant)
             held = element(ref.value, constant)
             out = union(out, frame.look.stored.get(("item", id(ref.value), constant), FRESH))
             if held is not ABSENT:

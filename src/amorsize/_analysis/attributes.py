@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from amorsize._analysis import inert
 from amorsize._analysis.library import MUTATORS, WRITERS
-from amorsize._analysis.look import LATE, Look
+from amorsize._analysis.look import Look
 from amorsize._analysis.settings import NUMPY_RANDOM, Shared
 from amorsize._analysis.values import (
     ABSENT,
@@ -126,6 +126,7 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
         return parts_of((ref,)) if name in {"__defaults__", "__kwdefaults__", "__closure__", "__globals__"} else FRESH
     if is_of(value, types.ModuleType):
         look.modules[id(value)] = value
+        look.names.add(name)
         if value is sys and name in {"stdout", "stderr"}:
             return FRESH  # what workers write there appears in the caller's
         held = vars(value).get(name, ABSENT)
@@ -136,9 +137,8 @@ def _attr_exact(look: Look, ref: Ref, name: str) -> Value:  # noqa: C901, PLR091
             if not inert.is_inert(value.__name__):
                 return look.call((Ref(EXACT, maker, ref.root),), [(Ref(EXACT, name),)], {})
         own = FRESH if held is ABSENT else (Ref(EXACT, held, ref.root, key),)
-        kind = type(value)
-        if kind is not types.ModuleType:  # a module whose __class__ has been set
-            return union(own, _attr_object(look, ref, name, class_attribute(kind, name), key))
+        if type(value) is not types.ModuleType:  # one whose __class__ has been set
+            return union(own, _attr_object(look, ref, name, class_attribute(type(value), name), key))
         return own
     if is_of(value, type):
         held = class_attribute(value, name)
@@ -326,8 +326,8 @@ def _attr_of_inner_class(look: Look, ref: Ref, name: str) -> Value:
 
 def _attr_part(look: Look, ref: Ref, name: str) -> Value:
     if ref.value is SOMEWHERE:
-        look.unproved[ref.root] = LATE
-        return (ref,)
+        look.find_late(ref.root)
+        return (ref, ref._replace(kind=METHOD, name=name)) if name in MUTATORS else (ref,)
     out: Value = FRESH
     seen: dict[type, int] = {}
     for target in look.within(ref.value):

@@ -11,7 +11,7 @@ from amorsize._analysis.attributes import all_methods, attr, vars_of
 from amorsize._analysis.codings import CODING, follow_coding
 from amorsize._analysis.interpreter import run_code
 from amorsize._analysis.library import CHANGERS, change_out, from_library
-from amorsize._analysis.look import LATE, Look
+from amorsize._analysis.look import Look
 from amorsize._analysis.making import derive, make_inner, metaclasses_of, prepare
 from amorsize._analysis.protocols import ask_kind
 from amorsize._analysis.settings import set_known, shared_object
@@ -189,7 +189,7 @@ def imported(look: Look, importer: str, args: list[Value], keywords: dict[str, V
         path = path.partition(".")[0]
     module = sys.modules.get(path) if not given.get("level") else None
     if module is None:
-        look.unproved[f"{importer}()"] = LATE
+        look.find_late(f"{importer}()")
         return somewhere(f"{importer}()")
     out = exactly(module, path)
     for attribute in attributes:

@@ -123,6 +123,7 @@ def dependencies(func: Callable[..., Any], parts: dict[tuple[Any, ...], Part] | 
     parts = parts or {}
     found = Dependencies(func, parts, effects_of(func, (*parts.values(),)))
     walk = Walk(found)
+    walk.names |= found.effects.names
     for part in parts.values():
         walk.visit("an item", part.value)
     for module in found.effects.modules:

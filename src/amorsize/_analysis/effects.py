@@ -59,6 +59,7 @@ class Effects:
         by_seed: What makes results depend on the hash seed of the process, or "".
         alters: Classes of items, and of what they hold, whose objects have attributes set.
         modules: Modules whose attributes it reads, however it has them.
+        names: Names of these attributes.
         setters: What the program's code sets, as in *sets_once*, by the identity of what it is set in.
     """
 
@@ -69,6 +70,7 @@ class Effects:
     by_seed: str
     alters: tuple[type, ...] = ()
     modules: tuple[types.ModuleType, ...] = ()
+    names: frozenset[str] = frozenset()
     setters: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -140,6 +142,7 @@ def _follow(func: Callable[..., Any], parts: Sequence[Part]) -> Effects:
         look.by_seed,
         tuple(thing.kind for thing in things if id(thing) in look.altered),
         (*look.modules.values(),),
+        frozenset(look.names),
         look.setters,
     )
 

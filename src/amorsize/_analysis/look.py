@@ -77,6 +77,7 @@ class Look:
         set_by: What code sets for the whole process, by what it was called with.
         objects: What was made of classes, by what it was made with.
         modules: Modules whose attributes the code reads, by their identity.
+        names: Names of attributes that it reads, in its code or as texts.
         setters: What the program's code sets, as in sets_once, by the identity of what it is set in.
         touched: Values whose special methods have been followed.
         alive: What is known goes by the identity of values made on the way: they must live as long, or another one
@@ -104,6 +105,7 @@ class Look:
         self.set_by: dict[Any, tuple[Setting, ...]] = {}
         self.objects: dict[Any, Value] = {}
         self.modules: dict[int, types.ModuleType] = {}
+        self.names: set[str] = set()
         self.setters: dict[int, str] = {}
         self.touched: set[Any] = set()
         self.alive: list[Any] = []
@@ -130,6 +132,20 @@ class Look:
         if value:
             self.alive.append(value)
             self.stored[key] = union(self.stored.get(key, FRESH), tuple(ref._replace(name=None) for ref in value))
+
+    def find_late(self, root: str) -> None:
+        """Note that a module is used whose name the code makes; a library mostly looks for that of what it is given."""
+        if self.is_library:
+            self.unproved.setdefault(root, "it looks for a module")
+        else:
+            self.unproved[root] = LATE
+
+    def read(self, namespace: Any, name: Any) -> None:
+        """Note that a variable of a module is read by its name in the module's dictionary, if it is one."""
+        module = sys.modules.get(str(dict.get(namespace, "__name__"))) if is_of(namespace, dict) else None
+        if is_of(module, types.ModuleType) and vars(module) is namespace and type(name) is str:
+            self.modules[id(module)] = module
+            self.names.add(name)
 
     def depend_on_seed(self, what: str) -> None:
         """Note the first thing that makes results depend on the hash seed of the process."""

@@ -45,6 +45,7 @@ from amorsize._analysis.values import (
     n_parameters,
     own_attribute,
     parts_of,
+    plain,
     union,
 )
 from amorsize._attribute import is_of, module_of, name_of
@@ -126,6 +127,8 @@ def call_method(  # noqa: C901, PLR0911, PLR0912 - one branch per kind of object
         return FRESH
     if kind == "state":
         return _call_method_of_state(look, ref, name, given)
+    if name in {"get", "__getitem__"} and args and is_of(owner, dict) and (found := _by_key(look, owner, args[0])):
+        return found
     if kind in {"container", "array", "data"}:
         if any(r.kind == EXACT and r.value is True for r in keywords.get("inplace", ())):
             look.change((ref,))
@@ -164,6 +167,14 @@ def call_shared(look: Look, ref: Ref, args: list[Value], keywords: dict[str, Val
     elif is_setter(name) or name in MUTATORS:
         note(look, ref.root, ref.value.module, [*args, *keywords.values()], by=name)
     return held_in(union(given, parts_of(given)))
+
+
+def _by_key(look: Look, owner: Any, key: Value) -> Value:
+    """Return the module that is looked up in ``sys.modules``; of a module's variables, note which is read."""
+    name = plain(key)
+    look.read(owner, name)
+    module = sys.modules.get(name) if owner is sys.modules else None
+    return FRESH if module is None else exactly(module, str(name))
 
 
 def call_method_of(look: Look, owner: Value, name: str, args: list[Value], keywords: dict[str, Value]) -> Value:

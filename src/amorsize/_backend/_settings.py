@@ -106,6 +106,8 @@ _BY_TEXT: Final = frozenset({"eval", "exec", "globals"})
 def problem(func: Callable[..., Any]) -> str:
     """Return which stand-in of a test cannot be sent along, or what finds names that are not; or ""."""
     known = _analysis.known_dependencies(func)
+    if known.effects.reaches_any_module:
+        return "a module is found by a name that is made while items run, and other processes have other modules"
     for helper in known.functions:
         if found := _problem_of(helper, known.bindings):
             return f"{helper.__name__}() {found}"
