@@ -257,6 +257,17 @@ def test_a_worker_that_cannot_open_the_function_is_not_waited_for(tmp_path: Path
     assert run_program(UNOPENABLE + textwrap.dedent(program), "forkserver", tmp_path) == ["True", "True"]
 
 
+@pytest.mark.parametrize("start_method", ["forkserver", "loky"])
+def test_an_object_that_ends_the_worker_when_it_is_opened_ends_nothing(start_method: str, tmp_path: Path) -> None:
+    """In loky's workers it was SystemExit for the caller."""
+    program = """
+    work = amorsize.parallel(lambda x: x + (ODD is None), **HOW)
+    print(work.map(range(20)) == list(range(20)), list(work.imap(range(20))) == list(range(20)))
+    """
+    unopenable = UNOPENABLE.replace('raise RuntimeError("no")', "sys.exit(3)")
+    assert run_program(unopenable + textwrap.dedent(program), start_method, tmp_path) == ["True", "True"]
+
+
 @pytest.mark.parametrize("start_method", METHODS)
 def test_a_stream_whose_workers_cannot_open_the_function_is_not_waited_for(start_method: str, tmp_path: Path) -> None:
     """They were taken for dead, and waited for ten seconds each; what was raised in loky's was the caller's."""

@@ -120,7 +120,7 @@ def _loaded(data: bytes) -> Any:
         return pickle.loads(data)
     except (_worker.StaleCode, _worker.NoWorkersError):
         raise
-    except Exception as error:  # noqa: BLE001 - objects raise anything when they are made again
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - objects raise anything when they are made again
         raise _worker.UnsendableFunctionError(cannot_open(error)) from None
 
 
